@@ -1,0 +1,3 @@
+//! A model version in, answers out.
+
+pub mod llm;

@@ -1,0 +1,3 @@
+//! Text generation by decoder-only transformers.
+
+pub mod request;

@@ -1,0 +1,3 @@
+//! Published files, read as hostile bytes into typed contents.
+
+pub mod model;

@@ -1,0 +1,77 @@
+//! What every operation runs on: an instruction set, chosen once at run time, and a pool of threads.
+
+use std::fmt;
+
+use crate::threads::Pool;
+
+/// An instruction-set level that the kernels have code for, in rising order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isa {
+    /// Plain Rust, which specifies what the others compute.
+    Portable,
+    /// AVX2 with FMA and F16C.
+    Avx2,
+    /// AVX-512 F, BW, VL and VNNI, with everything of [`Isa::Avx2`].
+    Avx512,
+}
+
+impl Isa {
+    /// The best level that this machine has.
+    pub fn detect() -> Isa {
+        *Isa::available().last().unwrap_or(&Isa::Portable)
+    }
+
+    /// Every level that this machine can run, in rising order; the first is always [`Isa::Portable`].
+    pub fn available() -> Vec<Isa> {
+        let mut levels = vec![Isa::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
+            if avx2 {
+                levels.push(Isa::Avx2);
+            }
+            let avx512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni");
+            if avx2 && avx512 {
+                levels.push(Isa::Avx512);
+            }
+        }
+        levels
+    }
+
+    /// The lower-case name used in settings and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// An instruction set and a pool of threads, passed to every operation.
+pub struct Compute {
+    pub isa: Isa,
+    pub pool: Pool,
+}
+
+impl Compute {
+    /// A pool of `threads` threads (the calling one included) on the instruction set `isa`.
+    ///
+    /// # Panics
+    /// When this machine does not have `isa`: running its code would be undefined behaviour.
+    pub fn new(isa: Isa, threads: usize) -> Compute {
+        assert!(Isa::available().contains(&isa), "this machine has no {isa}; it has {:?}", Isa::available());
+        Compute { isa, pool: Pool::new(threads) }
+    }
+}

@@ -1,0 +1,1 @@
+//! The network side: protocols that applications already speak.
