@@ -67,8 +67,8 @@ pub enum Event {
     /// One entry for each prompt token; the first has no log-probability (`f32::NAN`) and no alternatives.
     Prompt(Vec<TokenLogprob>),
     Token(Token),
-    /// The last event of a request that ended well.
-    Done { reason: FinishReason, usage: Usage },
+    /// The last event of a request that ended well, with text that had been held back until then.
+    Done { text: String, reason: FinishReason, usage: Usage },
     /// The last event of a request that could not be finished.
     Failed(String),
 }
