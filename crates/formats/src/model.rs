@@ -97,14 +97,35 @@ pub struct RotarySettings {
 #[derive(Clone, Debug, PartialEq)]
 pub enum RotaryScaling {
     None,
-    Linear { factor: f32 },
+    Linear {
+        factor: f32,
+    },
     /// NTK-aware growth of theta with the context, by the formula of the Hugging Face `dynamic` type.
-    Dynamic { factor: f32, original_context: usize },
-    Yarn { factor: f32, original_context: usize, beta_fast: f32, beta_slow: f32, attention_factor: Option<f32> },
+    Dynamic {
+        factor: f32,
+        original_context: usize,
+    },
+    Yarn {
+        factor: f32,
+        original_context: usize,
+        beta_fast: f32,
+        beta_slow: f32,
+        attention_factor: Option<f32>,
+    },
     /// Llama 3.1's by wavelength.
-    Llama3 { factor: f32, low_frequency_factor: f32, high_frequency_factor: f32, original_context: usize },
+    Llama3 {
+        factor: f32,
+        low_frequency_factor: f32,
+        high_frequency_factor: f32,
+        original_context: usize,
+    },
     /// Phi-3's: a divisor for each frequency, one list up to the original context and one beyond it.
-    LongRope { short: Vec<f32>, long: Vec<f32>, original_context: usize, attention_factor: Option<f32> },
+    LongRope {
+        short: Vec<f32>,
+        long: Vec<f32>,
+        original_context: usize,
+        attention_factor: Option<f32>,
+    },
     /// A divisor for each frequency, whatever the context (GGUF `rope_freqs.weight`).
     Divisors(Vec<f32>),
 }
