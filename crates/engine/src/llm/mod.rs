@@ -1,3 +1,6 @@
 //! Text generation by decoder-only transformers.
 
+pub mod detokenizer;
 pub mod request;
+pub mod sampling;
+pub mod tokenizer;
