@@ -1,5 +1,12 @@
 //! Arithmetic, memory mapping and threads: the only crate with `unsafe`.
 
+pub mod activation;
+pub mod attention;
 pub mod compute;
 pub mod elements;
+pub mod memory;
+mod multiversion;
+pub mod norm;
+pub mod rotary;
+pub mod softmax;
 pub mod threads;

@@ -1,0 +1,168 @@
+//! Attention against a plain reference in double precision, and the bits of a row whatever its company.
+
+use super::*;
+use crate::compute::Isa;
+use proptest::prelude::*;
+
+struct Case {
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    settings: AttentionSettings,
+    length: usize,
+    queries: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+fn noise(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+impl Case {
+    fn new(heads: usize, kv_heads: usize, head_dim: usize, length: usize, seed: u64) -> Case {
+        Case {
+            heads,
+            kv_heads,
+            head_dim,
+            settings: AttentionSettings { heads, scale: 0.7, softcap: None, window: None },
+            length,
+            queries: noise(length * heads * head_dim, seed).iter().map(|x| x * 3.0).collect(),
+            keys: noise(length * kv_heads * head_dim, seed + 1),
+            values: noise(length * kv_heads * head_dim, seed + 2),
+        }
+    }
+
+    /// In chunks of `chunk` rows, the sequence's pages in reverse order in the cache.
+    fn run(&self, isa: Isa, threads: usize, chunk: usize, element: KvElement) -> Vec<f32> {
+        let compute = Compute::new(isa, threads);
+        let pages = self.length.div_ceil(PAGE_TOKENS) as u32 + 3;
+        let layout = KvLayout::new(2, self.kv_heads, self.head_dim, pages, element).unwrap();
+        let mut cache = KvCache::new(layout);
+        let table: Vec<u32> = (0..pages).rev().collect();
+        let (q, k) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let mut out = vec![0.0; self.length * q];
+        for first in (0..self.length).step_by(chunk) {
+            let last = (first + chunk).min(self.length);
+            let rows = SequenceRows { rows: 0..last - first, first_position: first, pages: &table };
+            let rows = [rows];
+            cache.write(
+                &compute,
+                1,
+                &rows,
+                &self.keys[first * k..last * k],
+                &self.values[first * k..last * k],
+            );
+            let queries = &self.queries[first * q..last * q];
+            attend(&compute, &cache, 1, queries, &rows, &self.settings, &mut out[first * q..last * q]);
+        }
+        out
+    }
+
+    fn reference(&self) -> Vec<f64> {
+        let d = self.head_dim;
+        let group = self.heads / self.kv_heads;
+        let mut out = Vec::new();
+        for position in 0..self.length {
+            for head in 0..self.heads {
+                let query = &self.queries[(position * self.heads + head) * d..][..d];
+                let of =
+                    |all: &[f32], key: usize| all[(key * self.kv_heads + head / group) * d..][..d].to_vec();
+                let first = self.settings.window.map_or(0, |window| (position + 1).saturating_sub(window));
+                let scores = (first..=position).map(|key| {
+                    let dot: f64 = query
+                        .iter()
+                        .zip(of(&self.keys, key))
+                        .map(|(q, k)| f64::from(*q) * f64::from(k))
+                        .sum();
+                    let score = dot * f64::from(self.settings.scale);
+                    self.settings
+                        .softcap
+                        .map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
+                });
+                let weights: Vec<f64> = scores.map(f64::exp).collect();
+                let sum: f64 = weights.iter().sum();
+                let mut result = vec![0.0; d];
+                for (key, weight) in (first..=position).zip(weights) {
+                    let values = of(&self.values, key);
+                    result.iter_mut().zip(values).for_each(|(out, v)| *out += weight / sum * f64::from(v));
+                }
+                out.extend(result);
+            }
+        }
+        out
+    }
+}
+
+fn check(case: &Case, element: KvElement, tolerance: f64) {
+    let expected = case.reference();
+    for isa in Isa::available() {
+        let found = case.run(isa, 2, case.length, element);
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((f64::from(*found) - expected).abs() < tolerance, "{isa}: {found} for {expected}");
+        }
+    }
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn agrees_with_double_precision(
+        kv_heads in 1usize..4, group in 1usize..5, head_dim in prop::sample::select(vec![2, 8, 16, 40, 64, 80]),
+        length in 1usize..100, window in prop::option::of(1usize..70), softcap in prop::option::of(1.0f32..50.0),
+        seed in 0u64..1000
+    ) {
+        let mut case = Case::new(kv_heads * group, kv_heads, head_dim, length, seed);
+        case.settings.window = window;
+        case.settings.softcap = softcap;
+        check(&case, KvElement::F32, 2e-5);
+        check(&case, KvElement::F16, 3e-2);
+    }
+
+    #[test]
+    fn a_row_has_the_same_bits_in_any_chunks_on_any_threads(
+        length in 1usize..120, chunk in 1usize..50, window in prop::option::of(1usize..70), seed in 0u64..1000
+    ) {
+        let mut case = Case::new(6, 2, 16, length, seed);
+        case.settings.window = window;
+        for isa in Isa::available() {
+            let whole = bits(&case.run(isa, 1, length, KvElement::F16));
+            prop_assert_eq!(&whole, &bits(&case.run(isa, 2, chunk, KvElement::F16)));
+            prop_assert_eq!(&whole, &bits(&case.run(isa, 2, 1, KvElement::F16)));
+        }
+    }
+}
+
+#[test]
+fn other_sequences_in_the_batch_change_nothing() {
+    let compute = Compute::new(Isa::detect(), 2);
+    let case = Case::new(4, 2, 16, 40, 7);
+    let alone = case.run(Isa::detect(), 2, 40, KvElement::F32);
+    let other = Case::new(4, 2, 16, 70, 8);
+    let mut cache = KvCache::new(KvLayout::new(1, 2, 16, 8, KvElement::F32).unwrap());
+    let both = |one: &[f32], two: &[f32]| [one, two].concat();
+    let rows = [
+        SequenceRows { rows: 0..70, first_position: 0, pages: &[5, 0, 2] },
+        SequenceRows { rows: 70..110, first_position: 0, pages: &[7, 1] },
+    ];
+    cache.write(&compute, 0, &rows, &both(&other.keys, &case.keys), &both(&other.values, &case.values));
+    let mut out = vec![0.0; 110 * 64];
+    attend(&compute, &cache, 0, &both(&other.queries, &case.queries), &rows, &case.settings, &mut out);
+    assert_eq!(bits(&out[70 * 64..]), bits(&alone));
+}
+
+#[test]
+fn impossible_layouts_are_errors() {
+    assert_eq!(KvLayout::new(1, 1, 0, 1, KvElement::F32), Err(KvLayoutError::HeadDim(0)));
+    assert_eq!(KvLayout::new(1, 1, 513, 1, KvElement::F32), Err(KvLayoutError::HeadDim(513)));
+    assert!(KvLayout::new(usize::MAX, 8, 128, 100, KvElement::F16).is_err());
+}
