@@ -6,6 +6,8 @@
 
 use kernels::elements::ElementType;
 
+pub use crate::files::ModelFiles;
+
 /// A decoder-only transformer, described by data: one forward pass serves every family.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decoder {
@@ -194,4 +196,17 @@ pub struct Tensor<'a> {
     /// Outermost dimension first: a matrix is `[rows, columns]`, rows contiguous.
     pub shape: Vec<usize>,
     pub bytes: &'a [u8],
+}
+
+/// What a model's files say about it, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// As published, or after the file.
+    pub name: String,
+    pub licence: Option<String>,
+    /// `Q4_K_M`, `BF16`: what the file says, or the type that most of its bytes have.
+    pub quantisation: String,
+    /// Of all files together.
+    pub file_bytes: u64,
+    pub parameters: u64,
 }
