@@ -2,6 +2,11 @@
 //!
 //! Source: the GGUF specification and the block layouts of ggml (`docs/gguf.md` and `ggml-common.h` there).
 
+mod blocks;
+
+pub use blocks::dequantize;
+pub(crate) use blocks::{BLOCK, Block, NONLINEAR, block, zero_point};
+
 use std::fmt;
 
 /// How the numbers of a tensor are stored. Quantised types come in blocks along a row.

@@ -1,0 +1,136 @@
+//! Activations as 8-bit integers: one scale for each 32 elements of a row.
+
+use crate::compute::Compute;
+use crate::elements::BLOCK;
+use crate::memory::AlignedVec;
+use crate::multiversion::multiversion;
+use crate::threads::DisjointMut;
+
+/// Blocks whose largest element is below this count as zero: their scale's inverse would overflow.
+const SMALLEST: f32 = 1e-30;
+
+/// A batch's activations in the form that quantised weights read. Its buffers are made once, for the largest batch.
+pub struct QuantizedRows {
+    columns: usize,
+    rows: usize,
+    /// `[m, k]`, between -127 and 127.
+    codes: AlignedVec<i8>,
+    /// `[m, k/32]`: an element is its code times its block's scale.
+    scales: AlignedVec<f32>,
+    /// `[m, k/32, 2]`: the sums of the codes of each half block.
+    sums: AlignedVec<i16>,
+}
+
+/// Quantised rows as kernels see them.
+#[derive(Clone, Copy)]
+pub(super) struct Activations<'a> {
+    pub columns: usize,
+    pub codes: &'a [i8],
+    pub scales: &'a [f32],
+    pub sums: &'a [i16],
+}
+
+impl QuantizedRows {
+    /// Buffers for `rows_max` rows of `columns_max` elements.
+    pub fn new(rows_max: usize, columns_max: usize) -> QuantizedRows {
+        let blocks = rows_max * columns_max.div_ceil(BLOCK);
+        QuantizedRows {
+            columns: 0,
+            rows: 0,
+            codes: AlignedVec::zeroed(blocks * BLOCK),
+            scales: AlignedVec::zeroed(blocks),
+            sums: AlignedVec::zeroed(2 * blocks),
+        }
+    }
+
+    /// Quantises `values`, `[m, columns]`. Rows that are no whole number of blocks are left out: only float weights
+    /// have such, and these don't read this form.
+    ///
+    /// # Panics
+    /// When the buffers are too small.
+    pub fn quantize(&mut self, compute: &Compute, values: &[f32], columns: usize) {
+        (self.rows, self.columns) = (values.len() / columns, columns);
+        if !columns.is_multiple_of(BLOCK) {
+            self.rows = 0;
+            return;
+        }
+        let blocks = columns / BLOCK;
+        let codes = DisjointMut::new(&mut self.codes[..self.rows * columns]);
+        let scales = DisjointMut::new(&mut self.scales[..self.rows * blocks]);
+        let sums = DisjointMut::new(&mut self.sums[..2 * self.rows * blocks]);
+        let rows = self.rows;
+        let share = rows.div_ceil(compute.pool.threads()).max(4);
+        compute.pool.for_each(rows.div_ceil(share), |task| {
+            for row in task * share..((task + 1) * share).min(rows) {
+                // SAFETY: each row is written by one task.
+                let (codes, scales, sums) = unsafe {
+                    (
+                        codes.slice(row * columns, columns),
+                        scales.slice(row * blocks, blocks),
+                        sums.slice(2 * row * blocks, 2 * blocks),
+                    )
+                };
+                quantize_row(compute.isa, &values[row * columns..][..columns], codes, scales, sums);
+            }
+        });
+    }
+
+    /// What was quantised last, which must have been `m` rows of `columns`.
+    pub(super) fn rows(&self, m: usize, columns: usize) -> Activations<'_> {
+        assert_eq!(
+            (self.rows, self.columns),
+            (m, columns),
+            "rows and columns quantised, and those asked for"
+        );
+        let blocks = columns / BLOCK;
+        Activations {
+            columns,
+            codes: &self.codes[..m * columns],
+            scales: &self.scales[..m * blocks],
+            sums: &self.sums[..2 * m * blocks],
+        }
+    }
+}
+
+multiversion! {
+    /// One row: to the nearest code, ties to even; a block with an infinity or no number in it scales by NaN.
+    fn quantize_row(values: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i16]) = quantize_row_body
+}
+
+#[inline(always)]
+fn quantize_row_body<const FMA: bool>(
+    values: &[f32],
+    codes: &mut [i8],
+    scales: &mut [f32],
+    sums: &mut [i16],
+) {
+    /// Adding this leaves the nearest integer in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let (values, codes) = (values.as_chunks::<BLOCK>().0, codes.as_chunks_mut::<BLOCK>().0);
+    let blocks = values.iter().zip(codes).zip(scales).zip(sums.as_chunks_mut::<2>().0);
+    for (((values, codes), scale), sums) in blocks {
+        let mut lanes = [0.0f32; 8];
+        let mut finite = [0.0f32; 8];
+        for i in 0..BLOCK {
+            let magnitude = values[i].abs();
+            lanes[i % 8] = if magnitude > lanes[i % 8] { magnitude } else { lanes[i % 8] };
+            finite[i % 8] += values[i] - values[i];
+        }
+        let largest = lanes.iter().copied().fold(0.0f32, f32::max);
+        let finite = finite.iter().sum::<f32>() == 0.0;
+        if !finite || largest < SMALLEST {
+            *scale = if finite { 0.0 } else { f32::NAN };
+            *codes = [0; BLOCK];
+            *sums = [0; 2];
+            continue;
+        }
+        *scale = largest / 127.0;
+        let inverse = 127.0 / largest;
+        for i in 0..BLOCK {
+            codes[i] = (values[i] * inverse + ROUND).to_bits() as i8;
+        }
+        for half in 0..2 {
+            sums[half] = codes[16 * half..][..16].iter().map(|code| i16::from(*code)).sum();
+        }
+    }
+}
