@@ -1,6 +1,7 @@
 //! A model's files and the tensors in them, whichever format they came in.
 
 use std::ops::Range;
+use std::path::Path;
 
 use kernels::elements::ElementType;
 use kernels::memory::MappedFile;
@@ -16,6 +17,13 @@ pub enum Bytes {
 }
 
 impl Bytes {
+    /// # Errors
+    /// When the file cannot be opened or mapped.
+    pub fn map(path: &Path) -> Result<Bytes, FormatError> {
+        let mapped = MappedFile::open(path).map(Bytes::Mapped);
+        mapped.map_err(|source| FormatError::Io { operation: "open", path: path.to_owned(), source })
+    }
+
     pub fn as_slice(&self) -> &[u8] {
         match self {
             Bytes::Mapped(file) => file.bytes(),
@@ -34,13 +42,14 @@ pub(crate) struct StoredTensor {
     pub end: usize,
     /// The type, or the name of one that cannot be read; only using such a tensor is an error.
     pub element_type: Result<ElementType, String>,
-    /// Outermost dimension first; its product with the type is `end - start`.
+    /// Outermost dimension first; for types that are read, its product with the type's size is `end - start`.
     pub shape: Vec<usize>,
 }
 
 impl StoredTensor {
+    /// Exact for types that are read; of others, whose shape could not be checked, at most what a number holds.
     pub fn elements(&self) -> usize {
-        self.shape.iter().product()
+        self.shape.iter().fold(1, |elements, n| elements.saturating_mul(*n))
     }
 }
 
@@ -72,6 +81,41 @@ impl Catalogue {
         let index = self.tensors.binary_search_by_key(&name, |tensor| &tensor.name).ok()?;
         Some(&self.tensors[index])
     }
+
+    /// Numbers that training found: all but the tables that are computed from the settings.
+    pub fn parameters(&self) -> u64 {
+        let learnt = self.tensors.iter().filter(|tensor| !is_computed(&tensor.name));
+        learnt.fold(0, |sum: u64, tensor| sum.saturating_add(tensor.elements() as u64))
+    }
+
+    /// The name of the element type that most bytes of the model are stored in.
+    pub fn majority_type(&self) -> String {
+        let mut totals: Vec<(&str, usize)> = Vec::new();
+        for tensor in &self.tensors {
+            let name = match &tensor.element_type {
+                Ok(element_type) => element_type.name(),
+                Err(name) => name,
+            };
+            match totals.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, bytes)) => *bytes += tensor.end - tensor.start,
+                None => totals.push((name, tensor.end - tensor.start)),
+            }
+        }
+        let most = totals.iter().max_by_key(|(_, bytes)| *bytes);
+        most.map_or_else(|| "none".to_owned(), |(name, _)| (*name).to_owned())
+    }
+}
+
+/// Whether a tensor is a table of rotary embeddings, which are read into the settings or computed from them.
+pub(crate) fn is_computed(name: &str) -> bool {
+    const COMPUTED: [&str; 5] = [
+        "rope_freqs.weight",
+        "rope_factors_long.weight",
+        "rope_factors_short.weight",
+        "attn_rot_embd.weight",
+        "rotary_emb.inv_freq",
+    ];
+    COMPUTED.iter().any(|computed| name.ends_with(computed))
 }
 
 /// The part of `tensor` that begins at row `first`, its outer dimensions taken together, in the shape `shape`.

@@ -6,7 +6,7 @@ use std::fmt::Display;
 
 use kernels::elements::ElementType;
 
-use super::{Naming, Presence, Tensors, check_sizes, checked_layers};
+use super::{Naming, Presence, Tensors, check_sizes, checked_layers, checked_vocabulary};
 use crate::error::FormatError;
 use crate::gguf::{Gguf, Value};
 use crate::model::{
@@ -67,7 +67,7 @@ pub(crate) fn describe(
     };
     let reader = Reader { gguf, architecture, kind: *kind, catalogue, files };
     reader.refuse_options()?;
-    let decoder = reader.decoder(embedding.shape[0])?;
+    let decoder = reader.decoder(checked_vocabulary(embedding.shape[0])?)?;
     check_sizes(&decoder)?;
     Ok((decoder, reader.tensors()))
 }

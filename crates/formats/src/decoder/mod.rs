@@ -1,10 +1,15 @@
 //! Fills the description of a decoder from a GGUF file's metadata or a `config.json`, and finds its tensors.
 
+mod config;
 mod gguf;
 mod names;
 mod roles;
 mod rotary;
+mod rotary_config;
+mod section;
 
+pub use config::read_config;
+pub(crate) use config::{Configured, describe as describe_config};
 pub(crate) use gguf::describe as describe_gguf;
 pub(crate) use roles::{check, find};
 
@@ -15,6 +20,8 @@ use crate::model::{Decoder, FeedForward};
 pub const LAYERS_MAX: usize = 1024;
 /// Experts of one layer.
 pub const EXPERTS_MAX: usize = 1024;
+/// Tokens; the largest published vocabularies have a quarter of a million.
+pub const VOCABULARY_MAX: usize = 1 << 24;
 /// Elements along any other dimension; with it, products of three dimensions cannot overflow.
 pub const DIMENSION_MAX: usize = 1 << 20;
 /// Positions that a model may claim to be made for.
@@ -54,7 +61,6 @@ impl Presence {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Naming {
     Gguf,
-    #[allow(dead_code)] // folders follow
     HuggingFace {
         /// What comes before `embed_tokens` and `layers`.
         prefix: &'static str,
@@ -69,20 +75,6 @@ pub(crate) enum Naming {
 /// # Errors
 /// When a size is zero or beyond its limit, or sizes do not fit together.
 fn check_sizes(decoder: &Decoder) -> Result<(), FormatError> {
-    let within = |what: &str, found: usize, limit: usize| match found {
-        0 => Err(FormatError::Invalid {
-            what: what.to_owned(),
-            found: "0".to_owned(),
-            expected: "a positive number".to_owned(),
-        }),
-        _ if found > limit => Err(FormatError::TooLarge {
-            format: "model",
-            what: what.to_owned(),
-            found: found as u64,
-            limit: limit as u64,
-        }),
-        _ => Ok(()),
-    };
     within("the hidden size", decoder.hidden, DIMENSION_MAX)?;
     within("the feed-forward size", decoder.feed_forward, DIMENSION_MAX)?;
     within("the number of heads", decoder.heads, DIMENSION_MAX)?;
@@ -129,13 +121,29 @@ fn check_sizes(decoder: &Decoder) -> Result<(), FormatError> {
 
 /// The number of layers, before anything is made of it.
 fn checked_layers(count: usize) -> Result<usize, FormatError> {
-    match count {
-        1..=LAYERS_MAX => Ok(count),
-        _ => Err(FormatError::TooLarge {
-            format: "model",
-            what: "the number of layers".to_owned(),
-            found: count as u64,
-            limit: LAYERS_MAX as u64,
+    within("the number of layers", count, LAYERS_MAX).map(|()| count)
+}
+
+/// The number of the embedding's rows.
+fn checked_vocabulary(rows: usize) -> Result<usize, FormatError> {
+    within("the number of tokens", rows, VOCABULARY_MAX).map(|()| rows)
+}
+
+/// # Errors
+/// When `found` is 0 or beyond `limit`.
+fn within(what: &str, found: usize, limit: usize) -> Result<(), FormatError> {
+    match found {
+        0 => Err(FormatError::Invalid {
+            what: what.to_owned(),
+            found: "0".to_owned(),
+            expected: "a positive number".to_owned(),
         }),
+        _ if found > limit => Err(FormatError::TooLarge {
+            format: "model",
+            what: what.to_owned(),
+            found: found as u64,
+            limit: limit as u64,
+        }),
+        _ => Ok(()),
     }
 }

@@ -5,7 +5,7 @@ use super::names::{candidates, presence, shape};
 use super::{Naming, Presence, Tensors};
 use crate::error::FormatError;
 use crate::model::{Decoder, FeedForward, Role};
-use crate::storage::{Catalogue, StoredTensor};
+use crate::storage::{Catalogue, StoredTensor, check_part, is_computed};
 
 /// Missing tensors that an error names; the first few tell enough.
 const MISSING_NAMED_MAX: usize = 8;
@@ -56,7 +56,7 @@ pub(crate) fn check(catalogue: &Catalogue, tensors: &Tensors, decoder: &Decoder)
     let mut visit = |role: Role, layer: usize| -> Result<bool, FormatError> {
         match find(catalogue, tensors, decoder, role, layer)? {
             Some((stored, first, shape)) => {
-                crate::storage::check_part(stored, first, &shape)?;
+                check_part(stored, first, &shape)?;
                 if let Ok(index) = all.binary_search_by(|tensor| tensor.name.cmp(&stored.name)) {
                     used[index] = true;
                 }
@@ -139,15 +139,7 @@ fn visit_all(
 
 /// Whether a tensor that no role names would change what the decoder computes.
 fn matters(tensors: &Tensors, decoder: &Decoder, name: &str) -> bool {
-    // Tables that are computed from the settings instead, and those that were read into them.
-    const COMPUTED: [&str; 5] = [
-        "rope_freqs.weight",
-        "rope_factors_long.weight",
-        "rope_factors_short.weight",
-        "attn_rot_embd.weight",
-        "inv_freq",
-    ];
-    if COMPUTED.iter().any(|computed| name.ends_with(computed)) {
+    if is_computed(name) {
         return false;
     }
     let (inside, layers, top) = match &tensors.naming {

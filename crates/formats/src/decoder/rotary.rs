@@ -53,12 +53,12 @@ fn divide(frequencies: &[f64], divisors: &[f32]) -> Vec<f64> {
 }
 
 /// The factor of YaRN's paper (Peng et al. 2023, section 3.4), in the form with DeepSeek's `mscale`.
-fn yarn_attention(factor: f64, mscale: f64) -> f64 {
+pub(super) fn yarn_attention(factor: f64, mscale: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
 }
 
 /// The factor of LongRoPE (Ding et al. 2024).
-fn longrope_attention(factor: f64, original_context: usize) -> f64 {
+pub(super) fn longrope_attention(factor: f64, original_context: usize) -> f64 {
     if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original_context as f64).ln()).sqrt() }
 }
 

@@ -30,6 +30,15 @@ pub fn part_paths(path: &Path) -> Result<Vec<PathBuf>, FormatError> {
         .collect())
 }
 
+/// What the file at `path`, or the model that it is a part of, is called.
+pub fn model_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    match parse_name(&name) {
+        Some((prefix, _, _)) => prefix.to_owned(),
+        None => name.strip_suffix(".gguf").unwrap_or(&name).to_owned(),
+    }
+}
+
 /// `NAME-00002-of-00003.gguf` as `(NAME, 2, 3)`.
 fn parse_name(name: &str) -> Option<(&str, usize, usize)> {
     let (rest, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;

@@ -63,13 +63,14 @@ pub(crate) fn read_tokenizer(gguf: &Gguf<'_>) -> Result<GgufTokenizer, FormatErr
 
 /// Ids of the tokens that end an answer, each once.
 pub(crate) fn end_tokens(tokenizer: &GgufTokenizer) -> Vec<u32> {
-    let named = [tokenizer.eos, tokenizer.eot, tokenizer.eom].into_iter().flatten();
-    let by_text = (0u32..)
-        .zip(tokenizer.tokens.iter().zip(&tokenizer.types))
-        .filter(|(_, (text, kind))| **kind == CONTROL && END_TEXTS.contains(&text.as_str()))
-        .map(|(id, _)| id);
+    let mut by_text = [None; END_TEXTS.len()];
+    for (id, (text, kind)) in (0u32..).zip(tokenizer.tokens.iter().zip(&tokenizer.types)) {
+        if let Some(index) = END_TEXTS.iter().position(|end| *kind == CONTROL && end == text) {
+            by_text[index].get_or_insert(id);
+        }
+    }
     let mut ids: Vec<u32> = Vec::new();
-    for id in named.chain(by_text) {
+    for id in [tokenizer.eos, tokenizer.eot, tokenizer.eom].into_iter().chain(by_text).flatten() {
         if !ids.contains(&id) {
             ids.push(id);
         }
