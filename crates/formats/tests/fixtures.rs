@@ -1,6 +1,8 @@
 //! Opens every tiny checkpoint of the repository, as a folder and as a GGUF file that llama.cpp's converter made,
 //! and holds both to say the same.
 
+#![allow(clippy::unwrap_used)] // functions that tests share count as no tests
+
 use std::path::{Path, PathBuf};
 
 use formats::model::{Decoder, FeedForward, ModelFiles, Role, RotaryLayout, Tensor};
