@@ -3,4 +3,5 @@
 pub mod detokenizer;
 pub mod request;
 pub mod sampling;
+pub mod template;
 pub mod tokenizer;

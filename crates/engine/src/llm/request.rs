@@ -68,7 +68,11 @@ pub enum Event {
     Prompt(Vec<TokenLogprob>),
     Token(Token),
     /// The last event of a request that ended well, with text that had been held back until then.
-    Done { text: String, reason: FinishReason, usage: Usage },
+    Done {
+        text: String,
+        reason: FinishReason,
+        usage: Usage,
+    },
     /// The last event of a request that could not be finished.
     Failed(String),
 }

@@ -1,0 +1,312 @@
+//! Conversations to prompts, by the Jinja template that a model was published with.
+//!
+//! Templates render as in `transformers` (`apply_chat_template`): its environment, its extra functions and
+//! Python's way of writing values. A template comes out of a downloaded file, so its work is bounded; what
+//! users wrote can't pose as the conversation's structure, see [`LITERAL_MARK`](super::tokenizer::LITERAL_MARK).
+
+mod literal;
+mod python;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+use std::time::SystemTime;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde, Value};
+use minijinja::{Environment, Error, ErrorKind};
+use serde_json::Value as Json;
+
+use super::tokenizer::Tokenizer;
+use literal::Literals;
+
+/// Work of the template interpreter for one prompt: a step, or 64 bytes of text made, each count one. A thousand
+/// messages take some hundred thousand.
+const STEPS_MAX: u64 = 2_000_000;
+/// Stack of the thread that renders, bytes of address space: lists in lists, as deep as the steps allow, are freed by
+/// recursion.
+const STACK_BYTES: usize = 256 << 20;
+/// Nesting of a template's blocks and calls; a call counts for ten.
+const RECURSION_MAX: usize = 300;
+/// Longest prompt.
+const PROMPT_BYTES_MAX: usize = 64 << 20;
+/// Longest template: the longest published ones have some 20 kB.
+const TEMPLATE_BYTES_MAX: usize = 1 << 20;
+/// Widest indentation of JSON that a template may ask for.
+const INDENT_MAX: usize = 100;
+/// Largest number in the pattern of `str.format`.
+const FORMAT_WIDTH_MAX: usize = 10_000;
+const NAME: &str = "chat";
+
+/// The special tokens that templates write and users may not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TemplateTokens {
+    pub bos: Option<String>,
+    pub eos: Option<String>,
+    pub unk: Option<String>,
+    pub pad: Option<String>,
+    /// Every control token's text.
+    pub control: Vec<String>,
+}
+
+impl TemplateTokens {
+    pub fn of(tokenizer: &Tokenizer) -> TemplateTokens {
+        let named = tokenizer.named();
+        let text = |id: Option<u32>| id.map(|id| tokenizer.token_text(id));
+        TemplateTokens {
+            bos: text(named.bos),
+            eos: text(named.eos),
+            unk: text(named.unk),
+            pad: text(named.pad),
+            control: tokenizer.control_texts().to_vec(),
+        }
+    }
+}
+
+/// Why a template can't be used, or a conversation not be rendered by it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    #[error("the model's chat template is {bytes} bytes long; at most {limit} are read")]
+    TooLong { bytes: usize, limit: usize },
+    #[error("the model's chat template is not valid Jinja, line {line}: {message}")]
+    Syntax { line: usize, message: String },
+    /// The template refuses the conversation by `raise_exception`: the caller's messages are at fault.
+    #[error("the model's chat template refuses this conversation: {message}")]
+    Refused { message: String },
+    #[error("the model's chat template fails, line {line}: {message}")]
+    Failed { line: usize, message: String },
+    #[error("the model's chat template takes more than {STEPS_MAX} steps for this conversation")]
+    TooMuchWork,
+    #[error("the prompt is longer than {PROMPT_BYTES_MAX} bytes")]
+    PromptTooLong,
+}
+
+/// What `raise_exception` says, carried through the interpreter.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refusal(String);
+
+/// A compiled template. Shared freely between threads.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    tokens: TemplateTokens,
+    literals: Literals,
+    source: String,
+}
+
+impl ChatTemplate {
+    pub fn new(source: &str, tokens: TemplateTokens) -> Result<ChatTemplate, TemplateError> {
+        if source.len() > TEMPLATE_BYTES_MAX {
+            return Err(TemplateError::TooLong { bytes: source.len(), limit: TEMPLATE_BYTES_MAX });
+        }
+        let syntax = |error: Error| TemplateError::Syntax {
+            line: error.line().unwrap_or(0),
+            message: message(&error),
+        };
+        let mut environment = environment().map_err(syntax)?;
+        environment.add_template_owned(NAME, without_generation_tags(source)).map_err(syntax)?;
+        let literals = Literals::new(&tokens.control);
+        Ok(ChatTemplate { environment, tokens, literals, source: source.to_owned() })
+    }
+
+    /// The template as published.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The prompt for a list of messages (`{"role", "content", ...}`), to be encoded with `parse_special`.
+    /// `extra` are further variables (`enable_thinking`); they don't replace those named here. Control tokens
+    /// within messages, tools and extras carry a [`LITERAL_MARK`](super::tokenizer::LITERAL_MARK), which the
+    /// tokeniser removes.
+    pub fn render(
+        &self,
+        messages: &Json,
+        tools: Option<&Json>,
+        add_generation_prompt: bool,
+        extra: Option<&serde_json::Map<String, Json>>,
+    ) -> Result<String, TemplateError> {
+        let mut variables: Vec<(&str, Value)> = vec![("documents", Value::from(()))];
+        for (name, value) in extra.into_iter().flatten() {
+            variables.push((name, self.value(value)));
+        }
+        variables.push(("messages", self.value(messages)));
+        variables.push(("tools", tools.map_or(Value::from(()), |tools| self.value(tools))));
+        variables.push(("add_generation_prompt", Value::from(add_generation_prompt)));
+        let tokens = &self.tokens;
+        let named = [
+            ("bos_token", &tokens.bos),
+            ("eos_token", &tokens.eos),
+            ("unk_token", &tokens.unk),
+            ("pad_token", &tokens.pad),
+        ];
+        for (name, text) in named {
+            // Absent ones stay undefined and render as nothing.
+            variables.extend(text.as_ref().map(|text| (name, Value::from(text.as_str()))));
+        }
+        self.render_apart(variables)
+    }
+
+    /// Renders on a thread of its own, with a stack that no template can use up; a panic of the interpreter ends
+    /// there too.
+    fn render_apart(&self, variables: Vec<(&str, Value)>) -> Result<String, TemplateError> {
+        let render = || {
+            let mut prompt = Limited(Vec::new());
+            let template = self.environment.get_template(NAME).map_err(|error| failure(&error))?;
+            template
+                .render_captured_to(Value::from_pairs(variables), &mut prompt)
+                .map_err(|error| failure(&error))?;
+            // The interpreter writes nothing but strings.
+            Ok(String::from_utf8_lossy(&prompt.0).into_owned())
+        };
+        std::thread::scope(|scope| {
+            let builder = std::thread::Builder::new().name("chat template".into()).stack_size(STACK_BYTES);
+            let thread = builder.spawn_scoped(scope, render).map_err(|error| TemplateError::Failed {
+                line: 0,
+                message: format!("no thread for it: {error}"),
+            })?;
+            thread.join().unwrap_or_else(|_| {
+                Err(TemplateError::Failed { line: 0, message: "the interpreter panicked".to_owned() })
+            })
+        })
+    }
+
+    fn value(&self, json: &Json) -> Value {
+        Value::from(Serde(self.literals.mark(json)))
+    }
+}
+
+/// The environment that `transformers` makes for chat templates.
+fn environment() -> Result<Environment<'static>, Error> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
+    environment.set_syntax(syntax);
+    environment.set_recursion_limit(RECURSION_MAX);
+    environment.set_fuel(Some(STEPS_MAX));
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_formatter(|out, _, value| {
+        python::write_str(value, out).map_err(|_| Error::from(ErrorKind::BadSerialization))
+    });
+    environment.set_unknown_method_callback(|state, value, method, arguments| {
+        if method == "format" {
+            check_widths(value)?;
+        }
+        minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments)
+    });
+    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Refusal(message)))
+    });
+    environment.add_function("strftime_now", |format: &str| -> Result<String, Error> {
+        python::strftime(format, SystemTime::now())
+            .map_err(|directive| refuse(&format!("strftime_now: {directive} is not supported")))
+    });
+    environment.add_filter("tojson", tojson);
+    environment.add_filter("string", |value: &Value| -> Result<String, Error> {
+        let mut text = String::new();
+        python::write_str(value, &mut text).map_err(|_| Error::from(ErrorKind::BadSerialization))?;
+        Ok(text)
+    });
+    Ok(environment)
+}
+
+fn refuse(message: &str) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message.to_owned())
+}
+
+/// `'{:>9999999999}'.format(x)` would fill the memory before its steps are counted.
+fn check_widths(pattern: &Value) -> Result<(), Error> {
+    let text = pattern.as_str().unwrap_or_default();
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty());
+    if numbers.any(|number| number.parse().map_or(true, |width: usize| width > FORMAT_WIDTH_MAX)) {
+        return Err(refuse("format: a number in the pattern is too large"));
+    }
+    Ok(())
+}
+
+/// `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`, as Python's `json.dumps`.
+fn tojson(value: &Value, arguments: Kwargs) -> Result<Value, Error> {
+    let separators: Option<(String, String)> = match arguments.get::<Option<Value>>("separators")? {
+        Some(pair) if !pair.is_none() => {
+            let part = |index: usize| pair.get_item_by_index(index).map(|part| part.to_string());
+            Some((part(0)?, part(1)?))
+        }
+        _ => None,
+    };
+    let options = python::JsonOptions {
+        ensure_ascii: arguments.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        indent: arguments.get::<Option<usize>>("indent")?,
+        separators,
+        sort_keys: arguments.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+    };
+    arguments.assert_all_used()?;
+    if options.indent.is_some_and(|width| width > INDENT_MAX) {
+        return Err(refuse("tojson: the indent is too large"));
+    }
+    python::json(value, &options).map(Value::from).map_err(|reason| refuse(&format!("tojson: {reason}")))
+}
+
+/// `{% generation %}` marks what an assistant wrote, for training. It prints its contents and nothing else, as
+/// does a condition that holds; white-space control stays where it was.
+fn without_generation_tags(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let Some(len) = rest[start..].find("%}") else { break };
+        let tag = &rest[start + 2..start + len];
+        let trimmed = tag.trim_matches(['-', '+']);
+        let replacement = match trimmed.trim() {
+            "generation" => Some("if true"),
+            "endgeneration" => Some("endif"),
+            _ => None,
+        };
+        out.push_str(&rest[..start + 2]);
+        match replacement {
+            Some(replacement) => out.push_str(&tag.replace(trimmed.trim(), replacement)),
+            None => out.push_str(tag),
+        }
+        out.push_str("%}");
+        rest = &rest[start + len + 2..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The error's own words, without the interpreter's positions.
+fn message(error: &Error) -> String {
+    error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()))
+}
+
+fn failure(error: &Error) -> TemplateError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(current) = cause {
+        if let Some(Refusal(message)) = current.downcast_ref() {
+            return TemplateError::Refused { message: message.clone() };
+        }
+        if let Some(inner) = current.downcast_ref::<Error>() {
+            match inner.kind() {
+                ErrorKind::OutOfFuel => return TemplateError::TooMuchWork,
+                ErrorKind::WriteFailure => return TemplateError::PromptTooLong,
+                _ => {}
+            }
+        }
+        cause = current.source();
+    }
+    TemplateError::Failed { line: error.line().unwrap_or(0), message: message(error) }
+}
+
+/// Takes at most [`PROMPT_BYTES_MAX`].
+struct Limited(Vec<u8>);
+
+impl Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > PROMPT_BYTES_MAX {
+            return Err(std::io::Error::other("the prompt is too long"));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
