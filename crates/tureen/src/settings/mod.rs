@@ -1,0 +1,135 @@
+//! What a person can set, each thing defined once: one line of the table below yields the typed field, the flag, the
+//! environment name, the key in the file, the help and the line of `tureen config`.
+
+mod resolve;
+mod value;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+pub use resolve::{Origin, Resolved, arguments, resolve};
+pub use value::{ByteSize, CpuPath, Keys, KvKind, LogLevel, Origins, Seconds, SettingValue};
+
+/// The commands that a setting shows up in as a flag. `config` takes them all.
+pub const ALL: &[&str] = &["serve", "run", "pull", "list", "show", "rm", "config"];
+const MODEL: &[&str] = &["serve", "run", "config"];
+const SERVER: &[&str] = &["serve", "config"];
+/// No flag: a list of processes would show it to everybody on the machine.
+const SECRET: &[&str] = &[];
+
+/// One row of the table, for parsing and printing.
+pub struct Setting {
+    /// `step_tokens_max`: the key in the file; `--step-tokens-max` and `TUREEN_STEP_TOKENS_MAX` follow from it.
+    pub key: &'static str,
+    pub unit: &'static str,
+    pub help: &'static str,
+    /// As a person would write it; empty where nothing is the default.
+    pub default: fn() -> String,
+    /// What having no value means, for those without a default.
+    pub unset: &'static str,
+    pub commands: &'static [&'static str],
+    /// The value as `config` shows it, or what is wrong with it.
+    check: fn(&str) -> Result<String, String>,
+}
+
+impl Setting {
+    pub fn flag(&self) -> String {
+        self.key.replace('_', "-")
+    }
+
+    pub fn environment(&self) -> String {
+        format!("TUREEN_{}", self.key.to_uppercase())
+    }
+}
+
+macro_rules! settings {
+    ($($key:ident: $kind:ty, $unit:literal, $commands:expr, $default:expr, $unset:literal, $help:literal;)*) => {
+        /// Every setting, resolved: immutable from here on.
+        #[derive(Clone, Debug)]
+        #[allow(dead_code)] // until `serve` and `run` are here, which read them
+        pub struct Settings {
+            $(#[doc = $help] pub $key: $kind,)*
+        }
+
+        /// Every setting in the order of `tureen config`.
+        pub const TABLE: &[Setting] = &[$(Setting {
+            key: stringify!($key),
+            unit: $unit,
+            help: $help,
+            default: || String::from($default),
+            unset: $unset,
+            commands: $commands,
+            check: |text| <$kind as SettingValue>::parse(text).map(|value| value.show()),
+        }),*];
+
+        impl Settings {
+            /// Settings from one text each, asked for by key.
+            fn parse(text: impl Fn(&str) -> String) -> Result<Settings, String> {
+                Ok(Settings { $($key: <$kind as SettingValue>::parse(&text(stringify!($key)))?,)* })
+            }
+        }
+    };
+}
+
+settings! {
+    models: PathBuf, "FOLDER", ALL, models_folder(), "",
+        "Folder that pulled models are kept in";
+    listen: SocketAddr, "ADDRESS:PORT", SERVER, "127.0.0.1:8080", "",
+        "Where to listen; port 0 takes a free one. Anything but loopback needs a key";
+    keys: Option<Keys>, "KEY,KEY", SECRET, "", "no key is asked for",
+        "Keys that callers send as `Authorization: Bearer KEY` (environment or file only)";
+    keys_file: Option<PathBuf>, "FILE", SERVER, "", "none",
+        "File of keys, one a line; # begins a comment";
+    context: Option<usize>, "TOKENS", MODEL, "", "what the model was made for",
+        "Tokens that prompt and answer may have together";
+    sequences_max: usize, "COUNT", MODEL, "16", "",
+        "Requests that run at the same time; more wait";
+    queue_max: usize, "COUNT", SERVER, "256", "",
+        "Requests that may wait; more get 429 at once";
+    step_tokens_max: usize, "TOKENS", MODEL, "512", "",
+        "Tokens evaluated in one step, over all requests";
+    threads: usize, "COUNT", MODEL, threads(), "",
+        "Threads that compute; the default is what this machine has";
+    isa: CpuPath, "NAME", MODEL, "auto", "",
+        "Instruction set: auto (the best here), portable, avx2 or avx512";
+    kv_element: KvKind, "TYPE", MODEL, "f16", "",
+        "How keys and values are kept: f16, or f32 for twice the memory";
+    memory_max: Option<ByteSize>, "BYTES", MODEL, "", "nine tenths of what is free",
+        "Memory a model may take in all, such as 8GiB or 500MB";
+    origins: Option<Origins>, "URL,URL", SERVER, "", "none",
+        "Origins of web pages that may call, such as https://chat.example; * is any";
+    connections_max: usize, "COUNT", SERVER, "1024", "",
+        "Connections open at the same time; more wait to be accepted";
+    body_max: ByteSize, "BYTES", SERVER, "4MiB", "",
+        "Largest body of a request";
+    drain_max: Seconds, "SECONDS", SERVER, "300", "",
+        "How long running answers may go on after SIGTERM";
+    log: LogLevel, "LEVEL", ALL, "info", "",
+        "What is logged to standard error: off, error, warn, info, debug or trace";
+}
+
+fn threads() -> String {
+    std::thread::available_parallelism().map_or(1, usize::from).to_string()
+}
+
+/// `$XDG_DATA_HOME/tureen/models`, or its default below the home folder; without either, a folder here.
+fn models_folder() -> String {
+    data_folder().join("models").to_string_lossy().into_owned()
+}
+
+/// Where `tureen` keeps what it makes: models and the chat's history.
+pub fn data_folder() -> PathBuf {
+    xdg_folder("XDG_DATA_HOME", ".local/share").unwrap_or_else(|| PathBuf::from("tureen-data"))
+}
+
+/// The file read where `--config` and TUREEN_CONFIG name no other.
+pub fn default_file() -> Option<PathBuf> {
+    xdg_folder("XDG_CONFIG_HOME", ".config").map(|folder| folder.join("config.toml"))
+}
+
+fn xdg_folder(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let named = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base =
+        named.or_else(|| Some(std::env::home_dir().filter(|home| home.is_absolute())?.join(below_home)))?;
+    Some(base.join("tureen"))
+}
