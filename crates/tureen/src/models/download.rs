@@ -1,0 +1,376 @@
+//! One file from the network into a folder, resumable: `FILE.partial` and what is known of it in `FILE.partial.json`
+//! survive an interruption; the file takes its name when it is complete and its hash is right.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::http::{Answer, Client, FetchError, header};
+use super::progress::Progress;
+use super::store::write_durably;
+use super::url::Url;
+
+/// Bytes moved at once.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// A file to be fetched.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub url: Url,
+    /// Name in the folder.
+    pub name: String,
+    /// Where the source says them.
+    pub sha256: Option<String>,
+    pub bytes: Option<u64>,
+}
+
+/// A file that is there, hashed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetched {
+    /// Without secrets.
+    pub url: String,
+    pub bytes: u64,
+    pub sha256: String,
+    pub verified: bool,
+}
+
+/// What is known of a file that isn't whole yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Partial {
+    url: String,
+    /// A strong validator (ETag or Last-Modified): what is resumed is still the same file.
+    validator: Option<String>,
+    sha256: Option<String>,
+}
+
+/// Files of one download, beside each other.
+struct Places {
+    whole: PathBuf,
+    partial: PathBuf,
+    state: PathBuf,
+    done: PathBuf,
+}
+
+impl Places {
+    fn new(folder: &Path, name: &str) -> Places {
+        let with = |end: &str| folder.join(format!("{name}{end}"));
+        Places {
+            whole: with(""),
+            partial: with(".partial"),
+            state: with(".partial.json"),
+            done: with(".done.json"),
+        }
+    }
+}
+
+/// Fetches `wanted` into `folder`, going on where an earlier try stopped. A file fetched whole by an interrupted pull
+/// of several is not fetched again.
+///
+/// # Errors
+/// What went wrong and what to do; what was received stays for the next try, unless its hash is wrong.
+pub fn download(client: &Client, wanted: &Wanted, folder: &Path) -> anyhow::Result<Fetched> {
+    let places = Places::new(folder, &wanted.name);
+    if let Some(fetched) = already_there(&places, wanted) {
+        eprintln!("{}: here already", wanted.name);
+        return Ok(fetched);
+    }
+    let mut retry = 0;
+    let mut progress = None;
+    let (received, sha256, verified) = loop {
+        let before = std::fs::metadata(&places.partial).map_or(0, |facts| facts.len());
+        match attempt(client, wanted, &places, &mut progress) {
+            Ok(done) => break done,
+            Err(Failure::Fetch(FetchError::Transient { message, after })) => {
+                let after_bytes = std::fs::metadata(&places.partial).map_or(0, |facts| facts.len());
+                retry = if after_bytes > before { 0 } else { retry };
+                if retry >= client.patience.retries_max {
+                    bail!(
+                        "{message}; {} tries failed. What is here is kept: the same command goes on",
+                        retry + 1
+                    );
+                }
+                let pause = after.unwrap_or(client.patience.pause(retry));
+                let line = format!("{message}; trying again in {:.0} s", pause.as_secs_f64().ceil());
+                match &progress {
+                    Some(progress) => Progress::say(progress, &line),
+                    None => eprintln!("{line}"),
+                }
+                progress = None;
+                std::thread::sleep(pause);
+                retry += 1;
+            }
+            Err(Failure::Fetch(error)) => return Err(error.into()),
+            Err(Failure::Local(error)) => return Err(error),
+        }
+    };
+    if let Some(progress) = progress {
+        progress.finish();
+    }
+    std::fs::rename(&places.partial, &places.whole)
+        .with_context(|| format!("naming {}", places.whole.display()))?;
+    let fetched = Fetched { url: wanted.url.to_string(), bytes: received, sha256, verified };
+    write_durably(&places.done, &serde_json::to_vec(&fetched)?)?;
+    remove(&places.state)?;
+    Ok(fetched)
+}
+
+/// Removes the note that a file in `folder` is whole, before the folder is published.
+pub fn forget(folder: &Path, name: &str) -> anyhow::Result<()> {
+    remove(&Places::new(folder, name).done)
+}
+
+fn already_there(places: &Places, wanted: &Wanted) -> Option<Fetched> {
+    let fetched: Fetched = serde_json::from_slice(&std::fs::read(&places.done).ok()?).ok()?;
+    let bytes = std::fs::metadata(&places.whole).ok()?.len();
+    let same = fetched.url == wanted.url.to_string()
+        && fetched.bytes == bytes
+        && wanted.bytes.is_none_or(|wanted| wanted == bytes)
+        && wanted.sha256.as_ref().is_none_or(|wanted| *wanted == fetched.sha256);
+    same.then_some(fetched)
+}
+
+enum Failure {
+    Fetch(FetchError),
+    /// Of this machine: disk, permissions.
+    Local(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Failure {
+        Failure::Local(error)
+    }
+}
+
+/// One connection: from where the partial file ends to the end of the file, then the hash.
+fn attempt(
+    client: &Client,
+    wanted: &Wanted,
+    places: &Places,
+    progress: &mut Option<Progress>,
+) -> Result<(u64, String, bool), Failure> {
+    let (mut hasher, have, validator) = resume_point(wanted, places)?;
+    let range = format!("bytes={have}-");
+    let mut headers = vec![("accept-encoding", "identity")];
+    if have > 0 {
+        headers.push(("range", &range));
+        if let Some(validator) = &validator {
+            headers.push(("if-range", validator));
+        }
+    }
+    let answer = client.get(&wanted.url, &headers).map_err(Failure::Fetch)?;
+    let begins = begins_at(&answer, have);
+    let sent = answer.header("content-length").and_then(|value| value.parse::<u64>().ok());
+    let (start, total) = match begins {
+        Begins::Here => (have, sent.map(|sent| have + sent)),
+        Begins::AtZero => (0, sent),
+        // Nothing is left to send, or the file is another now: the hash below tells, or we begin anew.
+        Begins::Nowhere { complete: true } => (have, Some(have)),
+        Begins::Nowhere { complete: false } => {
+            remove(&places.partial)?;
+            let message = format!("{} is another file now; beginning anew", wanted.url);
+            return Err(Failure::Fetch(FetchError::Transient { message, after: None }));
+        }
+    };
+    if let (Some(expected), Some(total)) = (wanted.bytes, total)
+        && expected != total
+    {
+        let message = format!("{}: the source says {expected} bytes, the server sends {total}", wanted.url);
+        return Err(Failure::Fetch(FetchError::Other(message)));
+    }
+    if start == 0 {
+        hasher = Sha256::new();
+    }
+    let sha256 = wanted.sha256.clone().or_else(|| linked_sha256(&answer));
+    let state =
+        Partial { url: wanted.url.to_string(), validator: strong_validator(&answer), sha256: sha256.clone() };
+    write_durably(&places.state, &serde_json::to_vec(&state).map_err(anyhow::Error::from)?)?;
+    let total = total.or(wanted.bytes);
+    let mut shown = Progress::start(&wanted.name, start, total);
+    let complete = answer.status == 416;
+    let received = if complete {
+        start
+    } else {
+        let target = Target { places, start, total };
+        let received = receive(answer, &target, &mut hasher, &mut shown);
+        *progress = Some(shown);
+        received?
+    };
+    let actual = hex(&hasher.finalize());
+    if let Some(expected) = &sha256
+        && !expected.eq_ignore_ascii_case(&actual)
+    {
+        return Err(wrong_hash(wanted, places, start, expected, &actual)?);
+    }
+    Ok((received, actual, sha256.is_some()))
+}
+
+/// Removes what has the wrong hash. If its beginning came from an earlier try, that may be at fault, and one from the
+/// start is worth it.
+fn wrong_hash(
+    wanted: &Wanted,
+    places: &Places,
+    start: u64,
+    expected: &str,
+    actual: &str,
+) -> anyhow::Result<Failure> {
+    remove(&places.partial)?;
+    remove(&places.state)?;
+    let what = format!("{}: sha256 is to be {expected}, received {actual}", wanted.name);
+    if start > 0 {
+        let message = format!("{what}; what was resumed is dropped");
+        return Ok(Failure::Fetch(FetchError::Transient { message, after: None }));
+    }
+    Ok(Failure::Local(anyhow::anyhow!(
+        "{what}. The file is damaged or not the one that was published, and was removed; try again, or another source"
+    )))
+}
+
+/// The hash of what is here, its length, and the validator that it was received with.
+fn resume_point(wanted: &Wanted, places: &Places) -> anyhow::Result<(Sha256, u64, Option<String>)> {
+    let mut hasher = Sha256::new();
+    let state: Option<Partial> =
+        std::fs::read(&places.state).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    // Without a validator or a hash nothing could tell an old beginning from a new file's.
+    let usable = state.filter(|state| {
+        state.url == wanted.url.to_string()
+            && (state.validator.is_some() || wanted.sha256.is_some())
+            && (wanted.sha256.is_none() || state.sha256 == wanted.sha256)
+    });
+    let Some(state) = usable else { return Ok((hasher, 0, None)) };
+    let mut file = match File::open(&places.partial) {
+        Ok(file) => file,
+        Err(_) => return Ok((hasher, 0, None)),
+    };
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut have = 0;
+    loop {
+        let count = file.read(&mut chunk).with_context(|| format!("reading {}", places.partial.display()))?;
+        if count == 0 {
+            break;
+        }
+        hasher.update(&chunk[..count]);
+        have += count as u64;
+    }
+    if wanted.bytes.is_some_and(|bytes| have > bytes) {
+        return Ok((Sha256::new(), 0, None));
+    }
+    Ok((hasher, have, state.validator))
+}
+
+enum Begins {
+    Here,
+    AtZero,
+    Nowhere { complete: bool },
+}
+
+/// Where in the file the answer's body begins; a server that knows no ranges sends all of it.
+fn begins_at(answer: &Answer, have: u64) -> Begins {
+    let range = answer.header("content-range").unwrap_or_default();
+    match answer.status {
+        206 if range.strip_prefix("bytes ").and_then(|r| r.split('-').next()) == Some(&have.to_string()) => {
+            Begins::Here
+        }
+        206 | 416 => Begins::Nowhere { complete: range.strip_prefix("bytes */") == Some(&have.to_string()) },
+        _ => Begins::AtZero,
+    }
+}
+
+/// An ETag that isn't weak, or else the date of the last change.
+fn strong_validator(answer: &Answer) -> Option<String> {
+    let strong = answer.header("etag").filter(|etag| etag.starts_with('"'));
+    strong.or_else(|| answer.header("last-modified"))
+}
+
+/// Hugging Face's hub names a large file by its sha256, on the answer that redirects to the storage.
+fn linked_sha256(answer: &Answer) -> Option<String> {
+    let headers = answer.first_headers.as_ref().unwrap_or(&answer.headers);
+    let tag = header(headers, "x-linked-etag")?;
+    let tag = tag.trim_matches('"').to_ascii_lowercase();
+    (tag.len() == 64 && tag.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(tag)
+}
+
+struct Target<'a> {
+    places: &'a Places,
+    start: u64,
+    total: Option<u64>,
+}
+
+/// Appends the body from `start` on, and makes it durable.
+fn receive(
+    answer: Answer,
+    target: &Target,
+    hasher: &mut Sha256,
+    progress: &mut Progress,
+) -> Result<u64, Failure> {
+    let path = &target.places.partial;
+    let disk = |error: std::io::Error| Failure::Local(disk_error(error, path));
+    let mut file = OpenOptions::new().create(true).write(true).truncate(false).open(path).map_err(disk)?;
+    file.set_len(target.start).map_err(disk)?;
+    std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(target.start)).map_err(disk)?;
+    let host = answer.url.host.clone();
+    let mut body = answer.into_reader();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut at = target.start;
+    let cut = |message: String| Failure::Fetch(FetchError::Transient { message, after: None });
+    loop {
+        let count = match body.read(&mut chunk) {
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(cut(format!("{host}: {error}"))),
+        };
+        if count == 0 {
+            break;
+        }
+        file.write_all(&chunk[..count]).map_err(disk)?;
+        hasher.update(&chunk[..count]);
+        at += count as u64;
+        progress.add(count);
+    }
+    file.sync_all().map_err(disk)?;
+    match target.total {
+        Some(total) if at < total => {
+            Err(cut(format!("{host}: the connection ended at {at} of {total} bytes")))
+        }
+        Some(total) if at > total => {
+            remove(path)?;
+            Err(cut(format!("{host}: {at} bytes came where {total} were announced")))
+        }
+        _ => Ok(at),
+    }
+}
+
+/// What to do about a disk that doesn't take more.
+pub fn disk_error(error: std::io::Error, path: &Path) -> anyhow::Error {
+    let place = path.display();
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => anyhow::anyhow!(
+            "no space left for {place}; free some (`tureen list`, `tureen rm`) or name another folder by --models, \
+             then run the same command: it goes on where it stopped"
+        ),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => anyhow::anyhow!(
+            "{place} may not be written ({error}); name another folder by --models or TUREEN_MODELS"
+        ),
+        _ => anyhow::Error::new(error).context(format!("writing {place}")),
+    }
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+#[path = "download_tests.rs"]
+mod tests;

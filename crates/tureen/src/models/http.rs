@@ -1,0 +1,272 @@
+//! One GET at a time: redirects followed by hand, so that a token stays with the host it is for and headers of the
+//! first answer are seen; errors sorted into those worth another try and those that aren't.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use base64::Engine;
+use ureq::http::{HeaderMap, Response};
+use ureq::tls::{PemItem, RootCerts, TlsConfig};
+use ureq::{Agent, Body};
+
+use super::url::{Url, decode};
+
+const REDIRECTS_MAX: usize = 10;
+/// Bytes of a page or a JSON answer read into memory.
+const PAGE_BYTES_MAX: u64 = 64 << 20;
+/// Seconds that a server may ask us to wait before the next try.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// How patient a transfer is.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    pub connect: Duration,
+    /// Without a byte, after which a connection counts as dead.
+    pub stall: Duration,
+    /// Tries after the first that fail in a row without a byte received.
+    pub retries_max: u32,
+    /// Before the first further try; doubled for each after it.
+    pub backoff: Duration,
+}
+
+impl Patience {
+    pub const DOWNLOAD: Patience = Patience {
+        connect: Duration::from_secs(15),
+        stall: Duration::from_secs(30),
+        retries_max: 5,
+        backoff: Duration::from_secs(1),
+    };
+
+    /// The wait before try number `retry`, counted from 0.
+    pub fn pause(&self, retry: u32) -> Duration {
+        self.backoff * 2_u32.pow(retry.min(5))
+    }
+}
+
+/// Why a request gave no answer to use.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// Another try may go better; the server may have said when.
+    #[error("{message}")]
+    Transient { message: String, after: Option<Duration> },
+    /// The server answered, and will answer the same again.
+    #[error("{message}")]
+    Refused { status: u16, message: String },
+    #[error("{0}")]
+    Other(String),
+}
+
+/// A client, with the secrets for one host.
+#[derive(Clone)]
+pub struct Client {
+    agent: Agent,
+    pub patience: Patience,
+    /// A bearer token, for the host that it is for.
+    token: Option<(String, String)>,
+}
+
+/// An answer with its headers: those of the last hop, and those of the first where it redirected.
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub first_headers: Option<HeaderMap>,
+    pub url: Url,
+    body: Body,
+}
+
+impl Client {
+    /// A client that trusts what this machine trusts, or only the certificates in the PEM file `certificates`.
+    /// Proxies are taken from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
+    pub fn new(patience: Patience, certificates: Option<&Path>) -> anyhow::Result<Client> {
+        let roots = match certificates {
+            Some(path) => roots_from(path)?,
+            None if machine_has_certificates() => RootCerts::PlatformVerifier,
+            None => RootCerts::WebPki,
+        };
+        let config = Agent::config_builder()
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
+            .user_agent(concat!("tureen/", env!("CARGO_PKG_VERSION")))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_connect(Some(patience.connect))
+            .timeout_resolve(Some(patience.connect))
+            .timeout_recv_response(Some(patience.stall))
+            .timeout_per_read(Some(patience.stall))
+            .build();
+        Ok(Client { agent: config.new_agent(), patience, token: None })
+    }
+
+    /// The same client with a token that is sent to `host` alone.
+    pub fn with_token(mut self, host: &str, token: Option<String>) -> Client {
+        self.token = token.map(|token| (host.to_string(), token));
+        self
+    }
+
+    /// Asks once, and follows redirects.
+    ///
+    /// # Errors
+    /// Anything but a 2xx (and 416, which says something about a range), or no answer at all.
+    pub fn get(&self, url: &Url, headers: &[(&str, &str)]) -> Result<Answer, FetchError> {
+        let mut url = url.clone();
+        let mut first_headers = None;
+        for _ in 0..=REDIRECTS_MAX {
+            let mut request = self.agent.get(url.request());
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            if let Some(authorization) = self.authorization(&url) {
+                request = request.header("authorization", authorization);
+            }
+            let response = request.call().map_err(|error| no_answer(&url, &error))?;
+            let status = response.status().as_u16();
+            if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+                return answer(response, url, first_headers);
+            }
+            let location = header(response.headers(), "location").unwrap_or_default();
+            let next = url
+                .join(&location)
+                .map_err(|error| FetchError::Other(format!("{url} redirects: {error}")))?;
+            if url.scheme == "https" && next.scheme == "http" {
+                return Err(FetchError::Other(format!(
+                    "{url} redirects to {next}, which isn't encrypted: not followed"
+                )));
+            }
+            first_headers.get_or_insert_with(|| response.headers().clone());
+            url = next;
+        }
+        Err(FetchError::Other(format!("{url}: more than {REDIRECTS_MAX} redirects")))
+    }
+
+    fn authorization(&self, url: &Url) -> Option<String> {
+        if let Some(user) = &url.user {
+            let plain: Vec<String> = user.splitn(2, ':').map(decode).collect();
+            let plain = format!("{}:{}", plain[0], plain.get(1).map_or("", String::as_str));
+            return Some(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(plain)));
+        }
+        let (_, token) = self.token.as_ref().filter(|(host, _)| *host == url.host)?;
+        Some(format!("Bearer {token}"))
+    }
+
+    /// A whole page, with further tries where that may help.
+    pub fn page(&self, url: &Url, headers: &[(&str, &str)]) -> Result<(Url, HeaderMap, String), FetchError> {
+        let mut retry = 0;
+        loop {
+            let read = self.get(url, headers).and_then(|answer| {
+                let (place, headers) = (answer.url.clone(), answer.headers.clone());
+                let text = answer.text()?;
+                Ok((place, headers, text))
+            });
+            match read {
+                Err(FetchError::Transient { after, .. }) if retry < self.patience.retries_max => {
+                    std::thread::sleep(after.unwrap_or(self.patience.pause(retry)));
+                    retry += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<String> {
+        header(&self.headers, name)
+    }
+
+    /// The body, however long.
+    pub fn into_reader(self) -> impl Read {
+        self.body.into_with_config().limit(u64::MAX).reader()
+    }
+
+    fn text(self) -> Result<String, FetchError> {
+        let url = self.url.clone();
+        self.body
+            .into_with_config()
+            .limit(PAGE_BYTES_MAX)
+            .read_to_string()
+            .map_err(|error| no_answer(&url, &error))
+    }
+}
+
+pub fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    Some(headers.get(name)?.to_str().ok()?.trim().to_string())
+}
+
+fn answer(
+    response: Response<Body>,
+    url: Url,
+    first_headers: Option<HeaderMap>,
+) -> Result<Answer, FetchError> {
+    let status = response.status().as_u16();
+    let (parts, body) = response.into_parts();
+    let reason = parts.status.canonical_reason().unwrap_or("no reason given");
+    let message = format!("{url} answers {status} {reason}");
+    match status {
+        200..=299 | 416 => Ok(Answer { status, headers: parts.headers, first_headers, url, body }),
+        408 | 425 | 429 | 500..=599 => {
+            let seconds = header(&parts.headers, "retry-after").and_then(|value| value.parse().ok());
+            let after = seconds.map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
+            Err(FetchError::Transient { message, after })
+        }
+        _ => Err(FetchError::Refused { status, message }),
+    }
+}
+
+/// A failure of the connection: worth another try unless it says that the request itself is wrong.
+fn no_answer(url: &Url, error: &ureq::Error) -> FetchError {
+    use ureq::Error;
+    let message = format!("{}: {}", url.host, cause(error));
+    match error {
+        Error::Io(_)
+        | Error::Timeout(_)
+        | Error::HostNotFound
+        | Error::ConnectionFailed
+        | Error::BodyStalled => FetchError::Transient { message, after: None },
+        Error::Protocol(_) | Error::ConnectProxyFailed(_) => FetchError::Transient { message, after: None },
+        _ => FetchError::Other(message),
+    }
+}
+
+/// The innermost reason, which says most.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut texts = vec![error.to_string()];
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let text = inner.to_string();
+        if !texts.iter().any(|known| known.contains(&text)) {
+            texts.push(text);
+        }
+        source = inner.source();
+    }
+    texts.join(": ")
+}
+
+fn roots_from(path: &Path) -> anyhow::Result<RootCerts> {
+    let context = || format!("reading certificates from {}", path.display());
+    let text = std::fs::read(path).with_context(context)?;
+    let items: Result<Vec<PemItem>, ureq::Error> = ureq::tls::parse_pem(&text).collect();
+    let certificates = items.with_context(context)?.into_iter().filter_map(|item| match item {
+        PemItem::Certificate(certificate) => Some(certificate),
+        _ => None,
+    });
+    Ok(RootCerts::Specific(Arc::new(certificates.collect())))
+}
+
+/// Whether the system's certificates are where programs look for them; a bare container may have none.
+fn machine_has_certificates() -> bool {
+    const BUNDLES: [&str; 5] = [
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/ssl/ca-bundle.pem",
+        "/etc/ssl/cert.pem",
+        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    ];
+    let named = |name: &str| std::env::var_os(name).is_some_and(|path| Path::new(&path).exists());
+    !cfg!(target_os = "linux")
+        || named("SSL_CERT_FILE")
+        || named("SSL_CERT_DIR")
+        || BUNDLES.iter().any(|path| Path::new(path).exists())
+}

@@ -1,0 +1,16 @@
+//! Published models on this machine: what they are called, where they come from, how they get here and are kept.
+
+pub mod catalogue;
+pub mod download;
+pub mod http;
+pub mod manifest;
+pub mod name;
+pub mod progress;
+pub mod pull;
+pub mod sources;
+pub mod store;
+pub mod url;
+pub mod wheel;
+
+#[cfg(test)]
+pub mod test_server;

