@@ -114,7 +114,7 @@ fn quantize_row_body<const FMA: bool>(
         for i in 0..BLOCK {
             let magnitude = values[i].abs();
             lanes[i % 8] = if magnitude > lanes[i % 8] { magnitude } else { lanes[i % 8] };
-            finite[i % 8] += values[i] - values[i];
+            finite[i % 8] += values[i] * 0.0;
         }
         let largest = lanes.iter().copied().fold(0.0f32, f32::max);
         let finite = finite.iter().sum::<f32>() == 0.0;

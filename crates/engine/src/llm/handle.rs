@@ -1,0 +1,262 @@
+//! The handle to a running model: what the rest of the program sees of the engine.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use formats::error::FormatError;
+use formats::model::ModelFiles;
+use kernels::attention::KvCache;
+use kernels::compute::{Compute, Isa};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::forward::Forward;
+use super::pages::Pages;
+use super::plan::{Plan, PlanError, plan};
+use super::request::{Event, GenerateRequest, SubmitError};
+use super::scheduler::{Message, Scheduler};
+use super::sequence::Accepted;
+use super::settings::{MemoryPlan, Settings};
+use super::stats::{Counters, Stats};
+use super::template::{ChatTemplate, TemplateError, TemplateTokens};
+use super::tokenizer::{Tokenizer, TokenizerError};
+use super::weights::WeightsError;
+
+/// Why a model could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    #[error("the tokeniser: {0}")]
+    Tokenizer(#[from] TokenizerError),
+    #[error("the chat template: {0}")]
+    Template(#[from] TemplateError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    #[error("this machine has no {asked}; it has {available}")]
+    Isa { asked: Isa, available: String },
+    #[error(
+        "the vocabulary has {tokenizer} entries in the tokeniser and {embedding} in the embedding: they must be the same model's"
+    )]
+    Vocabulary { tokenizer: usize, embedding: usize },
+    #[error("starting the engine's thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// What a loaded model says of itself.
+#[derive(Clone, Debug)]
+pub struct ModelFacts {
+    pub name: String,
+    pub family: String,
+    pub parameters: u64,
+    /// Positions a sequence may have here.
+    pub context: usize,
+    /// Positions that the model was made for.
+    pub context_trained: usize,
+    pub vocabulary: usize,
+    pub quantisation: String,
+    pub licence: Option<String>,
+    /// Names model, settings and instruction set: the same fingerprint means the same bits.
+    pub fingerprint: String,
+    pub memory: MemoryPlan,
+}
+
+/// A loaded model; clones share it. Its thread ends when the last clone is dropped, or by [`Llm::shutdown`].
+#[derive(Clone)]
+pub struct Llm {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    facts: ModelFacts,
+    tokenizer: Arc<Tokenizer>,
+    template: Option<ChatTemplate>,
+    queue_max: usize,
+    counters: Arc<Counters>,
+    draining: Arc<AtomicBool>,
+    inbox: Sender<Message>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Llm {
+    /// Opens the model at `path`, a `.gguf` file or a Hugging Face folder, plans its memory, packs its weights
+    /// and starts its thread. `progress` hears how many of how many layers are packed.
+    ///
+    /// # Errors
+    /// A file that can't be read or isn't supported, or settings that don't fit this machine.
+    pub fn load(
+        path: &Path,
+        settings: &Settings,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Llm, LoadError> {
+        let files = ModelFiles::open(path)?;
+        let tokenizer = Arc::new(Tokenizer::new(files.tokenizer())?);
+        let vocabulary = files.decoder().vocabulary;
+        if tokenizer.vocabulary() > vocabulary {
+            return Err(LoadError::Vocabulary { tokenizer: tokenizer.vocabulary(), embedding: vocabulary });
+        }
+        let template = match files.chat_template() {
+            Some(source) => Some(ChatTemplate::new(source, TemplateTokens::of(&tokenizer))?),
+            None => None,
+        };
+        let Plan { layout, sizes, mut memory } = plan(files.decoder(), files.facts().file_bytes, settings)?;
+        let end_tokens = files.end_tokens().to_vec();
+        let mut facts = facts(&files, settings, sizes.context_tokens, memory);
+        let forward = Forward::load(compute(settings)?, files, sizes, progress)?;
+        memory.weights_bytes = forward.weights_bytes() as u64;
+        facts.memory = memory;
+
+        let counters = Arc::new(Counters::default());
+        counters.slots.store(settings.sequences_max as u64, Ordering::Relaxed);
+        counters.kv_pages_total.store(u64::from(layout.pages()), Ordering::Relaxed);
+        let draining = Arc::new(AtomicBool::new(false));
+        let (inbox, receiver) = channel();
+        let scheduler = Scheduler {
+            pages: Pages::new(layout.pages()),
+            cache: KvCache::new(layout),
+            forward,
+            tokenizer: tokenizer.clone(),
+            end_tokens,
+            sequences_max: settings.sequences_max,
+            step_tokens_max: settings.step_tokens_max,
+            logit_rows_max: sizes.logit_rows_max,
+            inbox: receiver,
+            counters: counters.clone(),
+            draining: draining.clone(),
+            waiting: Default::default(),
+            running: Vec::with_capacity(settings.sequences_max),
+        };
+        let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(|| scheduler.run())?;
+        let thread = Mutex::new(Some(thread));
+        let queue_max = settings.queue_max;
+        let shared = Shared { facts, tokenizer, template, queue_max, counters, draining, inbox, thread };
+        Ok(Llm { shared: Arc::new(shared) })
+    }
+
+    pub fn facts(&self) -> &ModelFacts {
+        &self.shared.facts
+    }
+
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.shared.tokenizer
+    }
+
+    /// The model's own chat template, where its files have one.
+    pub fn template(&self) -> Option<&ChatTemplate> {
+        self.shared.template.as_ref()
+    }
+
+    /// Queues a request. Its answer comes from the [`Generation`]; dropping that cancels the request.
+    ///
+    /// # Errors
+    /// At once, where the request can't be served: see [`SubmitError`].
+    pub fn submit(&self, request: GenerateRequest) -> Result<Generation, SubmitError> {
+        let shared = &*self.shared;
+        let (prompt, context) = (request.prompt.len(), shared.facts.context);
+        if prompt == 0 {
+            return Err(SubmitError::EmptyPrompt);
+        }
+        if prompt > context || (prompt == context && request.tokens_max > 0) {
+            return Err(SubmitError::PromptTooLong { prompt, context });
+        }
+        let vocabulary = shared.facts.vocabulary;
+        let biased = request.sampling.logit_bias.iter().map(|(token, _)| token);
+        if let Some(token) = request.prompt.iter().chain(biased).find(|token| **token as usize >= vocabulary)
+        {
+            return Err(SubmitError::UnknownToken { token: *token, vocabulary });
+        }
+        if shared.draining.load(Ordering::Acquire) {
+            return Err(SubmitError::Draining);
+        }
+        let queued = shared.counters.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| {
+            (waiting < shared.queue_max as u64).then_some(waiting + 1)
+        });
+        queued.map_err(|waiting| SubmitError::QueueFull { waiting: waiting as usize })?;
+        let (events, receiver) = unbounded_channel();
+        let tokens_max = request.tokens_max.min(context - prompt);
+        let accepted = Box::new(Accepted { request, tokens_max, events });
+        match shared.inbox.send(Message::Submit(accepted)) {
+            Ok(()) => Ok(Generation { events: receiver, ended: false }),
+            Err(_) => Err(SubmitError::Stopped("its thread has ended".to_owned())),
+        }
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.shared.counters.read()
+    }
+
+    /// Takes no new work; waits until what runs or waits has ended.
+    pub fn shutdown(&self) {
+        self.shared.draining.store(true, Ordering::Release);
+        // An engine that has ended already has nobody to read this.
+        let _ = self.shared.inbox.send(Message::Drain);
+        let thread = self.shared.thread.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        if let Some(thread) = thread {
+            // A thread that panicked has said so on standard error, and its callers got `Failed`.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn compute(settings: &Settings) -> Result<Compute, LoadError> {
+    let available = Isa::available();
+    if !available.contains(&settings.isa) {
+        let available = available.iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ");
+        return Err(LoadError::Isa { asked: settings.isa, available });
+    }
+    Ok(Compute::new(settings.isa, settings.threads))
+}
+
+fn facts(files: &ModelFiles, settings: &Settings, context: usize, memory: MemoryPlan) -> ModelFacts {
+    let (facts, decoder) = (files.facts(), files.decoder());
+    let version = env!("CARGO_PKG_VERSION");
+    let kv = settings.kv_element.name();
+    let fingerprint =
+        format!("tureen-{version}/{}/{}/{}/kv-{kv}", facts.name, facts.quantisation, settings.isa);
+    ModelFacts {
+        name: facts.name.clone(),
+        family: decoder.family.clone(),
+        parameters: facts.parameters,
+        context,
+        context_trained: decoder.context,
+        vocabulary: decoder.vocabulary,
+        quantisation: facts.quantisation.clone(),
+        licence: facts.licence.clone(),
+        fingerprint: fingerprint.replace(' ', "-").to_lowercase(),
+        memory,
+    }
+}
+
+/// A request under way. Dropping it cancels the request within one step.
+pub struct Generation {
+    events: UnboundedReceiver<Event>,
+    ended: bool,
+}
+
+impl Generation {
+    /// The next event, in order; `None` after the last.
+    pub async fn next(&mut self) -> Option<Event> {
+        let event = self.events.recv().await;
+        self.checked(event)
+    }
+
+    /// The same, for callers outside an asynchronous runtime.
+    pub fn blocking_next(&mut self) -> Option<Event> {
+        let event = self.events.blocking_recv();
+        self.checked(event)
+    }
+
+    /// An engine that ends midway is an event too.
+    fn checked(&mut self, event: Option<Event>) -> Option<Event> {
+        if self.ended {
+            return None;
+        }
+        let event = event.unwrap_or_else(|| Event::Failed("the engine stopped".to_owned()));
+        self.ended = matches!(event, Event::Done { .. } | Event::Failed(_));
+        Some(event)
+    }
+}

@@ -1,0 +1,317 @@
+//! Which pages of the key/value cache are whose, and which tokens the filled ones hold.
+//!
+//! Full pages stand in a tree keyed by their tokens, so that sequences that begin alike share them (RadixAttention,
+//! Zheng et al. 2024, with whole pages as edges). A page that nobody uses stays until its room is needed; then the
+//! least recently used leaf goes first.
+
+use std::collections::{BTreeSet, HashMap};
+
+use kernels::attention::PAGE_TOKENS;
+
+/// Hands out page numbers; the cache itself holds what is in them.
+pub struct Pages {
+    /// Indexed by page number.
+    nodes: Vec<Node>,
+    /// Where a sequence's first page is looked up.
+    roots: HashMap<Box<[u32]>, u32>,
+    free: Vec<u32>,
+    /// Leaves of the tree that nobody uses, by when they were last used.
+    evictable: BTreeSet<(u64, u32)>,
+    /// Pages with users.
+    used: usize,
+    /// Counts the sequences that ended: what "recently" is measured in.
+    clock: u64,
+}
+
+#[derive(Default)]
+struct Node {
+    /// Sequences that use the page now.
+    users: u32,
+    /// The page's place in the tree, once it is full.
+    place: Option<Place>,
+    children: HashMap<Box<[u32]>, u32>,
+    last_used: u64,
+}
+
+struct Place {
+    parent: Option<u32>,
+    tokens: Box<[u32]>,
+}
+
+/// The pages of one sequence, in the order of its positions.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Lease {
+    pub pages: Vec<u32>,
+    /// Tokens at the sequence's beginning whose keys and values are in the pages already.
+    pub cached_tokens: usize,
+    /// Full pages that stand in the tree, and the last node on their path.
+    published: usize,
+    tip: Option<u32>,
+}
+
+impl Pages {
+    pub fn new(total: u32) -> Pages {
+        Pages {
+            nodes: (0..total).map(|_| Node::default()).collect(),
+            roots: HashMap::new(),
+            free: (0..total).rev().collect(),
+            evictable: BTreeSet::new(),
+            used: 0,
+            clock: 0,
+        }
+    }
+
+    /// Pages that `tokens` positions need.
+    pub fn needed(tokens: usize) -> usize {
+        tokens.div_ceil(PAGE_TOKENS)
+    }
+
+    /// Pages for `positions` positions, those that hold the beginning of `prompt` already among them; at least
+    /// the prompt's last token is left to evaluate. `None` where too few pages can be had.
+    pub fn take(&mut self, prompt: &[u32], positions: usize) -> Option<Lease> {
+        let reusable = &prompt[..prompt.len().saturating_sub(1)];
+        let mut lease = Lease::default();
+        for tokens in reusable.chunks_exact(PAGE_TOKENS) {
+            let Some(page) = self.child(lease.tip, tokens) else { break };
+            lease.tip = Some(page);
+            lease.pages.push(page);
+        }
+        let shared = lease.pages.len();
+        // Held before anything is evicted, so that what was just found does not go.
+        lease.pages.iter().for_each(|page| self.hold(*page));
+        let missing = Pages::needed(positions).saturating_sub(shared);
+        if missing > self.free.len() && missing > self.free.len() + self.reclaimable() {
+            self.give_back(lease);
+            return None;
+        }
+        for _ in 0..missing {
+            let page = self.free.pop().or_else(|| self.evict())?;
+            self.hold(page);
+            lease.pages.push(page);
+        }
+        lease.published = shared;
+        lease.cached_tokens = shared * PAGE_TOKENS;
+        Some(lease)
+    }
+
+    /// Lets others find the pages that `tokens`, the sequence from its beginning, have filled by now.
+    pub fn publish(
+        &mut self,
+        lease: &mut Lease,
+        tokens: impl Fn(std::ops::Range<usize>) -> Box<[u32]>,
+        filled: usize,
+    ) {
+        while (lease.published + 1) * PAGE_TOKENS <= filled {
+            let start = lease.published * PAGE_TOKENS;
+            let tokens = tokens(start..start + PAGE_TOKENS);
+            let page = lease.pages[lease.published];
+            lease.published += 1;
+            if let Some(equal) = self.child(lease.tip, &tokens) {
+                // Somebody filled the same page at the same time: theirs is found, ours goes when its user does.
+                lease.tip = Some(equal);
+                continue;
+            }
+            match lease.tip {
+                Some(parent) => {
+                    let node = &mut self.nodes[parent as usize];
+                    self.evictable.remove(&(node.last_used, parent));
+                    node.children.insert(tokens.clone(), page);
+                }
+                None => {
+                    self.roots.insert(tokens.clone(), page);
+                }
+            }
+            self.nodes[page as usize].place = Some(Place { parent: lease.tip, tokens });
+            lease.tip = Some(page);
+        }
+    }
+
+    /// Ends a sequence's use of its pages; those in the tree keep what they hold.
+    pub fn give_back(&mut self, lease: Lease) {
+        self.clock += 1;
+        for page in lease.pages {
+            let node = &mut self.nodes[page as usize];
+            node.users -= 1;
+            if node.users > 0 {
+                continue;
+            }
+            self.used -= 1;
+            node.last_used = self.clock;
+            match (&node.place, node.children.is_empty()) {
+                (None, _) => self.free.push(page),
+                (Some(_), true) => {
+                    self.evictable.insert((node.last_used, page));
+                }
+                (Some(_), false) => {}
+            }
+        }
+    }
+
+    /// Pages that sequences use now.
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
+    fn child(&self, parent: Option<u32>, tokens: &[u32]) -> Option<u32> {
+        let children = parent.map_or(&self.roots, |parent| &self.nodes[parent as usize].children);
+        children.get(tokens).copied()
+    }
+
+    fn hold(&mut self, page: u32) {
+        let node = &mut self.nodes[page as usize];
+        self.evictable.remove(&(node.last_used, page));
+        self.used += usize::from(node.users == 0);
+        node.users += 1;
+    }
+
+    /// Pages of the tree that eviction could free, leaf by leaf: those that neither have users nor lead to any.
+    fn reclaimable(&self) -> usize {
+        let idle = |node: &&Node| node.place.is_some() && node.users == 0;
+        let all = self.nodes.iter().filter(idle).count();
+        let mut kept = std::collections::HashSet::new();
+        for node in self.nodes.iter().filter(|node| node.place.is_some() && node.users > 0) {
+            let mut parent = node.place.as_ref().and_then(|place| place.parent);
+            while let Some(page) = parent {
+                let node = &self.nodes[page as usize];
+                if node.users == 0 && !kept.insert(page) {
+                    break;
+                }
+                parent = node.place.as_ref().and_then(|place| place.parent);
+            }
+        }
+        all - kept.len()
+    }
+
+    /// Takes the least recently used leaf out of the tree.
+    fn evict(&mut self) -> Option<u32> {
+        let (_, page) = self.evictable.pop_first()?;
+        let Place { parent, tokens } = self.nodes[page as usize].place.take()?;
+        match parent {
+            Some(parent) => {
+                let node = &mut self.nodes[parent as usize];
+                node.children.remove(&tokens);
+                if node.children.is_empty() && node.users == 0 {
+                    self.evictable.insert((node.last_used, parent));
+                }
+            }
+            None => {
+                self.roots.remove(&tokens);
+            }
+        }
+        Some(page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const P: usize = PAGE_TOKENS;
+
+    fn text(kind: u32, length: usize) -> Vec<u32> {
+        (0..length as u32).map(|i| kind * 100_000 + i).collect()
+    }
+
+    /// Takes pages for a whole sequence, fills and publishes them, and gives them back.
+    fn serve(pages: &mut Pages, tokens: &[u32]) -> usize {
+        let mut lease = pages.take(tokens, tokens.len()).unwrap();
+        let cached = lease.cached_tokens;
+        pages.publish(&mut lease, |range| tokens[range].into(), tokens.len());
+        pages.give_back(lease);
+        cached
+    }
+
+    #[test]
+    fn pages_are_taken_whole_or_not_at_all() {
+        let mut pages = Pages::new(4);
+        let lease = pages.take(&text(1, 1), 3 * P).unwrap();
+        assert_eq!((lease.pages.len(), pages.used()), (3, 3));
+        assert_eq!(pages.take(&text(2, 1), P + 1), None);
+        assert_eq!(pages.used(), 3);
+        pages.give_back(lease);
+        assert_eq!(pages.take(&text(1, 1), 4 * P).unwrap().pages.len(), 4);
+    }
+
+    #[test]
+    fn a_beginning_seen_before_is_found_but_for_the_last_token() {
+        let mut pages = Pages::new(16);
+        assert_eq!(serve(&mut pages, &text(1, 2 * P)), 0);
+        assert_eq!(serve(&mut pages, &text(1, 2 * P)), P);
+        assert_eq!(serve(&mut pages, &text(1, 2 * P + 1)), 2 * P);
+        assert_eq!(serve(&mut pages, &text(2, 2 * P + 1)), 0);
+        assert_eq!(pages.used(), 0);
+    }
+
+    #[test]
+    fn running_sequences_share_pages() {
+        let mut pages = Pages::new(16);
+        let tokens = text(1, 3 * P);
+        let mut first = pages.take(&tokens, 4 * P).unwrap();
+        pages.publish(&mut first, |range| tokens[range].into(), 3 * P);
+        let second = pages.take(&tokens, 4 * P).unwrap();
+        assert_eq!(second.pages[..2], first.pages[..2]);
+        assert_eq!(pages.used(), 6);
+        pages.give_back(first);
+        assert_eq!(pages.used(), 4);
+        pages.give_back(second);
+        assert_eq!(pages.used(), 0);
+    }
+
+    #[test]
+    fn the_least_recently_used_leaf_goes_first() {
+        let mut pages = Pages::new(4);
+        serve(&mut pages, &text(1, 2 * P));
+        serve(&mut pages, &text(2, 2 * P));
+        serve(&mut pages, &text(1, 2 * P + 1).split_off(0)[..2 * P]); // uses the first again
+        let lease = pages.take(&text(3, 1), 2 * P).unwrap();
+        pages.give_back(lease);
+        assert_eq!(serve(&mut pages, &text(1, P + 1)), P);
+    }
+
+    #[test]
+    fn equal_pages_filled_at_the_same_time_are_kept_once() {
+        let mut pages = Pages::new(8);
+        let tokens = text(1, 2 * P);
+        let mut one = pages.take(&tokens, 2 * P).unwrap();
+        let mut two = pages.take(&tokens, 2 * P).unwrap();
+        pages.publish(&mut one, |range| tokens[range].into(), 2 * P);
+        pages.publish(&mut two, |range| tokens[range].into(), 2 * P);
+        pages.give_back(two);
+        pages.give_back(one);
+        assert_eq!(pages.free.len(), 6);
+        assert_eq!(serve(&mut pages, &text(1, 2 * P + 1)), 2 * P);
+    }
+
+    #[test]
+    fn no_page_is_lost_or_handed_out_twice_in_a_long_mixed_run() {
+        let mut pages = Pages::new(24);
+        let mut running: Vec<(Vec<u32>, Lease)> = Vec::new();
+        let mut random = 12345u64;
+        let mut next = |below: u64| {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (random >> 33) % below
+        };
+        for _ in 0..5000 {
+            if next(2) == 0 && !running.is_empty() {
+                let (tokens, mut lease) = running.swap_remove(next(running.len() as u64) as usize);
+                let filled = next(tokens.len() as u64 + 1) as usize;
+                pages.publish(&mut lease, |range| tokens[range].into(), filled);
+                pages.give_back(lease);
+            } else {
+                let mut tokens = text(1, next(4) as usize * P);
+                tokens.extend(text(2 + next(3) as u32, 1 + next(3 * P as u64) as usize));
+                if let Some(lease) = pages.take(&tokens, tokens.len()) {
+                    running.push((tokens, lease));
+                }
+            }
+            let in_tree = pages.nodes.iter().filter(|n| n.place.is_some() && n.users == 0).count();
+            assert_eq!(pages.used() + pages.free.len() + in_tree, 24);
+            assert_eq!(pages.used(), pages.nodes.iter().filter(|n| n.users > 0).count());
+            for (_, lease) in &running {
+                assert!(lease.pages.iter().all(|page| !pages.free.contains(page)));
+            }
+        }
+        running.into_iter().for_each(|(_, lease)| pages.give_back(lease));
+        assert_eq!(pages.used(), 0);
+    }
+}

@@ -1,0 +1,105 @@
+//! How much memory a model will take, decided before anything is loaded.
+
+use formats::model::Decoder;
+use kernels::attention::{KvLayout, KvLayoutError, PAGE_TOKENS};
+
+use super::forward::{Forward, StepSizes};
+use super::pages::Pages;
+use super::settings::{Bytes, MemoryPlan, Settings, free_memory_bytes};
+
+/// Packed weights are at most this much larger than in the file, in percent.
+const PACKING_PERCENT: u64 = 110;
+/// Rows of logits beyond one a sequence, for reports on prompts.
+const PROMPT_LOGIT_ROWS: usize = 16;
+/// A context below this is of no use, and is refused rather than chosen.
+const CONTEXT_TOKENS_MIN: usize = 256;
+
+/// Why a model cannot be run as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    #[error(
+        "a context of {asked} tokens was asked for, and the model was made for {trained}: ask for at most that"
+    )]
+    Context { asked: usize, trained: usize },
+    #[error("{setting} is 0: it must be at least 1")]
+    Zero { setting: &'static str },
+    #[error(
+        "too little memory: weights take {weights}, step buffers {activations} and one context of {context} \
+         tokens {kv}, and {free} may be used. {advice}"
+    )]
+    Memory { weights: Bytes, activations: Bytes, context: usize, kv: Bytes, free: Bytes, advice: String },
+    #[error(transparent)]
+    Layout(#[from] KvLayoutError),
+}
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// What was decided: sizes to allocate, and what they add up to.
+pub(super) struct Plan {
+    pub layout: KvLayout,
+    pub sizes: StepSizes,
+    pub memory: MemoryPlan,
+}
+
+/// Chooses context and cache for the memory there is: room for `sequences_max` full contexts where it fits,
+/// for fewer where not, and a shorter context only where none was asked for.
+pub(super) fn plan(decoder: &Decoder, file_bytes: u64, settings: &Settings) -> Result<Plan, PlanError> {
+    let zeros = [
+        ("threads", settings.threads),
+        ("the number of sequences", settings.sequences_max),
+        ("tokens a step", settings.step_tokens_max),
+        ("the context", settings.context_tokens.unwrap_or(1)),
+    ];
+    if let Some((setting, _)) = zeros.into_iter().find(|(_, value)| *value == 0) {
+        return Err(PlanError::Zero { setting });
+    }
+    let trained = decoder.context;
+    let asked = settings.context_tokens.unwrap_or(trained);
+    if asked > trained {
+        return Err(PlanError::Context { asked, trained });
+    }
+
+    let rows_max = settings.step_tokens_max.max(settings.sequences_max);
+    let logit_rows_max = settings.sequences_max.saturating_add(PROMPT_LOGIT_ROWS);
+    let weights = file_bytes.saturating_mul(PACKING_PERCENT) / 100;
+    let activations = Forward::buffer_bytes(decoder, rows_max, logit_rows_max);
+    let layout = |pages: usize| {
+        let pages = u32::try_from(pages).unwrap_or(u32::MAX);
+        let (kv_heads, head_dim) = (decoder.kv_heads, decoder.head_dim);
+        KvLayout::new(decoder.layers.len(), kv_heads, head_dim, pages, settings.kv_element)
+    };
+    let page_bytes = layout(1)?.bytes() as u64;
+    let budget = settings.memory_max_bytes.or_else(|| free_memory_bytes().map(|free| free / 10 * 9));
+    let budget = budget.unwrap_or(u64::MAX);
+    let pages_affordable = budget.saturating_sub(weights.saturating_add(activations)) / page_bytes;
+    let pages_affordable = usize::try_from(pages_affordable).unwrap_or(usize::MAX);
+
+    let affordable = pages_affordable.saturating_mul(PAGE_TOKENS);
+    let context = match settings.context_tokens {
+        Some(asked) => asked,
+        None => asked.min(affordable),
+    };
+    if affordable < context || context < CONTEXT_TOKENS_MIN.min(asked) {
+        let kv = Bytes(page_bytes.saturating_mul(Pages::needed(asked) as u64));
+        let advice = if affordable >= CONTEXT_TOKENS_MIN {
+            format!("A context of {affordable} tokens would fit: set it with --context {affordable}.")
+        } else {
+            "Take a smaller model or a coarser quantisation, or free memory.".to_owned()
+        };
+        let (weights, activations, free) = (Bytes(weights), Bytes(activations), Bytes(budget));
+        return Err(PlanError::Memory { weights, activations, context: asked, kv, free, advice });
+    }
+    let wanted = Pages::needed(context).saturating_mul(settings.sequences_max);
+    let layout = layout(wanted.min(pages_affordable))?;
+    let memory = MemoryPlan {
+        weights_bytes: weights,
+        kv_bytes: layout.bytes() as u64,
+        activations_bytes: activations,
+    };
+    let sizes = StepSizes { context_tokens: context, rows_max, logit_rows_max };
+    Ok(Plan { layout, sizes, memory })
+}

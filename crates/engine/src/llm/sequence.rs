@@ -1,0 +1,200 @@
+//! One running request: its tokens so far, its pages, and how its next token is chosen and reported.
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::detokenizer::Detokenizer;
+use super::forward::Span;
+use super::pages::{Lease, Pages};
+use super::request::{Event, FinishReason, GenerateRequest, Token, TokenLogprob, Usage};
+use super::sampling::{self, Sampler};
+use super::tokenizer::Tokenizer;
+
+/// A request that was accepted, on its way to the engine's thread.
+pub(super) struct Accepted {
+    pub request: GenerateRequest,
+    /// The request's own limit, cut to what the context leaves.
+    pub tokens_max: usize,
+    pub events: UnboundedSender<Event>,
+}
+
+impl Accepted {
+    /// Positions that the request may come to fill.
+    pub fn positions_max(&self) -> usize {
+        self.request.prompt.len() + self.tokens_max
+    }
+
+    /// The beginning of the prompt that may be found in the cache: none where every row's logits are asked for.
+    pub fn reusable_prompt(&self) -> &[u32] {
+        if reports_prompt(&self.request) { &[] } else { &self.request.prompt }
+    }
+}
+
+pub(super) struct Sequence {
+    request: GenerateRequest,
+    tokens_max: usize,
+    events: UnboundedSender<Event>,
+    lease: Lease,
+    /// What was generated, after the prompt.
+    generated: Vec<u32>,
+    /// Tokens, from the prompt's first, whose keys and values are in the cache.
+    cached: usize,
+    sampler: Sampler,
+    detokenizer: Detokenizer,
+    prompt_logprobs: Vec<TokenLogprob>,
+    finished: bool,
+}
+
+impl Sequence {
+    pub fn new(mut accepted: Accepted, lease: Lease, vocabulary: usize) -> Sequence {
+        let stop = std::mem::take(&mut accepted.request.stop);
+        let request = accepted.request;
+        Sequence {
+            sampler: Sampler::new(&request.sampling, vocabulary, &request.prompt),
+            detokenizer: Detokenizer::new(stop),
+            tokens_max: accepted.tokens_max,
+            events: accepted.events,
+            generated: Vec::with_capacity(accepted.tokens_max),
+            cached: lease.cached_tokens,
+            lease,
+            prompt_logprobs: Vec::new(),
+            finished: false,
+            request,
+        }
+    }
+
+    /// Lets others find the pages that it has filled.
+    pub fn publish(&mut self, pages: &mut Pages) {
+        let (prompt, generated) = (&self.request.prompt, &self.generated);
+        let tokens = |range: std::ops::Range<usize>| {
+            let all = prompt.iter().chain(generated);
+            all.skip(range.start).take(range.len()).copied().collect()
+        };
+        pages.publish(&mut self.lease, tokens, self.cached);
+    }
+
+    /// Ends its use of its pages.
+    pub fn release(&mut self, pages: &mut Pages) {
+        pages.give_back(std::mem::take(&mut self.lease));
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Whether its caller has gone away.
+    pub fn is_abandoned(&self) -> bool {
+        self.events.is_closed()
+    }
+
+    /// Whether its prompt is done, so that each step yields a token.
+    pub fn is_answering(&self) -> bool {
+        !self.generated.is_empty()
+    }
+
+    /// Tokens that wait to be evaluated: many of a prompt, one of a running answer.
+    pub fn pending(&self) -> usize {
+        self.request.prompt.len() + self.generated.len() - self.cached
+    }
+
+    /// The next `rows` pending tokens as part of a batch, asking for at most `logit_rows_max` logits.
+    /// May be shorter than asked, and empty where no logits can be had.
+    pub fn span(&self, rows: usize, logit_rows_max: usize) -> Span {
+        let every_row = reports_prompt(&self.request);
+        let mut rows = rows.min(self.pending());
+        if every_row {
+            rows = rows.min(logit_rows_max);
+        } else if rows == self.pending() && logit_rows_max == 0 {
+            rows -= 1;
+        }
+        let logits = match (every_row, rows == self.pending()) {
+            (true, _) => 0..rows,
+            (false, true) => rows - 1..rows,
+            (false, false) => 0..0,
+        };
+        let prompt = &self.request.prompt[self.cached.min(self.request.prompt.len())..];
+        let tokens =
+            prompt.iter().chain(&self.generated[self.cached.saturating_sub(self.request.prompt.len())..]);
+        Span {
+            tokens: tokens.take(rows).copied().collect(),
+            first_position: self.cached,
+            pages: self.lease.pages.clone(),
+            logits,
+        }
+    }
+
+    /// Takes the logits of a span, `[span.logits, v]`: reports prompt tokens, or chooses the next token.
+    /// Returns whether a token was generated.
+    pub fn advance(&mut self, span: &Span, logits: &mut [f32], tokenizer: &Tokenizer, ends: &[u32]) -> bool {
+        self.cached += span.tokens.len();
+        let vocabulary = logits.len().checked_div(span.logits.len()).unwrap_or(0);
+        for (row, logits) in span.logits.clone().zip(logits.chunks_exact_mut(vocabulary.max(1))) {
+            let next = span.first_position + row + 1;
+            if let Some(token) = self.request.prompt.get(next).copied() {
+                let logprob = self.logprob(logits, token, tokenizer);
+                self.prompt_logprobs.extend(logprob);
+            } else {
+                return self.generate(logits, tokenizer, ends);
+            }
+        }
+        false
+    }
+
+    fn generate(&mut self, logits: &mut [f32], tokenizer: &Tokenizer, ends: &[u32]) -> bool {
+        if self.generated.is_empty() && reports_prompt(&self.request) {
+            let id = self.request.prompt[0];
+            let bytes = tokenizer.token_bytes(id).to_vec();
+            let first = TokenLogprob { id, bytes, logprob: f32::NAN, top: Vec::new() };
+            self.prompt_logprobs.insert(0, first);
+            let logprobs = std::mem::take(&mut self.prompt_logprobs);
+            self.send(Event::Prompt(logprobs));
+        }
+        if self.tokens_max == 0 {
+            self.finish(FinishReason::Length);
+            return false;
+        }
+        let unbiased = self.request.logprobs.map(|_| logits.to_vec());
+        let id = self.sampler.sample(logits);
+        if ends.contains(&id) && !self.request.ignore_end {
+            self.finish(FinishReason::Stop);
+            return true;
+        }
+        self.generated.push(id);
+        let logprob = unbiased.and_then(|logits| self.logprob(&logits, id, tokenizer));
+        let pushed = self.detokenizer.push(tokenizer.token_bytes(id));
+        self.send(Event::Token(Token { id, text: pushed.text, logprob }));
+        if pushed.stopped {
+            self.finish(FinishReason::Stop);
+        } else if self.generated.len() >= self.tokens_max {
+            self.finish(FinishReason::Length);
+        }
+        true
+    }
+
+    fn logprob(&self, logits: &[f32], id: u32, tokenizer: &Tokenizer) -> Option<TokenLogprob> {
+        let bytes = |id| tokenizer.token_bytes(id).to_vec();
+        let (logprob, top) = sampling::logprobs(logits, id, self.request.logprobs?);
+        let top = top.into_iter().map(|(id, logprob)| (id, bytes(id), logprob)).collect();
+        Some(TokenLogprob { id, bytes: bytes(id), logprob, top })
+    }
+
+    fn finish(&mut self, reason: FinishReason) {
+        let usage = Usage {
+            prompt_tokens: self.request.prompt.len(),
+            cached_tokens: self.lease.cached_tokens,
+            completion_tokens: self.generated.len(),
+        };
+        let text = self.detokenizer.finish();
+        self.send(Event::Done { text, reason, usage });
+        self.finished = true;
+    }
+
+    /// A caller that is gone is noticed by [`Sequence::is_abandoned`] before the next step.
+    fn send(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+}
+
+/// Whether log-probabilities of the prompt's own tokens are asked for.
+fn reports_prompt(request: &GenerateRequest) -> bool {
+    request.prompt_logprobs && request.logprobs.is_some()
+}

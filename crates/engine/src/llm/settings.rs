@@ -1,0 +1,111 @@
+//! How a model is to be run, resolved once, and the memory that this takes.
+
+use std::fmt;
+
+use kernels::attention::KvElement;
+use kernels::compute::Isa;
+
+/// Immutable settings of one engine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Positions a sequence may have; `None` takes what the model was made for.
+    pub context_tokens: Option<usize>,
+    /// Sequences that run together; more wait.
+    pub sequences_max: usize,
+    /// Requests that may wait; more are refused.
+    pub queue_max: usize,
+    /// Threads that compute, the engine's own included.
+    pub threads: usize,
+    pub isa: Isa,
+    /// How keys and values are kept.
+    pub kv_element: KvElement,
+    /// Tokens evaluated in one step at most, over all sequences.
+    pub step_tokens_max: usize,
+    /// Memory for weights, keys/values and activations together; `None` takes nine tenths of what is free.
+    pub memory_max_bytes: Option<u64>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            context_tokens: None,
+            sequences_max: 16,
+            queue_max: 256,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            isa: Isa::detect(),
+            kv_element: KvElement::F16,
+            step_tokens_max: 512,
+            memory_max_bytes: None,
+        }
+    }
+}
+
+/// Where the memory of a loaded model goes, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Weights as packed for this instruction set.
+    pub weights_bytes: u64,
+    /// The cache of keys and values, all pages.
+    pub kv_bytes: u64,
+    /// Buffers of a step.
+    pub activations_bytes: u64,
+}
+
+impl MemoryPlan {
+    /// All of it.
+    pub fn total_bytes(&self) -> u64 {
+        self.weights_bytes + self.kv_bytes + self.activations_bytes
+    }
+}
+
+/// A number of bytes as people read it: `1.4 GiB`.
+#[derive(Clone, Copy)]
+pub struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = ["KiB", "MiB", "GiB", "TiB"];
+        if self.0 < 1024 {
+            return write!(f, "{} bytes", self.0);
+        }
+        let mut value = self.0 as f64 / 1024.0;
+        let mut unit = 0;
+        while value >= 1024.0 && unit + 1 < units.len() {
+            value /= 1024.0;
+            unit += 1;
+        }
+        write!(f, "{value:.1} {}", units[unit])
+    }
+}
+
+/// Bytes of memory that a new allocation could have, as the kernel says, within the container's limit;
+/// `None` where the machine doesn't say.
+pub fn free_memory_bytes() -> Option<u64> {
+    let kibibytes = |text: &str, key: &str| -> Option<u64> {
+        let line = text.lines().find(|line| line.starts_with(key))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    let machine = std::fs::read_to_string("/proc/meminfo").ok();
+    let machine = machine.and_then(|text| kibibytes(&text, "MemAvailable:")).map(|kib| kib * 1024);
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let limit = number("/sys/fs/cgroup/memory.max");
+    let used = number("/sys/fs/cgroup/memory.current").unwrap_or(0);
+    match (machine, limit) {
+        (Some(machine), Some(limit)) => Some(machine.min(limit.saturating_sub(used))),
+        (machine, limit) => machine.or(limit),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_read_as_people_say_them() {
+        let check = |bytes: u64, expected: &str| assert_eq!(Bytes(bytes).to_string(), expected);
+        check(17, "17 bytes");
+        check(1024, "1.0 KiB");
+        check(1536 * 1024, "1.5 MiB");
+        check(u64::MAX, "16777216.0 TiB");
+    }
+}

@@ -1,0 +1,284 @@
+//! A decoder's weights, packed for the instruction set they will run on.
+//!
+//! Dimension letters as in `formats::model`.
+
+use formats::error::FormatError;
+use formats::model::{FeedForward, ModelFiles, Role, Tensor};
+use kernels::compute::Compute;
+use kernels::elements::dequantize;
+use kernels::matmul::{Input, MatmulError, PackedWeights, Weights, matmul};
+
+/// Why weights could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    #[error("packing {tensor}: {source}")]
+    Pack { tensor: String, source: MatmulError },
+    #[error("the model lacks the tensor for {role:?} of {place}")]
+    Missing { role: Role, place: String },
+}
+
+/// All weights of a decoder but its embedding, which stays in the file and is read row by row.
+pub struct DecoderWeights {
+    pub layers: Vec<LayerWeights>,
+    pub output_norm: Vec<f32>,
+    /// `[v, h]`; the embedding itself where the model ties the two.
+    pub output: PackedWeights,
+}
+
+pub struct LayerWeights {
+    pub attention_norm: Vec<f32>,
+    /// Parts: query `[a·d, h]`, key `[g·d, h]`, value `[g·d, h]`.
+    pub query_key_value: Stack,
+    /// Biases of the three, `a·d + 2·g·d` long, where the family has any.
+    pub query_key_value_bias: Option<Vec<f32>>,
+    pub query_norm: Option<Vec<f32>>,
+    pub key_norm: Option<Vec<f32>>,
+    /// `[h, a·d]`.
+    pub attention_output: PackedWeights,
+    pub attention_output_bias: Option<Vec<f32>>,
+    pub post_attention_norm: Option<Vec<f32>>,
+    pub feed_forward_norm: Vec<f32>,
+    pub feed_forward: FeedForwardWeights,
+    pub post_feed_forward_norm: Option<Vec<f32>>,
+}
+
+pub enum FeedForwardWeights {
+    Dense(GatedWeights),
+    Experts {
+        /// `[e, h]`.
+        router: PackedWeights,
+        experts: Vec<GatedWeights>,
+    },
+}
+
+/// `down(activation(gate(x)) * up(x))`.
+pub struct GatedWeights {
+    /// Parts: gate `[f, h]`, up `[f, h]`.
+    pub gate_up: Stack,
+    /// `[h, f]`.
+    pub down: PackedWeights,
+}
+
+/// Matrices that read the same input; neighbours of one type are packed as one, so that they take one pass.
+pub struct Stack {
+    groups: Vec<PackedWeights>,
+    parts: Vec<Part>,
+}
+
+struct Part {
+    group: usize,
+    /// First output column of the part within its group.
+    first: usize,
+    columns: usize,
+}
+
+impl Stack {
+    fn pack(compute: &Compute, tensors: &[Tensor<'_>]) -> Result<Stack, WeightsError> {
+        let mut stack = Stack { groups: Vec::new(), parts: Vec::new() };
+        for same_type in tensors.chunk_by(|one, next| one.element_type == next.element_type) {
+            let packed = pack(compute, same_type)?;
+            let mut first = 0;
+            for tensor in same_type {
+                let columns = tensor.shape[0];
+                stack.parts.push(Part { group: stack.groups.len(), first, columns });
+                first += columns;
+            }
+            stack.groups.push(packed);
+        }
+        Ok(stack)
+    }
+
+    /// Output columns of all parts.
+    pub fn columns(&self) -> usize {
+        self.groups.iter().map(PackedWeights::rows).sum()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.groups.iter().map(PackedWeights::bytes).sum()
+    }
+
+    /// All parts' products into `out`, `rows * self.columns()` long, to be read with [`Stack::part`].
+    pub fn multiply(&self, compute: &Compute, input: Input<'_>, rows: usize, out: &mut [f32]) {
+        let mut rest = out;
+        for group in &self.groups {
+            let (mine, others) = rest.split_at_mut(rows * group.rows());
+            matmul(compute, input, group, mine);
+            rest = others;
+        }
+    }
+
+    /// The row of one part in what [`Stack::multiply`] wrote for `rows` rows.
+    pub fn part<'a>(&self, out: &'a [f32], rows: usize, part: usize, row: usize) -> &'a [f32] {
+        let Part { group, first, columns } = self.parts[part];
+        let before: usize = self.groups[..group].iter().map(PackedWeights::rows).sum();
+        let start = rows * before + row * self.groups[group].rows() + first;
+        &out[start..start + columns]
+    }
+}
+
+impl DecoderWeights {
+    /// Reads and packs every tensor; `progress` hears how many of how many layers are done.
+    pub fn load(
+        compute: &Compute,
+        files: &ModelFiles,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<DecoderWeights, WeightsError> {
+        let decoder = files.decoder();
+        let reader = Reader { compute, files, norm_offset: decoder.norm_offset };
+        let mut layers = Vec::with_capacity(decoder.layers.len());
+        for index in 0..decoder.layers.len() {
+            progress(index, decoder.layers.len());
+            layers.push(reader.layer(index)?);
+        }
+        progress(decoder.layers.len(), decoder.layers.len());
+        let output = match files.tensor(Role::Output, None)? {
+            Some(tensor) => tensor,
+            None => reader.required(Role::Embedding, None)?,
+        };
+        Ok(DecoderWeights {
+            layers,
+            output_norm: reader.norm(Role::OutputNorm, None)?,
+            output: pack(compute, &[output])?,
+        })
+    }
+
+    /// Bytes of the packed matrices, in memory.
+    pub fn bytes(&self) -> usize {
+        let layers: usize = self.layers.iter().map(LayerWeights::bytes).sum();
+        layers + self.output.bytes()
+    }
+}
+
+impl LayerWeights {
+    fn bytes(&self) -> usize {
+        let feed_forward = match &self.feed_forward {
+            FeedForwardWeights::Dense(gated) => gated.bytes(),
+            FeedForwardWeights::Experts { router, experts } => {
+                router.bytes() + experts.iter().map(GatedWeights::bytes).sum::<usize>()
+            }
+        };
+        self.query_key_value.bytes() + self.attention_output.bytes() + feed_forward
+    }
+}
+
+impl GatedWeights {
+    fn bytes(&self) -> usize {
+        self.gate_up.bytes() + self.down.bytes()
+    }
+}
+
+/// Reads tensors of one model by role.
+struct Reader<'a> {
+    compute: &'a Compute,
+    files: &'a ModelFiles,
+    norm_offset: f32,
+}
+
+impl Reader<'_> {
+    fn layer(&self, index: usize) -> Result<LayerWeights, WeightsError> {
+        let layer = Some(index);
+        let matrix = |role| self.required(role, layer);
+        let feed_forward = match self.files.decoder().layers[index].feed_forward {
+            FeedForward::Dense => {
+                FeedForwardWeights::Dense(self.gated(index, Role::Gate, Role::Up, Role::Down)?)
+            }
+            FeedForward::Experts => FeedForwardWeights::Experts {
+                router: pack(self.compute, &[matrix(Role::Router)?])?,
+                experts: (0..self.files.decoder().experts.map_or(0, |experts| experts.count))
+                    .map(|e| self.gated(index, Role::ExpertGate(e), Role::ExpertUp(e), Role::ExpertDown(e)))
+                    .collect::<Result<_, _>>()?,
+            },
+        };
+        let projections = [matrix(Role::Query)?, matrix(Role::Key)?, matrix(Role::Value)?];
+        Ok(LayerWeights {
+            attention_norm: self.norm(Role::AttentionNorm, layer)?,
+            query_key_value: Stack::pack(self.compute, &projections)?,
+            query_key_value_bias: self.query_key_value_bias(index, &projections)?,
+            query_norm: self.optional_norm(Role::QueryNorm, layer)?,
+            key_norm: self.optional_norm(Role::KeyNorm, layer)?,
+            attention_output: pack(self.compute, &[matrix(Role::AttentionOutput)?])?,
+            attention_output_bias: self.vector(Role::AttentionOutputBias, layer)?,
+            post_attention_norm: self.optional_norm(Role::PostAttentionNorm, layer)?,
+            feed_forward_norm: self.norm(Role::FeedForwardNorm, layer)?,
+            feed_forward,
+            post_feed_forward_norm: self.optional_norm(Role::PostFeedForwardNorm, layer)?,
+        })
+    }
+
+    fn gated(&self, layer: usize, gate: Role, up: Role, down: Role) -> Result<GatedWeights, WeightsError> {
+        let matrix = |role| self.required(role, Some(layer));
+        Ok(GatedWeights {
+            gate_up: Stack::pack(self.compute, &[matrix(gate)?, matrix(up)?])?,
+            down: pack(self.compute, &[matrix(down)?])?,
+        })
+    }
+
+    /// The three biases one after the other, zeros for one that the family leaves out.
+    fn query_key_value_bias(
+        &self,
+        layer: usize,
+        projections: &[Tensor<'_>; 3],
+    ) -> Result<Option<Vec<f32>>, WeightsError> {
+        let mut all = Vec::new();
+        let mut any = false;
+        for (role, projection) in
+            [Role::QueryBias, Role::KeyBias, Role::ValueBias].into_iter().zip(projections)
+        {
+            match self.vector(role, Some(layer))? {
+                Some(bias) => {
+                    any = true;
+                    all.extend(bias);
+                }
+                None => all.resize(all.len() + projection.shape[0], 0.0),
+            }
+        }
+        Ok(any.then_some(all))
+    }
+
+    fn required(&self, role: Role, layer: Option<usize>) -> Result<Tensor<'_>, WeightsError> {
+        let place = || layer.map_or("the model".to_owned(), |layer| format!("layer {layer}"));
+        self.files.tensor(role, layer)?.ok_or_else(|| WeightsError::Missing { role, place: place() })
+    }
+
+    fn vector(&self, role: Role, layer: Option<usize>) -> Result<Option<Vec<f32>>, WeightsError> {
+        Ok(self.files.tensor(role, layer)?.map(|tensor| floats(&tensor)))
+    }
+
+    fn norm(&self, role: Role, layer: Option<usize>) -> Result<Vec<f32>, WeightsError> {
+        let mut weight = floats(&self.required(role, layer)?);
+        weight.iter_mut().for_each(|w| *w += self.norm_offset);
+        Ok(weight)
+    }
+
+    fn optional_norm(&self, role: Role, layer: Option<usize>) -> Result<Option<Vec<f32>>, WeightsError> {
+        match self.files.tensor(role, layer)? {
+            Some(_) => self.norm(role, layer).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+fn floats(tensor: &Tensor<'_>) -> Vec<f32> {
+    let mut values = vec![0.0; tensor.shape.iter().product()];
+    dequantize(tensor.element_type, tensor.bytes, &mut values);
+    values
+}
+
+/// One packed matrix of tensors `[rows, columns]` that share type and columns.
+fn pack(compute: &Compute, tensors: &[Tensor<'_>]) -> Result<PackedWeights, WeightsError> {
+    let parts: Vec<Weights<'_>> = tensors
+        .iter()
+        .map(|tensor| Weights {
+            element_type: tensor.element_type,
+            rows: tensor.shape[0],
+            columns: tensor.shape[1],
+            bytes: tensor.bytes,
+        })
+        .collect();
+    PackedWeights::pack(compute, &parts).map_err(|source| {
+        let names: Vec<&str> = tensors.iter().map(|tensor| tensor.name).collect();
+        WeightsError::Pack { tensor: names.join(" + "), source }
+    })
+}
