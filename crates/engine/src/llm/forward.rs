@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use formats::model::{Activation, Decoder, ModelFiles, Role, Rotary, RotaryLayout, Tensor};
 use kernels::activation;
-use kernels::attention::{AttentionSettings, KvCache, SequenceRows, attend};
+use kernels::attention::{AttentionSettings, HEAD_DIM_MAX, KvCache, SequenceRows, attend};
 use kernels::compute::Compute;
 use kernels::elements::dequantize;
 use kernels::matmul::{Input, QuantizedRows, matmul};
@@ -15,7 +15,7 @@ use kernels::norm::rms_norm;
 use kernels::rotary::{Layout, rotate};
 
 use super::experts::{ExpertBuffers, mix_experts};
-use super::weights::{DecoderWeights, FeedForwardWeights, GatedWeights, LayerWeights};
+use super::weights::{DecoderWeights, FeedForwardWeights, GatedWeights, LayerWeights, Stack};
 
 /// Consecutive tokens of one sequence in a batch.
 #[derive(Clone, Debug)]
@@ -255,25 +255,16 @@ impl Step<'_> {
         weights.query_key_value.multiply(self.compute, input, self.m, stacked);
 
         let angles = &buffers.angles[self.decoder.layers[index].rotary];
-        let parts: [(&mut [f32], Option<&[f32]>, bool); 3] = [
-            (&mut buffers.queries, weights.query_norm.as_deref(), true),
-            (&mut buffers.keys, weights.key_norm.as_deref(), true),
-            (&mut buffers.values, None, false),
-        ];
-        let mut bias = weights.query_key_value_bias.as_deref();
-        for (part, (out, norm, rotated)) in parts.into_iter().enumerate() {
-            let columns = d * if part == 0 { self.decoder.heads } else { self.decoder.kv_heads };
-            let (mine, rest) = bias.map_or((None, None), |bias| {
-                let (mine, rest) = bias.split_at(columns);
-                (Some(mine), Some(rest))
-            });
-            bias = rest;
-            let source = |row| weights.query_key_value.part(stacked, self.m, part, row);
-            self.compute.pool.for_each_row(&mut out[..self.m * columns], columns, |row, out| {
-                out.copy_from_slice(source(row));
-                self.finish_heads(out, mine, norm, rotated.then(|| angles.row(row)));
-            });
-        }
+        let bias = |columns: Range<usize>| weights.query_key_value_bias.as_ref().map(|bias| &bias[columns]);
+        let (a, g) = (self.decoder.heads * d, self.decoder.kv_heads * d);
+        let heads =
+            |part, bias, norm, angles| Heads { stack: &weights.query_key_value, part, bias, norm, angles };
+        let queries = heads(0, bias(0..a), weights.query_norm.as_deref(), Some(angles));
+        let keys = heads(1, bias(a..a + g), weights.key_norm.as_deref(), Some(angles));
+        let values = heads(2, bias(a + g..a + 2 * g), None, None);
+        self.finish_heads(queries, stacked, &mut buffers.queries[..self.m * a]);
+        self.finish_heads(keys, stacked, &mut buffers.keys[..self.m * g]);
+        self.finish_heads(values, stacked, &mut buffers.values[..self.m * g]);
         self.attend(index, sequences, cache, buffers);
 
         let attention = self.decoder.heads * d;
@@ -287,32 +278,31 @@ impl Step<'_> {
         self.add_to_residual(weights.post_attention_norm.as_deref(), buffers);
     }
 
-    /// Adds the bias to a row of heads, norms each head and rotates it, as far as the family has these.
-    fn finish_heads(
-        &self,
-        row: &mut [f32],
-        bias: Option<&[f32]>,
-        norm: Option<&[f32]>,
-        angles: Option<(&[f32], &[f32])>,
-    ) {
-        if let Some(bias) = bias {
-            add(row, bias);
-        }
+    /// Takes one part out of the stacked products: adds its bias, norms each head and rotates it, as far as the
+    /// family has these. `out` is `[m, heads·d]`.
+    fn finish_heads(&self, heads: Heads<'_>, stacked: &[f32], out: &mut [f32]) {
         let layout = match self.decoder.rotary_layout {
             RotaryLayout::Interleaved => Layout::Interleaved,
             RotaryLayout::Halves => Layout::Halves,
         };
-        let mut unnormed = [0.0; kernels::attention::HEAD_DIM_MAX];
-        for head in row.chunks_exact_mut(self.decoder.head_dim) {
-            if let Some(norm) = norm {
-                let unnormed = &mut unnormed[..head.len()];
-                unnormed.copy_from_slice(head);
-                rms_norm(self.compute.isa, unnormed, norm, self.decoder.norm_epsilon, head);
+        self.compute.pool.for_each_row(out, out.len() / self.m, |row, out| {
+            out.copy_from_slice(heads.stack.part(stacked, self.m, heads.part, row));
+            if let Some(bias) = heads.bias {
+                add(out, bias);
             }
-            if let Some((cos, sin)) = angles {
-                rotate(head, cos, sin, layout);
+            let mut unnormed = [0.0; HEAD_DIM_MAX];
+            for head in out.chunks_exact_mut(self.decoder.head_dim) {
+                if let Some(norm) = heads.norm {
+                    let unnormed = &mut unnormed[..head.len()];
+                    unnormed.copy_from_slice(head);
+                    rms_norm(self.compute.isa, unnormed, norm, self.decoder.norm_epsilon, head);
+                }
+                if let Some(angles) = heads.angles {
+                    let (cos, sin) = angles.row(row);
+                    rotate(head, cos, sin, layout);
+                }
             }
-        }
+        });
     }
 
     fn attend(
@@ -439,6 +429,15 @@ impl Step<'_> {
                 .for_each_row(logits, v, |_, row| activation::softcap(self.compute.isa, row, cap));
         }
     }
+}
+
+/// What becomes of the queries, the keys or the values before attention sees them.
+struct Heads<'a> {
+    stack: &'a Stack,
+    part: usize,
+    bias: Option<&'a [f32]>,
+    norm: Option<&'a [f32]>,
+    angles: Option<&'a Angles>,
 }
 
 /// Buffers that a gated block writes on its way.
