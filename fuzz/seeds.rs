@@ -46,7 +46,9 @@ fn tiny_models() -> Vec<(&'static str, Tiny)> {
     experts.add("blk.0.ffn_down_exps.weight", ElementType::Q4_0, &[3, HIDDEN, 64]);
 
     let mut scaled = Tiny::llama();
-    scaled.set("llama.rope.scaling.type", Value::String("yarn")).set("llama.rope.scaling.factor", Value::F32(4.0));
+    scaled
+        .set("llama.rope.scaling.type", Value::String("yarn"))
+        .set("llama.rope.scaling.factor", Value::F32(4.0));
     scaled.set("general.alignment", Value::U64(32)).set("general.file_type", Value::I32(15));
 
     let mut fused = Tiny::llama();

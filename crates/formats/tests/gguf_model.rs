@@ -54,6 +54,8 @@ fn options_that_change_the_meaning_are_refused() {
         ("llama.attention.causal", Value::Bool(false)),
         ("llama.attn_logit_softcapping", Value::F32(50.0)),
         ("llama.rope.scaling.type", Value::String("mystery")),
+        ("llama.rope.scaling.attn_factor", Value::F32(1.2)),
+        ("llama.rope.scaling.yarn_ext_factor", Value::F32(0.5)),
         ("llama.attention.value_length", Value::U32(8)),
     ] {
         refuses(|tiny| tiny.set(key, value), key);

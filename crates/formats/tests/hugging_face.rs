@@ -80,6 +80,8 @@ fn unsupported_models_and_options_are_refused() {
     check("qwen3_moe", json!({"num_experts": 4, "num_experts_per_tok": 5}), "experts used");
     check("gemma3", json!({"sliding_window_pattern": 0}), "sliding_window_pattern");
     check("gemma2", json!({"final_logit_softcapping": -1.0}), "final_logit_softcapping");
+    check("gemma2", json!({"final_logit_softcapping": 1e300}), "final_logit_softcapping");
+    check("llama", json!({"use_qk_norm": true}), "use_qk_norm");
     check("llama", json!({"num_attention_heads": 0}), "0");
     check("llama", json!({"num_hidden_layers": 100_000_000}), "number of layers");
     check("llama", json!({"hidden_size": -64}), "hidden_size in config.json is -64");
@@ -116,7 +118,12 @@ fn what_a_configuration_leaves_out_is_the_familys() {
         mixed.layers.iter().map(|layer| layer.feed_forward).collect::<Vec<_>>(),
         [FeedForward::Dense, FeedForward::Experts, FeedForward::Dense, FeedForward::Dense]
     );
-    // As Gemma 3's published configurations: sparse, and inside another.
+    // As Qwen3-Coder's published configurations.
+    decoder(
+        "qwen3_moe",
+        json!({"use_qk_norm": true, "qkv_bias": false, "shared_expert_intermediate_size": 0}),
+    );
+    // As Gemma 3's: sparse, and inside another.
     let nested = json!({"model_type": "gemma3", "text_config": {
         "model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34,
         "sliding_window": 1024, "rope_scaling": {"rope_type": "linear", "factor": 8.0},

@@ -165,7 +165,6 @@ fn refuse_options(config: &Section<'_>, kind: Kind) -> Result<(), FormatError> {
         "q_lora_rank",
         "clip_qkv",
         "qk_layernorm",
-        "use_qk_norm",
         "use_bidirectional_attention",
         "is_encoder_decoder",
         "no_rope_layers",
@@ -181,6 +180,9 @@ fn refuse_options(config: &Section<'_>, kind: Kind) -> Result<(), FormatError> {
         "logit_scale",
     ] {
         config.refuse(key)?;
+    }
+    if !matches!(kind, Kind::Qwen3 | Kind::Qwen3Moe | Kind::Gemma3) {
+        config.refuse("use_qk_norm")?;
     }
     if !matches!(kind, Kind::Gemma2) {
         config.refuse("attn_logit_softcapping")?;
@@ -227,11 +229,11 @@ fn read_decoder(config: &Section<'_>, family: &Family) -> Result<Decoder, Format
     let softcap = |key: &str, default: Option<f64>| -> Result<Option<f32>, FormatError> {
         let given = config.float(key)?;
         let cap = if config.mentions(key) { given } else { default };
-        match cap {
+        match cap.map(|cap| cap as f32) {
             Some(cap) if !(cap.is_finite() && cap > 0.0) => {
                 Err(config.invalid(key, cap.to_string(), "a positive number"))
             }
-            cap => Ok(cap.map(|cap| cap as f32)),
+            cap => Ok(cap),
         }
     };
     let gemma2 = |default: f64| if kind == Kind::Gemma2 { Some(default) } else { None };

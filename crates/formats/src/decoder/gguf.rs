@@ -130,6 +130,8 @@ impl Reader<'_> {
             ("expert_weights_scale", 1.0),
             ("attention.temperature_scale", 0.0),
             ("rope.scaling.yarn_log_multiplier", 0.0),
+            ("rope.scaling.yarn_ext_factor", 1.0),
+            ("rope.scaling.alpha", 0.0),
         ] {
             if let Some(found) = self.float(key)?.filter(|found| *found != neutral && *found != 0.0) {
                 return Err(self.unsupported(&self.key(key), found, "leaving it out"));
@@ -344,6 +346,14 @@ impl Reader<'_> {
                     });
                 }
             };
+        let attention_factor = self.float("rope.scaling.attn_factor")?.filter(|factor| *factor != 1.0);
+        if let Some(found) = attention_factor.filter(|_| longrope.is_none()) {
+            return Err(self.unsupported(
+                &self.key("rope.scaling.attn_factor"),
+                found,
+                "1 without longrope's tensors",
+            ));
+        }
         let scaled = match self.gguf.text(&kind_key)? {
             Some("none") => None,
             // Files without a type mean this one.

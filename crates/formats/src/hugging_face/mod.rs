@@ -39,7 +39,11 @@ impl Folder {
     /// # Errors
     /// When a file that is needed is missing, cannot be read, or is not JSON where it must be.
     pub fn open(folder: &Path) -> Result<Folder, FormatError> {
-        let config = required(folder, "config.json", "it describes the model")?;
+        let config = required(
+            folder,
+            "config.json",
+            "it describes the model (a GGUF model is opened by its file's name)",
+        )?;
         let tokenizer_json = read_limited(&folder.join("tokenizer.json"), TOKENIZER_BYTES_MAX)?;
         let tokenizer_json = tokenizer_json.ok_or_else(|| FormatError::Missing {
             what: folder.join("tokenizer.json").display().to_string(),
