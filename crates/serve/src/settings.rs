@@ -1,0 +1,105 @@
+//! How the server is to behave, resolved once.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::error::ServeError;
+
+/// Immutable settings of a server.
+#[derive(Clone, Debug)]
+pub struct ServeSettings {
+    /// Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Secrets of which callers must present one as `Authorization: Bearer`; none are needed where it is empty.
+    pub keys: Vec<String>,
+    /// Origins of web pages whose scripts may call, as `https://chat.example`; `*` is any.
+    pub origins: Vec<String>,
+    pub body_bytes_max: usize,
+    /// Arrays and objects inside each other in a request's JSON.
+    pub json_depth_max: usize,
+    pub connections_max: usize,
+    /// For a request's headers to arrive, and for a connection to stay open without a request.
+    pub header_timeout: Duration,
+    /// For a request's body to arrive.
+    pub body_timeout: Duration,
+    /// For running answers to end once the server was told to stop.
+    pub drain_max: Duration,
+}
+
+impl Default for ServeSettings {
+    fn default() -> ServeSettings {
+        ServeSettings {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            keys: Vec::new(),
+            origins: Vec::new(),
+            body_bytes_max: 4 << 20,
+            json_depth_max: 32,
+            connections_max: 1024,
+            header_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(30),
+            drain_max: Duration::from_secs(300),
+        }
+    }
+}
+
+impl ServeSettings {
+    /// # Errors
+    /// Settings that would let strangers in, or that can't work.
+    pub fn check(&self) -> Result<(), ServeError> {
+        if self.keys.is_empty() && !self.listen.ip().is_loopback() {
+            return Err(ServeError::KeyNeeded { listen: self.listen });
+        }
+        for (index, key) in self.keys.iter().enumerate() {
+            if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(ServeError::KeyUnusable { number: index + 1 });
+            }
+        }
+        for origin in &self.origins {
+            let host = origin.split_once("://").map(|(_, host)| host);
+            if origin != "*" && !host.is_some_and(|host| !host.is_empty() && !host.contains('/')) {
+                return Err(ServeError::OriginUnusable { origin: origin.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(listen: &str, keys: &[&str], origins: &[&str], expected: &str) {
+        let settings = ServeSettings {
+            listen: listen.parse().unwrap(),
+            keys: keys.iter().map(|key| key.to_string()).collect(),
+            origins: origins.iter().map(|origin| origin.to_string()).collect(),
+            ..ServeSettings::default()
+        };
+        let outcome = settings.check().map_or_else(|error| error.to_string(), |()| "ok".to_owned());
+        assert!(outcome.starts_with(expected), "{outcome}");
+    }
+
+    #[test]
+    fn strangers_need_a_key() {
+        check("127.0.0.1:8080", &[], &[], "ok");
+        check("[::1]:8080", &[], &[], "ok");
+        check("0.0.0.0:8080", &["secret"], &[], "ok");
+        let refused = "listening on 0.0.0.0:8080 lets the network in, and no key is set: set a key, or listen on 127.0.0.1:8080";
+        check("0.0.0.0:8080", &[], &[], refused);
+        check("192.168.1.7:80", &[], &[], "listening on 192.168.1.7:80 lets the network in");
+    }
+
+    #[test]
+    fn keys_and_origins_that_could_never_match_are_refused() {
+        check("127.0.0.1:1", &["a", ""], &[], "key 2 can't be used");
+        check("127.0.0.1:1", &["has space"], &[], "key 1 can't be used");
+        check("127.0.0.1:1", &[], &["https://chat.example", "*", "tauri://localhost"], "ok");
+        check("127.0.0.1:1", &[], &["chat.example"], "the origin \"chat.example\" can't be used");
+        check(
+            "127.0.0.1:1",
+            &[],
+            &["https://chat.example/"],
+            "the origin \"https://chat.example/\" can't be used",
+        );
+    }
+}
