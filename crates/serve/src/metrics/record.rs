@@ -1,0 +1,104 @@
+//! One request's entry in the books: made when it comes in, written when it is dropped, whatever happened.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Metrics, Times};
+use crate::gate::Permit;
+
+/// How a request ended, with the HTTP status that its client saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Answered,
+    /// It could not be taken.
+    Refused(u16),
+    /// It was taken and broke; a stream has begun with 200 by then.
+    Failed(u16),
+    /// The client went away.
+    Cancelled,
+}
+
+impl Outcome {
+    pub(super) fn labels(self) -> (&'static str, u16) {
+        match self {
+            Outcome::Answered => ("answered", 200),
+            Outcome::Refused(status) => ("refused", status),
+            Outcome::Failed(status) => ("failed", status),
+            // No status was seen; 499 is what other servers write for it.
+            Outcome::Cancelled => ("cancelled", 499),
+        }
+    }
+}
+
+/// Until told otherwise, the request counts as cancelled: nobody tells when a client goes away.
+pub struct Record {
+    metrics: Arc<Metrics>,
+    endpoint: &'static str,
+    model: String,
+    times: Option<Arc<Times>>,
+    begun: Instant,
+    first_token: Option<Instant>,
+    outcome: Outcome,
+    _permit: Option<Permit>,
+}
+
+impl Record {
+    /// `permit` is held until the request's end; `None` where it is to be refused.
+    pub fn begin(metrics: &Arc<Metrics>, endpoint: &'static str, permit: Option<Permit>) -> Record {
+        Record {
+            metrics: metrics.clone(),
+            endpoint,
+            model: String::new(),
+            times: None,
+            begun: Instant::now(),
+            first_token: None,
+            outcome: Outcome::Cancelled,
+            _permit: permit,
+        }
+    }
+
+    /// Tells which of the served models it is for.
+    pub fn set_model(&mut self, model: &str) {
+        self.model = model.to_owned();
+        self.times = Some(self.metrics.times(model));
+    }
+
+    /// A token came, of a choice whose token before that came at `previous`. Returns now, the next one's `previous`.
+    pub fn token(&mut self, previous: Option<Instant>) -> Instant {
+        let now = Instant::now();
+        if let Some(times) = &self.times {
+            if self.first_token.is_none() {
+                self.first_token = Some(now);
+                times.first_token.observe(now - self.begun);
+            }
+            if let Some(previous) = previous {
+                times.inter_token.observe(now - previous);
+            }
+        }
+        now
+    }
+
+    pub fn end(&mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.metrics.count(self.endpoint, &self.model, self.outcome);
+        if let (Some(times), Outcome::Answered) = (&self.times, self.outcome) {
+            times.whole.observe(self.begun.elapsed());
+        }
+        let (outcome, status) = self.outcome.labels();
+        let first_token_ms = self.first_token.map(|at| (at - self.begun).as_millis());
+        let whole_ms = self.begun.elapsed().as_millis();
+        tracing::debug!(
+            endpoint = self.endpoint,
+            model = self.model,
+            outcome,
+            status,
+            first_token_ms,
+            whole_ms
+        );
+    }
+}

@@ -1,0 +1,128 @@
+//! Prometheus' text format, version 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats).
+
+use std::fmt::{Display, Write};
+
+use engine::llm::Stats;
+
+use super::{Metrics, Times, lock};
+use crate::metrics::Histogram;
+use crate::services::Service;
+
+/// One metric of engines: name, kind, what it is, how it is read.
+type EngineMetric = (&'static str, &'static str, &'static str, fn(&Stats) -> u64);
+
+const ENGINE_METRICS: [EngineMetric; 11] = [
+    ("tureen_requests_running", "gauge", "Sequences that hold a place in the batch.", |s| s.running),
+    ("tureen_requests_waiting", "gauge", "Sequences that wait for a place.", |s| s.waiting),
+    ("tureen_slots", "gauge", "Places in the batch.", |s| s.slots),
+    ("tureen_kv_pages", "gauge", "Pages of the key/value cache.", |s| s.kv_pages_total),
+    ("tureen_kv_pages_used", "gauge", "Pages of the key/value cache in use.", |s| s.kv_pages_used),
+    ("tureen_prompt_tokens_total", "counter", "Prompt tokens evaluated.", |s| s.prompt_tokens_total),
+    ("tureen_cached_tokens_total", "counter", "Prompt tokens found in the cache.", |s| s.cached_tokens_total),
+    ("tureen_generated_tokens_total", "counter", "Tokens generated.", |s| s.generated_tokens_total),
+    ("tureen_sequences_finished_total", "counter", "Sequences that ended.", |s| s.requests_finished_total),
+    ("tureen_sequences_cancelled_total", "counter", "Sequences whose caller went away.", |s| {
+        s.requests_cancelled_total
+    }),
+    ("tureen_steps_total", "counter", "Forward passes.", |s| s.steps_total),
+];
+
+/// One histogram of models: name, what it is, which.
+type TimesMetric = (&'static str, &'static str, fn(&Times) -> &Histogram);
+
+const TIMES_METRICS: [TimesMetric; 3] = [
+    ("tureen_time_to_first_token_seconds", "From a request's arrival to its first token.", |t| {
+        &t.first_token
+    }),
+    ("tureen_inter_token_seconds", "From one token of an answer to the next.", |t| &t.inter_token),
+    ("tureen_answer_seconds", "From a request's arrival to the end of its whole answer.", |t| &t.whole),
+];
+
+impl Metrics {
+    /// All of it, as text.
+    pub fn render(&self, services: &[Service]) -> String {
+        let engines: Vec<_> =
+            services.iter().map(|service| (service.name.as_str(), service.llm.stats())).collect();
+        let mut out = String::new();
+        head(&mut out, "tureen_requests_total", "counter", "Requests by how they ended.");
+        for (labels, count) in lock(&self.requests).iter() {
+            let model = quoted(&labels.model);
+            let _ = writeln!(
+                out,
+                "tureen_requests_total{{endpoint=\"{}\",model={model},outcome=\"{}\",status=\"{}\"}} {count}",
+                labels.endpoint, labels.outcome, labels.status
+            );
+        }
+        render_engines(&mut out, &engines);
+        let times = lock(&self.times);
+        for (name, help, which) in TIMES_METRICS {
+            head(&mut out, name, "histogram", help);
+            for (model, times) in times.iter() {
+                which(times).render(&mut out, name, &format!("model={}", quoted(model)));
+            }
+        }
+        out
+    }
+}
+
+fn render_engines(out: &mut String, engines: &[(&str, Stats)]) {
+    for (name, kind, help, read) in ENGINE_METRICS {
+        head(out, name, kind, help);
+        for (model, stats) in engines {
+            let _ = writeln!(out, "{name}{{model={}}} {}", quoted(model), read(stats));
+        }
+    }
+}
+
+fn head(out: &mut String, name: &str, kind: impl Display, help: &str) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+/// A label's value in quotes, with the three escapes of the format.
+fn quoted(value: &str) -> String {
+    let escaped = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("\"{escaped}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::metrics::{Outcome, Record};
+
+    #[test]
+    fn each_request_is_counted_once_at_its_end() {
+        let metrics = Arc::new(Metrics::default());
+        let mut answered = Record::begin(&metrics, "chat", None);
+        answered.set_model("a\"b");
+        let first = answered.token(None);
+        answered.token(Some(first));
+        answered.end(Outcome::Answered);
+        let cancelled = Record::begin(&metrics, "chat", None);
+        assert!(!metrics.render(&[]).contains("tureen_requests_total{"));
+        drop((answered, cancelled));
+        let text = metrics.render(&[]);
+        let check = |line: &str| assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        check("# TYPE tureen_requests_total counter");
+        check(r#"tureen_requests_total{endpoint="chat",model="a\"b",outcome="answered",status="200"} 1"#);
+        check(r#"tureen_requests_total{endpoint="chat",model="",outcome="cancelled",status="499"} 1"#);
+        check(r#"tureen_time_to_first_token_seconds_count{model="a\"b"} 1"#);
+        check(r#"tureen_inter_token_seconds_count{model="a\"b"} 1"#);
+    }
+
+    #[test]
+    fn engines_report_by_model() {
+        let mut out = String::new();
+        let stats = Stats { running: 3, kv_pages_used: 7, ..Stats::default() };
+        render_engines(&mut out, &[("smol", stats), ("big", Stats::default())]);
+        for line in [
+            "# TYPE tureen_requests_running gauge",
+            "tureen_requests_running{model=\"smol\"} 3",
+            "tureen_requests_running{model=\"big\"} 0",
+            "tureen_kv_pages_used{model=\"smol\"} 7",
+        ] {
+            assert!(out.lines().any(|found| found == line), "{line} is not in\n{out}");
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What operators' tools ask: is it alive, can it answer, how is it doing.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+
+use crate::http::App;
+
+/// 200 as long as the process answers at all.
+pub async fn health() -> &'static str {
+    "alive\n"
+}
+
+/// 200 when every model is loaded and new work is taken, else 503 with the reason.
+pub async fn ready(State(app): State<Arc<App>>) -> Response {
+    let loading = app.services.loading();
+    if app.gate.is_closed() {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response()
+    } else if loading.is_empty() {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("loading {}\n", loading.join(", "))).into_response()
+    }
+}
+
+/// Everything counted, in Prometheus' text format.
+pub async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let text = app.metrics.render(&app.services.ready());
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}

@@ -1,0 +1,86 @@
+//! The names that applications call, and the models behind them as far as they are loaded.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use engine::llm::Llm;
+
+use crate::error::ServeError;
+
+/// All services of a server, in the order given at the start. Clones share it.
+#[derive(Clone)]
+pub struct Services {
+    entries: Arc<RwLock<Vec<Entry>>>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    name: String,
+    service: Option<Service>,
+}
+
+/// A model that answers.
+#[derive(Clone)]
+pub struct Service {
+    pub name: String,
+    /// Seconds since 1970, when it became ready.
+    pub created: u64,
+    pub llm: Llm,
+}
+
+/// What is known of a name that somebody asks for.
+pub enum Found {
+    Ready(Service),
+    Loading,
+    /// With the names that there are.
+    Unknown(Vec<String>),
+}
+
+impl Services {
+    /// Announces services whose models are still to be loaded.
+    ///
+    /// # Errors
+    /// Where two have the same name.
+    pub fn announce(names: impl IntoIterator<Item = String>) -> Result<Services, ServeError> {
+        let mut entries: Vec<Entry> = Vec::new();
+        for name in names {
+            if entries.iter().any(|entry| entry.name == name) {
+                return Err(ServeError::NameTwice { name });
+            }
+            entries.push(Entry { name, service: None });
+        }
+        Ok(Services { entries: Arc::new(RwLock::new(entries)) })
+    }
+
+    /// From now on `llm` answers for `name`; a name that was not announced is added.
+    pub fn loaded(&self, name: &str, llm: Llm) {
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let service = Some(Service { name: name.to_owned(), created, llm });
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        match entries.iter_mut().find(|entry| entry.name == name) {
+            Some(entry) => entry.service = service,
+            None => entries.push(Entry { name: name.to_owned(), service }),
+        }
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Found {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        match entries.iter().find(|entry| entry.name == name) {
+            Some(Entry { service: Some(service), .. }) => Found::Ready(service.clone()),
+            Some(_) => Found::Loading,
+            None => Found::Unknown(entries.iter().map(|entry| entry.name.clone()).collect()),
+        }
+    }
+
+    /// Those that answer.
+    pub(crate) fn ready(&self) -> Vec<Service> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.iter().filter_map(|entry| entry.service.clone()).collect()
+    }
+
+    /// The names that don't answer yet.
+    pub(crate) fn loading(&self) -> Vec<String> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.iter().filter(|entry| entry.service.is_none()).map(|entry| entry.name.clone()).collect()
+    }
+}
