@@ -1,0 +1,221 @@
+//! Errors in the shape that OpenAI's clients turn into typed exceptions:
+//! `{"error": {"message", "type", "param", "code"}}`.
+
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use engine::llm::request::SubmitError;
+use serde_json::{Value, json};
+
+use crate::body::BodyError;
+
+/// An answer that says what went wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiError {
+    status: StatusCode,
+    message: String,
+    param: Option<String>,
+    code: &'static str,
+    retry_after_seconds: Option<u64>,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, code: &'static str, message: String) -> ApiError {
+        ApiError { status, message, param: None, code, retry_after_seconds: None }
+    }
+
+    fn bad_request(param: &str, code: &'static str, message: String) -> ApiError {
+        ApiError { param: Some(param.to_owned()), ..ApiError::new(StatusCode::BAD_REQUEST, code, message) }
+    }
+
+    /// A parameter whose value can't be used.
+    pub fn invalid(param: &str, message: String) -> ApiError {
+        ApiError::bad_request(param, "invalid_value", message)
+    }
+
+    pub fn missing(param: &str) -> ApiError {
+        ApiError::bad_request(
+            param,
+            "missing_required_parameter",
+            format!("`{param}` is required and missing"),
+        )
+    }
+
+    /// A parameter of OpenAI's that would change the answer in a way that we can't.
+    pub fn unsupported(param: &str) -> ApiError {
+        let message =
+            format!("`{param}` is not supported by this server, and ignoring it would change the answer");
+        ApiError::bad_request(param, "unsupported_parameter", message)
+    }
+
+    pub fn unknown(param: &str) -> ApiError {
+        let message = format!(
+            "`{param}` is not a parameter that this server knows: leave it out, or check its spelling"
+        );
+        ApiError::bad_request(param, "unknown_parameter", message)
+    }
+
+    pub fn template(message: String) -> ApiError {
+        ApiError::bad_request("messages", "chat_template_failed", message)
+    }
+
+    pub fn model_unknown(model: &str, served: &[String]) -> ApiError {
+        let served = served.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+        let message = format!("the model {model:?} is not served here; served are: {served}");
+        let param = Some("model".to_owned());
+        ApiError { param, ..ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message) }
+    }
+
+    pub fn model_loading(model: &str) -> ApiError {
+        let message = format!("the model {model:?} is still being loaded: ask again in a moment");
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "model_loading", message).retry_after(5)
+    }
+
+    pub fn draining() -> ApiError {
+        let message = "the server is stopping and takes no new work: ask another, or again later".to_owned();
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "draining", message).retry_after(5)
+    }
+
+    /// `waiting` other requests would go first.
+    pub fn queue_full(waiting: usize, retry_after_seconds: u64) -> ApiError {
+        let message = format!("the server is busy: {waiting} requests wait already, which is the limit");
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message).retry_after(retry_after_seconds)
+    }
+
+    /// Our own failure; the request may be good.
+    pub fn internal(message: String) -> ApiError {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
+    }
+
+    pub fn key_missing() -> ApiError {
+        let message = "a key is needed: send it as `Authorization: Bearer KEY`".to_owned();
+        ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
+    }
+
+    pub fn key_unknown() -> ApiError {
+        let message = "the key in `Authorization: Bearer` is not one of this server's".to_owned();
+        ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
+    }
+
+    pub fn origin_refused(origin: &str) -> ApiError {
+        let message = format!(
+            "pages of {origin} may not call this server: its operator can allow the origin, or set a key"
+        );
+        ApiError::new(StatusCode::FORBIDDEN, "origin_not_allowed", message)
+    }
+
+    pub fn no_such_url(method: &Method, path: &str) -> ApiError {
+        ApiError::new(StatusCode::NOT_FOUND, "unknown_url", format!("there is nothing at {method} {path}"))
+    }
+
+    pub fn no_such_method(method: &Method, path: &str) -> ApiError {
+        let message = format!("{path} does not answer to {method}");
+        ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+    }
+
+    /// Why the engine didn't take a request whose prompt came in the parameter `prompt_param`.
+    pub fn submit(error: SubmitError, prompt_param: &str, retry_after_seconds: u64) -> ApiError {
+        let message = error.to_string();
+        match error {
+            SubmitError::PromptTooLong { prompt, context } => {
+                let message = format!(
+                    "the prompt has {prompt} tokens, and this model's context is {context} tokens, of which the \
+                     answer needs at least one: shorten the prompt, or serve the model with a longer context"
+                );
+                ApiError::bad_request(prompt_param, "context_length_exceeded", message)
+            }
+            SubmitError::EmptyPrompt | SubmitError::UnknownToken { .. } => {
+                ApiError::invalid(prompt_param, message)
+            }
+            SubmitError::Invalid(_) => ApiError::new(StatusCode::BAD_REQUEST, "invalid_value", message),
+            SubmitError::QueueFull { waiting } => ApiError::queue_full(waiting, retry_after_seconds),
+            SubmitError::Draining => ApiError::draining(),
+            SubmitError::Stopped(_) => ApiError::internal(message),
+        }
+    }
+
+    fn retry_after(self, seconds: u64) -> ApiError {
+        ApiError { retry_after_seconds: Some(seconds), ..self }
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// OpenAI's names for kinds of errors.
+    fn kind(&self) -> &'static str {
+        match self.status.as_u16() {
+            429 => "rate_limit_error",
+            500.. => "server_error",
+            _ => "invalid_request_error",
+        }
+    }
+
+    pub fn json(&self) -> Value {
+        let ApiError { message, param, code, .. } = self;
+        json!({ "error": { "message": message, "type": self.kind(), "param": param, "code": code } })
+    }
+}
+
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> ApiError {
+        let (status, code) = match error {
+            BodyError::ContentType { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_type"),
+            BodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            BodyError::TooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
+            BodyError::TooDeep { .. } => (StatusCode::BAD_REQUEST, "json_too_deep"),
+            BodyError::Broken(_) | BodyError::Syntax(_) | BodyError::NotObject(_) => {
+                (StatusCode::BAD_REQUEST, "invalid_json")
+            }
+        };
+        ApiError::new(status, code, error.to_string())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let json = [(CONTENT_TYPE, "application/json")];
+        let mut response = (self.status, json, self.json().to_string()).into_response();
+        if let Some(seconds) = self.retry_after_seconds {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_engine_refuses_says_what_the_client_can_do() {
+        let check = |error: SubmitError, expected: Value, status: u16| {
+            let error = ApiError::submit(error, "messages", 7);
+            assert_eq!((error.json()["error"].clone(), error.status().as_u16()), (expected, status));
+        };
+        check(
+            SubmitError::PromptTooLong { prompt: 9000, context: 8192 },
+            json!({
+                "message": "the prompt has 9000 tokens, and this model's context is 8192 tokens, of which the answer \
+                            needs at least one: shorten the prompt, or serve the model with a longer context",
+                "type": "invalid_request_error", "param": "messages", "code": "context_length_exceeded",
+            }),
+            400,
+        );
+        check(
+            SubmitError::QueueFull { waiting: 256 },
+            json!({
+                "message": "the server is busy: 256 requests wait already, which is the limit",
+                "type": "rate_limit_error", "param": null, "code": "queue_full",
+            }),
+            429,
+        );
+        check(
+            SubmitError::Stopped("why".to_owned()),
+            json!({ "message": "the engine stopped: why", "type": "server_error", "param": null, "code": "internal_error" }),
+            500,
+        );
+        let busy = ApiError::submit(SubmitError::QueueFull { waiting: 1 }, "prompt", 7).into_response();
+        assert_eq!(busy.headers()["retry-after"], "7");
+    }
+}
