@@ -1,0 +1,144 @@
+//! The endpoints: decode, submit, deliver.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Json, Response};
+use engine::llm::Generation;
+use engine::llm::request::SubmitError;
+use serde_json::{Map, Value, json};
+
+use super::answer::Answer;
+use super::chat_request::ChatRequest;
+use super::completion_request::CompletionRequest;
+use super::deliver;
+use super::error::ApiError;
+use super::options::Delivery;
+use super::prompt::{Asked, Work, prepare};
+use super::response::Head;
+use crate::body::read_json;
+use crate::http::App;
+use crate::metrics::{Outcome, Record};
+use crate::services::{Found, Service};
+
+/// Bounds of what a client is told to wait when the queue is full.
+const RETRY_SECONDS_MAX: f64 = 60.0;
+
+pub async fn chat(State(app): State<Arc<App>>, request: Request) -> Response {
+    let decode = |body| ChatRequest::decode(body).map(Asked::Chat);
+    respond(&app, "chat_completions", request, decode).await
+}
+
+pub async fn completion(State(app): State<Arc<App>>, request: Request) -> Response {
+    let decode = |body| CompletionRequest::decode(body).map(Asked::Completion);
+    respond(&app, "completions", request, decode).await
+}
+
+/// Those that answer by now.
+pub async fn models(State(app): State<Arc<App>>) -> Json<Value> {
+    let data: Vec<Value> = app.services.ready().iter().map(model_json).collect();
+    Json(json!({ "object": "list", "data": data }))
+}
+
+pub async fn model(
+    State(app): State<Arc<App>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Path(name) = name.map_err(|error| ApiError::invalid("model", error.to_string()))?;
+    Ok(Json(model_json(&find(&app, &name)?)))
+}
+
+fn model_json(service: &Service) -> Value {
+    json!({
+        "id": service.name,
+        "object": "model",
+        "created": service.created,
+        "owned_by": "tureen",
+        "context_length": service.llm.facts().context,
+    })
+}
+
+async fn respond(
+    app: &App,
+    endpoint: &'static str,
+    request: Request,
+    decode: impl Fn(Map<String, Value>) -> Result<Asked, ApiError>,
+) -> Response {
+    let mut record = Record::begin(&app.metrics, endpoint, app.gate.enter());
+    match submit(app, request, decode, &mut record).await {
+        Ok(submitted) => {
+            let Submitted { head, delivery, echoes, choices_per_prompt, generations } = submitted;
+            let answer = Answer::new(echoes, choices_per_prompt, record);
+            let events = deliver::merged(generations);
+            match delivery {
+                Delivery::Stream { include_usage } => deliver::stream(head, answer, events, include_usage),
+                Delivery::Whole => deliver::whole(&head, answer, events).await.into_response(),
+            }
+        }
+        Err(error) => {
+            record.end(Outcome::Refused(error.status().as_u16()));
+            error.into_response()
+        }
+    }
+}
+
+/// A request that the engine works on.
+struct Submitted {
+    head: Head,
+    delivery: Delivery,
+    echoes: Vec<Option<String>>,
+    choices_per_prompt: usize,
+    generations: Vec<Generation>,
+}
+
+async fn submit(
+    app: &App,
+    request: Request,
+    decode: impl Fn(Map<String, Value>) -> Result<Asked, ApiError>,
+    record: &mut Record,
+) -> Result<Submitted, ApiError> {
+    if app.gate.is_closed() {
+        return Err(ApiError::draining());
+    }
+    let (parts, body) = request.into_parts();
+    let asked = decode(read_json(&parts.headers, body, &app.settings).await?)?;
+    let service = find(app, &asked.options().model)?;
+    record.set_model(&service.name);
+
+    let (kind, delivery, choices_per_prompt) =
+        (asked.kind(), asked.options().delivery, asked.options().choices);
+    let llm = service.llm.clone();
+    let prepared = tokio::task::spawn_blocking(move || prepare(&llm, asked)).await;
+    let Work { requests, echoes } =
+        prepared.map_err(|_| ApiError::internal("preparing the prompt broke off".to_owned()))??;
+    let logprobs = requests.iter().any(|request| request.logprobs.is_some());
+
+    let mut generations = Vec::with_capacity(requests.len());
+    for request in requests {
+        let biased: Vec<u32> = request.sampling.logit_bias.iter().map(|(token, _)| *token).collect();
+        let generation = service.llm.submit(request).map_err(|error| {
+            let is_bias = matches!(&error, SubmitError::UnknownToken { token, .. } if biased.contains(token));
+            let param = if is_bias { "logit_bias" } else { kind.prompt_param() };
+            ApiError::submit(error, param, retry_seconds(app, &service))
+        })?;
+        generations.push(generation);
+    }
+    let head = Head::new(kind, service.name.clone(), service.llm.facts().fingerprint.clone(), logprobs);
+    Ok(Submitted { head, delivery, echoes, choices_per_prompt, generations })
+}
+
+fn find(app: &App, name: &str) -> Result<Service, ApiError> {
+    match app.services.find(name) {
+        Found::Ready(service) => Ok(service),
+        Found::Loading => Err(ApiError::model_loading(name)),
+        Found::Unknown(served) => Err(ApiError::model_unknown(&super::fields::shorten(name), &served)),
+    }
+}
+
+/// Until one of the running answers should have ended, by how long answers took so far.
+fn retry_seconds(app: &App, service: &Service) -> u64 {
+    let slots = service.llm.stats().slots.max(1) as f64;
+    let mean = app.metrics.mean_answer_seconds(&service.name).unwrap_or(1.0);
+    (mean / slots).ceil().clamp(1.0, RETRY_SECONDS_MAX) as u64
+}

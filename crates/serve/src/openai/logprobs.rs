@@ -1,0 +1,125 @@
+//! Log-probabilities in the two shapes of OpenAI: a list of objects for chat, parallel lists for texts.
+
+use engine::llm::request::TokenLogprob;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+/// JSON has no negative infinity; OpenAI writes this for what can't come.
+const LOGPROB_MIN: f32 = -9999.0;
+
+#[derive(Serialize)]
+pub struct ChatLogprobs {
+    content: Vec<ChatToken>,
+    refusal: (),
+}
+
+#[derive(Serialize)]
+struct ChatToken {
+    token: String,
+    logprob: f32,
+    bytes: Vec<u8>,
+    top_logprobs: Vec<ChatAlternative>,
+}
+
+#[derive(Serialize)]
+struct ChatAlternative {
+    token: String,
+    logprob: f32,
+    bytes: Vec<u8>,
+}
+
+pub fn chat_logprobs(tokens: Vec<TokenLogprob>) -> ChatLogprobs {
+    let alternative = |(_, bytes, logprob): (u32, Vec<u8>, f32)| ChatAlternative {
+        token: lossy(&bytes),
+        logprob: logprob.max(LOGPROB_MIN),
+        bytes,
+    };
+    let token = |token: TokenLogprob| ChatToken {
+        token: lossy(&token.bytes),
+        logprob: token.logprob.max(LOGPROB_MIN),
+        bytes: token.bytes,
+        top_logprobs: token.top.into_iter().map(alternative).collect(),
+    };
+    ChatLogprobs { content: tokens.into_iter().map(token).collect(), refusal: () }
+}
+
+/// One entry a token in each list.
+#[derive(Default, Serialize)]
+pub struct TextLogprobs {
+    tokens: Vec<String>,
+    /// `None` for the first token of a prompt.
+    token_logprobs: Vec<Option<f32>>,
+    top_logprobs: Vec<Option<Map<String, Value>>>,
+    /// Characters of the answer before the token.
+    text_offset: Vec<usize>,
+}
+
+/// `offset_chars` is where the first token stands in the answer.
+pub fn text_logprobs(tokens: &[TokenLogprob], mut offset_chars: usize) -> TextLogprobs {
+    let mut lists = TextLogprobs::default();
+    for token in tokens {
+        let known = !token.logprob.is_nan();
+        let logprob = token.logprob.max(LOGPROB_MIN);
+        let mut top = Map::new();
+        for (_, bytes, logprob) in &token.top {
+            // Different tokens can look alike where they are parts of characters; the likeliest stays.
+            top.entry(lossy(bytes)).or_insert(json!(logprob.max(LOGPROB_MIN)));
+        }
+        top.entry(lossy(&token.bytes)).or_insert(json!(logprob));
+        lists.tokens.push(lossy(&token.bytes));
+        lists.token_logprobs.push(known.then_some(logprob));
+        lists.top_logprobs.push(known.then_some(top));
+        lists.text_offset.push(offset_chars);
+        offset_chars += chars_begun(&token.bytes);
+    }
+    lists
+}
+
+/// Characters that begin in `bytes`, which may be a piece out of the middle of UTF-8.
+pub fn chars_begun(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| (**byte & 0b1100_0000) != 0b1000_0000).count()
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(id: u32, bytes: &[u8], logprob: f32, top: &[(&[u8], f32)]) -> TokenLogprob {
+        let top = top.iter().map(|(bytes, logprob)| (0, bytes.to_vec(), *logprob)).collect();
+        TokenLogprob { id, bytes: bytes.to_vec(), logprob, top }
+    }
+
+    #[test]
+    fn chat_tokens_carry_their_bytes() {
+        let tokens = vec![token(1, b"\xf0\x9f", -0.5, &[(b"a", -0.25), (b"b", f32::NEG_INFINITY)])];
+        let expected = json!({ "content": [{
+            "token": "\u{fffd}", "logprob": -0.5, "bytes": [240, 159],
+            "top_logprobs": [
+                { "token": "a", "logprob": -0.25, "bytes": [97] },
+                { "token": "b", "logprob": -9999.0, "bytes": [98] },
+            ],
+        }], "refusal": null });
+        assert_eq!(serde_json::to_value(chat_logprobs(tokens)).unwrap(), expected);
+    }
+
+    #[test]
+    fn text_tokens_are_parallel_lists_with_offsets_in_characters() {
+        let tokens = [
+            token(1, "é".as_bytes(), f32::NAN, &[]),
+            token(2, b"\xf0\x9f", -1.0, &[(b"x", -0.5)]),
+            token(3, b"\x98\x80", -2.0, &[]),
+            token(4, b"!", -3.0, &[(b"!", -3.0)]),
+        ];
+        let expected = json!({
+            "tokens": ["é", "\u{fffd}", "\u{fffd}\u{fffd}", "!"],
+            "token_logprobs": [null, -1.0, -2.0, -3.0],
+            "top_logprobs": [null, { "x": -0.5, "\u{fffd}": -1.0 }, { "\u{fffd}\u{fffd}": -2.0 }, { "!": -3.0 }],
+            "text_offset": [10, 11, 12, 12],
+        });
+        assert_eq!(serde_json::to_value(text_logprobs(&tokens, 10)).unwrap(), expected);
+    }
+}

@@ -1,0 +1,42 @@
+//! OpenAI's protocol: chat and text completions, and the list of models
+//! (platform.openai.com/docs/api-reference).
+//!
+//! A parameter is understood, or ignored because it can't change what a caller gets (listed in [`options`]), or
+//! refused by name; nothing that changes the meaning is skipped in silence. Beyond OpenAI's own, both endpoints
+//! take `top_k`, `min_p`, `typical_p`, `repetition_penalty`, `ignore_eos`, and chat takes `chat_template_kwargs`.
+//!
+//! Where this differs from OpenAI: `max_tokens` is cut to what the context leaves, which `finish_reason: "length"`
+//! tells; choice `i` of a request with a seed draws with `seed + i`; the role `developer` reaches a model's template
+//! as `system`, as templates of open models don't know it.
+
+mod answer;
+mod chat_request;
+mod completion_request;
+mod deliver;
+mod error;
+mod fields;
+mod handlers;
+mod logprobs;
+mod messages;
+#[cfg(test)]
+mod mutation_tests;
+mod options;
+mod prompt;
+mod response;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+
+use crate::http::App;
+pub use error::ApiError;
+
+/// The URLs of this protocol.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/chat/completions", post(handlers::chat))
+        .route("/v1/completions", post(handlers::completion))
+        .route("/v1/models", get(handlers::models))
+        .route("/v1/models/{*name}", get(handlers::model))
+}
