@@ -1,1 +1,27 @@
 //! The network side: protocols that applications already speak.
+//!
+//! A [`Server`] is bound first and may answer `/health` while models load; [`Services::loaded`] adds each model
+//! as it becomes ready. A request goes through [`http`] (limits, keys, origins), is decoded by its protocol's own
+//! module into the engine's request, and its answer is streamed or collected on one path.
+
+mod access;
+mod body;
+mod error;
+mod gate;
+mod http;
+mod json_depth;
+mod metrics;
+mod openai;
+mod operate;
+mod origins;
+mod server;
+mod services;
+mod settings;
+mod signals;
+mod unique;
+
+pub use error::ServeError;
+pub use server::Server;
+pub use services::Services;
+pub use settings::ServeSettings;
+pub use signals::{Shutdown, shutdown_signals};

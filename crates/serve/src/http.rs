@@ -1,0 +1,237 @@
+//! What holds for every request whatever its protocol: its name, whose page it comes from, who calls; and the
+//! table of URLs.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::{ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue};
+use axum::http::{Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use crate::access::{Denied, Keys};
+use crate::gate::Gate;
+use crate::metrics::Metrics;
+use crate::openai::{self, ApiError};
+use crate::services::Services;
+use crate::settings::ServeSettings;
+use crate::unique::unique;
+use crate::{operate, origins};
+
+/// What handlers share.
+pub struct App {
+    pub settings: ServeSettings,
+    pub keys: Keys,
+    pub services: Services,
+    pub metrics: Arc<Metrics>,
+    pub gate: Gate,
+}
+
+impl App {
+    pub fn new(settings: ServeSettings, services: Services) -> Arc<App> {
+        let keys = Keys::new(&settings.keys);
+        Arc::new(App { keys, services, settings, metrics: Arc::default(), gate: Gate::open() })
+    }
+}
+
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/health", get(operate::health))
+        .route("/ready", get(operate::ready))
+        .route("/metrics", get(operate::metrics))
+        .merge(openai::routes())
+        .fallback(no_such_url)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn_with_state(app.clone(), admit))
+        .with_state(app)
+}
+
+/// Names the request, and lets it through where its page and its key allow.
+async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let page = origins::origin(request.headers()).cloned();
+    let listed = page.clone().filter(|origin| origins::is_listed(origin, &app.settings.origins));
+    let preflight = request.method() == Method::OPTIONS && page.is_some();
+    let mut response = if preflight {
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        if listed.is_some() {
+            let asked = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS);
+            origins::allow_preflight(asked, response.headers_mut());
+        }
+        response
+    } else if let Err(error) = check(&app, &request, page.as_ref(), listed.is_some()) {
+        app.metrics.count_refused(error.status());
+        error.into_response()
+    } else {
+        next.run(request).await
+    };
+    let headers = response.headers_mut();
+    if let Some(origin) = &listed {
+        origins::allow(origin, headers);
+    }
+    if let Ok(name) = HeaderValue::try_from(unique("req")) {
+        headers.insert("x-request-id", name);
+    }
+    response
+}
+
+fn check(app: &App, request: &Request, page: Option<&HeaderValue>, listed: bool) -> Result<(), ApiError> {
+    let path = request.uri().path();
+    let guarded = path == "/metrics" || path == "/v1" || path.starts_with("/v1/");
+    if !guarded {
+        return Ok(());
+    }
+    if app.keys.is_open()
+        && !listed
+        && let Some(page) = page.filter(|page| !origins::is_loopback(page))
+    {
+        return Err(ApiError::origin_refused(&String::from_utf8_lossy(page.as_bytes())));
+    }
+    app.keys.check(request.headers()).map_err(|denied| match denied {
+        Denied::KeyMissing => ApiError::key_missing(),
+        Denied::KeyUnknown => ApiError::key_unknown(),
+    })
+}
+
+async fn no_such_url(request: Request) -> ApiError {
+    ApiError::no_such_url(request.method(), request.uri().path())
+}
+
+async fn no_such_method(request: Request) -> ApiError {
+    ApiError::no_such_method(request.method(), request.uri().path())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use serde_json::{Value, json};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    fn app(keys: &[&str], origins: &[&str]) -> Arc<App> {
+        let owned = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect();
+        let settings =
+            ServeSettings { keys: owned(keys), origins: owned(origins), ..ServeSettings::default() };
+        App::new(settings, Services::announce(["smol".to_owned()]).unwrap())
+    }
+
+    /// Sends `METHOD /path` with headers, and returns the answer.
+    async fn send(app: &Arc<App>, line: &str, headers: &[(&str, &str)], body: &str) -> Response {
+        let (method, path) = line.split_once(' ').unwrap();
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        router(app.clone()).oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap()
+    }
+
+    async fn text(response: Response) -> String {
+        let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    async fn check(app: &Arc<App>, line: &str, headers: &[(&str, &str)], status: u16, code: &str) {
+        let response = send(app, line, headers, "{}").await;
+        assert_eq!(response.status().as_u16(), status, "{line} {headers:?}");
+        assert!(response.headers().contains_key("x-request-id"));
+        let body = text(response).await;
+        if !code.is_empty() {
+            let error: Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(error["error"]["code"], json!(code), "{body}");
+            assert!(error["error"]["message"].as_str().is_some_and(|message| !message.is_empty()));
+        }
+    }
+
+    const JSON: (&str, &str) = ("content-type", "application/json");
+
+    #[tokio::test]
+    async fn keys_guard_the_protocols_and_metrics_only() {
+        let app = app(&["secret"], &[]);
+        for guarded in ["GET /v1/models", "POST /v1/chat/completions", "GET /metrics", "GET /v1/unknown"] {
+            check(&app, guarded, &[], 401, "invalid_api_key").await;
+            check(&app, guarded, &[("authorization", "Bearer wrong")], 401, "invalid_api_key").await;
+        }
+        check(&app, "GET /health", &[], 200, "").await;
+        check(&app, "GET /ready", &[], 503, "").await;
+        check(&app, "GET /v1/models", &[("authorization", "Bearer secret")], 200, "").await;
+        check(&app, "GET /metrics", &[("authorization", "Bearer secret")], 200, "").await;
+    }
+
+    #[tokio::test]
+    async fn unknown_urls_methods_and_models_answer_in_the_same_shape() {
+        let app = app(&[], &[]);
+        check(&app, "GET /", &[], 404, "unknown_url").await;
+        check(&app, "POST /v1/embeddings", &[], 404, "unknown_url").await;
+        check(&app, "GET /v1/chat/completions", &[], 405, "method_not_allowed").await;
+        check(&app, "GET /v1/models/other", &[], 404, "model_not_found").await;
+        check(&app, "POST /v1/completions", &[], 415, "unsupported_content_type").await;
+        check(&app, "POST /v1/completions", &[JSON], 400, "missing_required_parameter").await;
+    }
+
+    #[tokio::test]
+    async fn a_model_that_loads_answers_503_and_an_unknown_one_404() {
+        let app = app(&[], &[]);
+        let ask = async |model: &str| {
+            let body = json!({ "model": model, "prompt": "x" }).to_string();
+            send(&app, "POST /v1/completions", &[JSON], &body).await
+        };
+        let loading = ask("smol").await;
+        assert_eq!(loading.status(), 503);
+        assert!(loading.headers().contains_key("retry-after"));
+        let unknown = ask("gpt-4o").await;
+        assert_eq!(unknown.status(), 404);
+        let body = text(unknown).await;
+        assert!(body.contains("\\\"gpt-4o\\\"") && body.contains("\\\"smol\\\""), "{body}");
+    }
+
+    #[tokio::test]
+    async fn a_closed_gate_takes_no_new_work() {
+        let app = app(&[], &[]);
+        app.gate.close();
+        let body = json!({ "model": "smol", "prompt": "x" }).to_string();
+        let response = send(&app, "POST /v1/completions", &[JSON], &body).await;
+        assert_eq!(response.status(), 503);
+        assert!(text(response).await.contains("\"code\":\"draining\""));
+        check(&app, "GET /health", &[], 200, "").await;
+        check(&app, "GET /ready", &[], 503, "").await;
+    }
+
+    #[tokio::test]
+    async fn foreign_pages_need_a_place_in_the_settings() {
+        let evil = ("origin", "https://evil.example");
+        let open = app(&[], &[]);
+        check(&open, "GET /v1/models", &[evil], 403, "origin_not_allowed").await;
+        check(&open, "GET /v1/models", &[("origin", "http://localhost:3000")], 200, "").await;
+        check(&open, "GET /health", &[evil], 200, "").await;
+        let keyed = app(&["secret"], &[]);
+        check(&keyed, "GET /v1/models", &[evil, ("authorization", "Bearer secret")], 200, "").await;
+
+        let listed = app(&[], &["https://chat.example"]);
+        let headers = [("origin", "https://chat.example"), ("access-control-request-headers", "x-a")];
+        let preflight = send(&listed, "OPTIONS /v1/chat/completions", &headers, "").await;
+        assert_eq!(preflight.status(), 204);
+        assert_eq!(preflight.headers()["access-control-allow-origin"], "https://chat.example");
+        assert_eq!(preflight.headers()["access-control-allow-headers"], "x-a");
+        let models = send(&listed, "GET /v1/models", &headers[..1], "").await;
+        assert_eq!(models.headers()["access-control-allow-origin"], "https://chat.example");
+        let stranger = send(&listed, "OPTIONS /v1/models", &[evil], "").await;
+        assert!(!stranger.headers().contains_key("access-control-allow-origin"));
+    }
+
+    #[tokio::test]
+    async fn refusals_are_counted_with_their_status() {
+        let app = app(&["secret"], &[]);
+        let key = ("authorization", "Bearer secret");
+        send(&app, "POST /v1/completions", &[], "").await;
+        send(&app, "POST /v1/completions", &[key, JSON], "{").await;
+        let metrics = text(send(&app, "GET /metrics", &[key], "").await).await;
+        for line in [
+            r#"tureen_requests_total{endpoint="",model="",outcome="refused",status="401"} 1"#,
+            r#"tureen_requests_total{endpoint="completions",model="",outcome="refused",status="400"} 1"#,
+        ] {
+            assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+        }
+    }
+}
