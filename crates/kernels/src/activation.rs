@@ -73,7 +73,9 @@ multiversion! {
 
 #[inline(always)]
 fn softcap_body<const FMA: bool>(x: &mut [f32], cap: f32) {
-    x.iter_mut().for_each(|x| *x = cap * tanh::<FMA>(*x / cap));
+    for x in x {
+        *x = cap * tanh::<FMA>(*x / cap);
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 /// Defines `fn name(isa, arguments...)`, which runs `body(arguments...)` as compiled for `isa`.
 ///
 /// The body must be `#[inline(always)]`, and take a `const FMA: bool` that says whether fused multiply-add is one
-/// instruction there.
+/// instruction there. Its arithmetic stands in plain loops: a closure is a function of its own, compiled without the
+/// instruction set unless the optimiser happens to inline it.
 macro_rules! multiversion {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? = $body:ident) => {
         $(#[$doc])*

@@ -53,12 +53,18 @@ fn layer_norm_body<const FMA: bool>(
     );
     let length = row.len() as f32;
     let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() as f32 / length;
-    out.iter_mut().zip(row).for_each(|(out, x)| *out = x - mean);
+    for (out, x) in out.iter_mut().zip(row) {
+        *out = x - mean;
+    }
     let scale = 1.0 / (sum_products::<FMA>(out, out) / length + epsilon).sqrt();
-    out.iter_mut().zip(weight).for_each(|(out, weight)| *out *= scale * weight);
+    for (out, weight) in out.iter_mut().zip(weight) {
+        *out *= scale * weight;
+    }
     if let Some(bias) = bias {
         assert_eq!(bias.len(), out.len(), "a bias as long as the row");
-        out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+        for (out, bias) in out.iter_mut().zip(bias) {
+            *out += bias;
+        }
     }
 }
 

@@ -10,16 +10,24 @@ multiversion! {
 
 #[inline(always)]
 fn softmax_body<const FMA: bool>(x: &mut [f32]) {
-    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut max = f32::NEG_INFINITY;
+    for x in x.iter() {
+        max = if *x > max { *x } else { max };
+    }
     if !max.is_finite() {
         let share = 1.0 / x.len().max(1) as f32;
         x.fill(share);
         return;
     }
-    x.iter_mut().for_each(|x| *x = exp::<FMA>(*x - max));
-    let sum: f64 = x.iter().map(|x| f64::from(*x)).sum();
+    let mut sum = 0.0f64;
+    for x in x.iter_mut() {
+        *x = exp::<FMA>(*x - max);
+        sum += f64::from(*x);
+    }
     let scale = (1.0 / sum) as f32;
-    x.iter_mut().for_each(|x| *x *= scale);
+    for x in x {
+        *x *= scale;
+    }
 }
 
 #[cfg(test)]

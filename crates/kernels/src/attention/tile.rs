@@ -81,7 +81,9 @@ fn attend_tile_body<const FMA: bool>(
     };
     for (row, query) in scratch.queries.chunks_exact_mut(d).enumerate() {
         let source = &queries[place(row)..][..d];
-        query.iter_mut().zip(source).for_each(|(query, x)| *query = x * tile.settings.scale);
+        for (query, x) in query.iter_mut().zip(source) {
+            *query = x * tile.settings.scale;
+        }
     }
 
     let first = tile.sequence.first_position + tile.rows.start;
@@ -101,7 +103,9 @@ fn attend_tile_body<const FMA: bool>(
         let scale = 1.0 / scratch.weight[row];
         // SAFETY: each row and head of the batch belongs to one tile.
         let out = unsafe { out.slice(place(row), d) };
-        out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * scale);
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = sum * scale;
+        }
     }
 }
 
@@ -121,8 +125,9 @@ fn attend_block<const FMA: bool>(
         (rows.start * d..rows.end * d, rows.start * PAGE_TOKENS..rows.end * PAGE_TOKENS);
     let queries = &scratch.queries[query_rows.clone()];
     let scores = &mut scratch.scores[score_rows.clone()];
-    let mut pairs = queries.chunks_exact(2 * d).zip(scores.chunks_exact_mut(2 * PAGE_TOKENS));
-    pairs.by_ref().for_each(|(queries, scores)| score::<FMA, 2>(queries, keys, scores));
+    for (queries, scores) in queries.chunks_exact(2 * d).zip(scores.chunks_exact_mut(2 * PAGE_TOKENS)) {
+        score::<FMA, 2>(queries, keys, scores);
+    }
     if rows.len() % 2 == 1 {
         let last = rows.len() - 1;
         score::<FMA, 1>(&queries[last * d..], keys, &mut scores[last * PAGE_TOKENS..]);
@@ -143,7 +148,9 @@ fn attend_block<const FMA: bool>(
         }
         scratch.greatest[row] = greatest;
         scratch.weight[row] = scratch.weight[row] * kept + sum;
-        scratch.sums[row * d..][..d].iter_mut().for_each(|x| *x *= kept);
+        for sum in &mut scratch.sums[row * d..][..d] {
+            *sum *= kept;
+        }
     }
 
     let values = cache.values(tile.layer, page, tile.kv_head, &mut scratch.values);
@@ -152,8 +159,9 @@ fn attend_block<const FMA: bool>(
     // Keys that no row of the tile sees are left out: pages hold leftovers of other sequences.
     let last = tile.sequence.first_position + tile.rows.end - 1;
     let tokens = (last + 1 - block * PAGE_TOKENS).min(PAGE_TOKENS);
-    let mut pairs = weights.chunks_exact(2 * PAGE_TOKENS).zip(sums.chunks_exact_mut(2 * d));
-    pairs.by_ref().for_each(|(weights, sums)| add_values::<FMA, 2>(weights, values, tokens, sums));
+    for (weights, sums) in weights.chunks_exact(2 * PAGE_TOKENS).zip(sums.chunks_exact_mut(2 * d)) {
+        add_values::<FMA, 2>(weights, values, tokens, sums);
+    }
     if rows.len() % 2 == 1 {
         let last = rows.len() - 1;
         add_values::<FMA, 1>(&weights[last * PAGE_TOKENS..], values, tokens, &mut sums[last * d..]);
@@ -187,13 +195,19 @@ fn mask<const FMA: bool>(
     settings: &AttentionSettings,
 ) -> f32 {
     if let Some(cap) = settings.softcap {
-        scores.iter_mut().for_each(|score| *score = cap * tanh::<FMA>(*score / cap));
+        for score in scores.iter_mut() {
+            *score = cap * tanh::<FMA>(*score / cap);
+        }
     }
     let hidden_before = settings.window.map_or(0, |window| (position + 1).saturating_sub(window + first_key));
     let seen = (position + 1 - first_key).min(PAGE_TOKENS);
     scores[..hidden_before.min(PAGE_TOKENS)].fill(f32::NEG_INFINITY);
     scores[seen..].fill(f32::NEG_INFINITY);
-    scores.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+    let mut greatest = f32::NEG_INFINITY;
+    for score in scores.iter() {
+        greatest = if *score > greatest { *score } else { greatest };
+    }
+    greatest
 }
 
 /// `sums[r] += weights[r] · values` for `R` rows, over the first `tokens` keys of a block.

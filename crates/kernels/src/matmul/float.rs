@@ -65,9 +65,9 @@ multiversion! {
 #[inline(always)]
 fn widen_bf16_body<const FMA: bool>(bytes: &[u8], out: &mut [f32]) {
     let (bits, _) = bytes.as_chunks::<2>();
-    out.iter_mut().zip(bits).for_each(|(out, bits)| {
+    for (out, bits) in out.iter_mut().zip(bits) {
         *out = f32::from_bits(u32::from(u16::from_le_bytes(*bits)) << 16);
-    });
+    }
 }
 
 multiversion! {

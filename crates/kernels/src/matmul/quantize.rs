@@ -116,8 +116,12 @@ fn quantize_row_body<const FMA: bool>(
             lanes[i % 8] = if magnitude > lanes[i % 8] { magnitude } else { lanes[i % 8] };
             finite[i % 8] += values[i] * 0.0;
         }
-        let largest = lanes.iter().copied().fold(0.0f32, f32::max);
-        let finite = finite.iter().sum::<f32>() == 0.0;
+        let (mut largest, mut spoilt) = (0.0f32, 0.0f32);
+        for lane in 0..8 {
+            largest = if lanes[lane] > largest { lanes[lane] } else { largest };
+            spoilt += finite[lane];
+        }
+        let finite = spoilt == 0.0;
         if !finite || largest < SMALLEST {
             *scale = if finite { 0.0 } else { f32::NAN };
             *codes = [0; BLOCK];
@@ -130,7 +134,11 @@ fn quantize_row_body<const FMA: bool>(
             codes[i] = (values[i] * inverse + ROUND).to_bits() as i8;
         }
         for half in 0..2 {
-            sums[half] = codes[16 * half..][..16].iter().map(|code| i16::from(*code)).sum();
+            let mut sum = 0i16;
+            for i in 0..16 {
+                sum += i16::from(codes[16 * half + i]);
+            }
+            sums[half] = sum;
         }
     }
 }
