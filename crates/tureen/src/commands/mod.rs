@@ -1,13 +1,18 @@
 //! The command line: what can be typed, and where each command is.
 
+mod answer;
+mod chat;
 mod config;
 mod list;
 mod model;
 mod pull;
 mod rm;
+mod run;
+mod serve;
 mod show;
 mod table;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -34,6 +39,8 @@ Settings come from flags, TUREEN_* variables, a file, defaults, in this order: s
 
 #[derive(Subcommand)]
 enum Command {
+    Serve(serve::Arguments),
+    Run(Box<run::Arguments>),
     Pull(pull::Arguments),
     List(list::Arguments),
     Show(show::Arguments),
@@ -50,7 +57,7 @@ pub struct Context {
 /// Exit codes: 0 all is well, 1 it failed, 2 it was called wrongly (clap's own).
 pub fn main() -> ExitCode {
     let matches = command().get_matches();
-    match run(&matches) {
+    match dispatch(&matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -70,13 +77,15 @@ fn command() -> clap::Command {
     command
 }
 
-fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
     let cli = Cli::from_arg_matches(matches)?;
     let (_, sub) = matches.subcommand().unwrap_or(("", matches));
     let resolved = settings::resolve(sub)?;
     start_log(&resolved);
     let context = Context { store: Store::new(&resolved.settings.models), resolved };
     match cli.command {
+        Command::Serve(arguments) => serve::run(&context, &arguments),
+        Command::Run(arguments) => run::run(&context, &arguments),
         Command::Pull(arguments) => pull::run(&context, &arguments),
         Command::List(arguments) => list::run(&context, &arguments),
         Command::Show(arguments) => show::run(&context, &arguments),
@@ -90,6 +99,7 @@ fn start_log(resolved: &Resolved) {
     tracing_subscriber::fmt()
         .with_max_level(resolved.settings.log.0)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
     for warning in &resolved.warnings {

@@ -1,13 +1,20 @@
-//! What MODEL means on the command line: a file, a folder, or the name of a model that was pulled.
+//! What MODEL means on the command line, a file, a folder, or the name of a model that was pulled; and loading it.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use engine::llm::{Llm, MemoryPlan, ModelFacts};
 use formats::model::ModelFiles;
+use indicatif::ProgressBar;
+use kernels::compute::Isa;
 
 use super::Context;
+use super::table::parameters;
 use crate::models::manifest::{Facts, Manifest};
 use crate::models::sources::stem;
+use crate::settings::Settings;
 
 /// A model to load.
 pub struct Model {
@@ -50,4 +57,67 @@ pub fn read_facts(path: &Path) -> anyhow::Result<Facts> {
         quantisation: facts.quantisation.clone(),
         licence: facts.licence.clone(),
     })
+}
+
+/// Loads one model and, where that is wanted, says what it is and what it takes.
+pub fn load(model: &Model, settings: &Settings, say: bool) -> anyhow::Result<Llm> {
+    let settings = engine_settings(settings);
+    let started = Instant::now();
+    let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(0).with_message("loading"));
+    let mut progress = |done: usize, all: usize| {
+        if let Some(bar) = &bar {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+        }
+    };
+    let loaded = Llm::load(&model.path, &settings, &mut progress);
+    if let Some(bar) = &bar {
+        bar.finish_and_clear();
+    }
+    let llm = loaded.with_context(|| format!("loading {}", model.name))?;
+    if say {
+        eprintln!("{}", loaded_line(&model.name, llm.facts(), &settings, started.elapsed()));
+    }
+    Ok(llm)
+}
+
+fn loaded_line(name: &str, facts: &ModelFacts, settings: &engine::llm::Settings, time: Duration) -> String {
+    format!(
+        "loaded {name}: {}, {} parameters, {}, context {} of {} tokens, {} at once; {}; {} on {} threads; {:.1} s",
+        facts.family,
+        parameters(facts.parameters),
+        facts.quantisation,
+        facts.context,
+        facts.context_trained,
+        settings.sequences_max,
+        memory_line(facts.memory),
+        settings.isa,
+        settings.threads,
+        time.as_secs_f64(),
+    )
+}
+
+fn memory_line(memory: MemoryPlan) -> String {
+    let mebibytes = |bytes: u64| format!("{} MiB", bytes.div_ceil(1 << 20));
+    format!(
+        "{} of memory ({} weights, {} keys and values, {} for a step)",
+        mebibytes(memory.total_bytes()),
+        mebibytes(memory.weights_bytes),
+        mebibytes(memory.kv_bytes),
+        mebibytes(memory.activations_bytes),
+    )
+}
+
+/// What the engine is told of the settings.
+fn engine_settings(settings: &Settings) -> engine::llm::Settings {
+    engine::llm::Settings {
+        context_tokens: settings.context,
+        sequences_max: settings.sequences_max,
+        queue_max: settings.queue_max,
+        threads: settings.threads,
+        isa: settings.isa.0.unwrap_or_else(Isa::detect),
+        kv_element: settings.kv_element.0,
+        step_tokens_max: settings.step_tokens_max,
+        memory_max_bytes: settings.memory_max.map(|bytes| bytes.0),
+    }
 }

@@ -46,7 +46,6 @@ macro_rules! settings {
     ($($key:ident: $kind:ty, $unit:literal, $commands:expr, $default:expr, $unset:literal, $help:literal;)*) => {
         /// Every setting, resolved: immutable from here on.
         #[derive(Clone, Debug)]
-        #[allow(dead_code)] // until `serve` and `run` are here, which read them
         pub struct Settings {
             $(#[doc = $help] pub $key: $kind,)*
         }
@@ -82,7 +81,7 @@ settings! {
         "File of keys, one a line; # begins a comment";
     context: Option<usize>, "TOKENS", MODEL, "", "what the model was made for",
         "Tokens that prompt and answer may have together";
-    sequences_max: usize, "COUNT", MODEL, "16", "",
+    sequences_max: usize, "COUNT", SERVER, "16", "",
         "Requests that run at the same time; more wait";
     queue_max: usize, "COUNT", SERVER, "256", "",
         "Requests that may wait; more get 429 at once";

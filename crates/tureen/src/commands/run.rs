@@ -1,0 +1,165 @@
+//! `tureen run`: one answer, or a chat in the terminal.
+
+use std::io::{IsTerminal, Read, Write};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use engine::llm::request::Sampling;
+use serde_json::json;
+
+use super::answer::{Answerer, End, Ended, Options, Prompt};
+use super::{Context, chat, model};
+
+/// Bytes of a prompt from standard input.
+const PROMPT_BYTES_MAX: u64 = 16 << 20;
+
+/// Ask a model, once or in a chat
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// A .gguf file, a folder, or the name of a model that was pulled (with --at, its name there)
+    #[arg(value_name = "MODEL")]
+    model: String,
+    /// What to ask; without it, standard input where that is no terminal, else a chat
+    #[arg(value_name = "PROMPT")]
+    prompt: Option<String>,
+    /// What the model is told before the conversation
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Go on with the prompt as a plain text, without the chat template
+    #[arg(long, conflicts_with = "system")]
+    raw: bool,
+    /// Ask a server instead of loading the model: http://127.0.0.1:8080 [key: TUREEN_KEY]
+    #[arg(long, value_name = "URL")]
+    at: Option<String>,
+    /// 0 takes the likeliest token each time; more is more varied
+    #[arg(long, value_name = "NUMBER", default_value_t = 0.7)]
+    temperature: f32,
+    /// Keep the fewest likeliest tokens whose probabilities reach this sum; 1 keeps all
+    #[arg(long, value_name = "SHARE", default_value_t = 0.95)]
+    top_p: f32,
+    /// Keep so many likeliest tokens; 0 keeps all
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    top_k: usize,
+    /// Drop tokens less likely than this share of the likeliest; 0 keeps all
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    min_p: f32,
+    /// Makes answers reproducible
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// Tokens of an answer at most; the default is what the context leaves
+    #[arg(long, value_name = "TOKENS")]
+    tokens_max: Option<usize>,
+    /// Say after each answer how long it took, on standard error
+    #[arg(long)]
+    stats: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tureen run smollm2:135m                               a chat; /help in it says more
+  tureen run smollm2:135m \"Why is the sky blue?\"        one answer
+  tureen run smollm2:135m --temperature 0 < letter.txt
+  tureen run ./base.gguf --raw \"Once upon a time\"
+  tureen run smollm2:135m --at http://127.0.0.1:8080    a chat with a running server
+
+In a chat, Ctrl-C stops the answer, Ctrl-D ends the chat.";
+
+pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
+    let options = options(arguments)?;
+    let prompt = match &arguments.prompt {
+        Some(prompt) => Some(prompt.clone()),
+        None if std::io::stdin().is_terminal() => None,
+        None => Some(read_input()?),
+    };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting threads")?;
+    let answerer = answerer(context, arguments, prompt.is_none())?;
+    let Some(prompt) = prompt else {
+        if arguments.raw {
+            bail!("--raw goes on with a text: give one as PROMPT or on standard input");
+        }
+        let chat = chat::Chat::new(answerer, options, arguments.system.clone(), arguments.stats);
+        return chat.run(&runtime);
+    };
+    let prompt =
+        if arguments.raw { Prompt::Text(prompt) } else { Prompt::Messages(messages(arguments, &prompt)) };
+    let ended = runtime.block_on(answerer.ask(&prompt, &options, write))?;
+    println!();
+    if arguments.stats {
+        eprintln!("{}", stats(&ended));
+    }
+    match ended.end {
+        End::Stopped => bail!("stopped by Ctrl-C"),
+        End::Finished { .. } => Ok(()),
+    }
+}
+
+fn answerer(context: &Context, arguments: &Arguments, is_chat: bool) -> anyhow::Result<Answerer> {
+    if let Some(url) = &arguments.at {
+        let url = url.trim_end_matches('/').trim_end_matches("/v1").to_string();
+        let key = std::env::var("TUREEN_KEY").ok().filter(|key| !key.is_empty());
+        return Ok(Answerer::Server { url, model: arguments.model.clone(), key });
+    }
+    let model = model::find(context, &arguments.model)?;
+    // One conversation at a time, whatever a server would be set to.
+    let settings = crate::settings::Settings { sequences_max: 1, ..context.resolved.settings.clone() };
+    let llm = model::load(&model, &settings, is_chat || arguments.stats)?;
+    Ok(Answerer::Here(Box::new(llm)))
+}
+
+fn options(arguments: &Arguments) -> anyhow::Result<Options> {
+    let sampling = Sampling {
+        temperature: arguments.temperature,
+        top_p: arguments.top_p,
+        top_k: arguments.top_k,
+        min_p: arguments.min_p,
+        seed: arguments.seed,
+        ..Sampling::default()
+    };
+    let options = Options { sampling, tokens_max: arguments.tokens_max };
+    chat::check_options(&options)?;
+    Ok(options)
+}
+
+fn messages(arguments: &Arguments, prompt: &str) -> Vec<serde_json::Value> {
+    let system = arguments.system.iter().map(|text| json!({"role": "system", "content": text}));
+    system.chain([json!({"role": "user", "content": prompt})]).collect()
+}
+
+fn read_input() -> anyhow::Result<String> {
+    let mut text = String::new();
+    std::io::stdin()
+        .take(PROMPT_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .context("reading standard input")?;
+    if text.len() as u64 > PROMPT_BYTES_MAX {
+        bail!("standard input has more than {PROMPT_BYTES_MAX} bytes, the longest prompt that is read");
+    }
+    if text.trim().is_empty() {
+        bail!("there is nothing on standard input; give a PROMPT");
+    }
+    Ok(text)
+}
+
+/// To standard output at once, so that an answer is seen as it is made.
+pub fn write(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// How long an answer took, in a line.
+pub fn stats(ended: &Ended) -> String {
+    let first = ended.first_token.unwrap_or(ended.total);
+    let rest = (ended.total - first).as_secs_f64();
+    let mut line =
+        format!("first text after {:.2} s, {:.2} s in all", first.as_secs_f64(), ended.total.as_secs_f64());
+    if let End::Finished { usage: Some(usage), .. } = &ended.end {
+        line.push_str(&format!("; {} tokens read, {} written", usage.prompt_tokens, usage.completion_tokens));
+        if usage.completion_tokens > 1 && rest > 0.0 {
+            line.push_str(&format!(", {:.1} a second", (usage.completion_tokens - 1) as f64 / rest));
+        }
+    }
+    line
+}

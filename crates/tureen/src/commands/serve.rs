@@ -1,0 +1,156 @@
+//! `tureen serve`: models behind the OpenAI API, until told to stop.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use clap::Args;
+use serve::{ServeError, ServeSettings, Server, Services, shutdown_signals};
+
+use super::Context;
+use super::model::{Model, find, load};
+use crate::settings::Settings;
+
+/// Bytes of a file of keys.
+const KEYS_BYTES_MAX: u64 = 1 << 20;
+
+/// Serve models over the OpenAI API
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// A .gguf file, a folder, or a pulled name; NAME=MODEL serves it as NAME
+    #[arg(value_name = "MODEL", required = true)]
+    served: Vec<String>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tureen serve smollm2:135m                        at http://127.0.0.1:8080/v1
+  tureen serve smollm2:135m chat=./model.gguf      two models, one under a name of its own
+  TUREEN_KEYS=a-long-secret tureen serve smollm2:135m --listen 0.0.0.0:8080
+  tureen serve qwen3:8b --context 16384 --sequences-max 4 --memory-max 12GiB
+
+  curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{\"model\": \"smollm2:135m\", \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
+
+SIGTERM or Ctrl-C lets running answers end and takes no new ones; a second one ends at once.";
+
+pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
+    let settings = &context.resolved.settings;
+    let mut models = Vec::new();
+    for text in &arguments.served {
+        let (name, text) = match text.split_once('=') {
+            Some((name, text)) if !name.contains(['/', '.', '\\']) => (Some(name), text),
+            _ => (None, text.as_str()),
+        };
+        let mut model = find(context, text)?;
+        if let Some(name) = name {
+            model.name = name.to_string();
+        }
+        models.push(model);
+    }
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
+    let result = runtime.block_on(serve(serve_settings(settings)?, settings.clone(), models));
+    // A model that is still being loaded doesn't keep a server that was told to stop.
+    runtime.shutdown_background();
+    result
+}
+
+/// Listens first, so that `/health` answers and a port in use is said at once; then loads one model after the other.
+async fn serve(serve: ServeSettings, settings: Settings, models: Vec<Model>) -> anyhow::Result<()> {
+    let shutdown = shutdown_signals()?;
+    let services = Services::announce(models.iter().map(|model| model.name.clone()))?;
+    let has_keys = !serve.keys.is_empty();
+    let server = Server::bind(serve, services.clone()).await.map_err(with_flags)?;
+    let address = server.address();
+    let names: Vec<String> = models.iter().map(|model| model.name.clone()).collect();
+    let mut running = tokio::spawn(server.run(shutdown));
+    let loading = tokio::task::spawn_blocking(move || {
+        models.iter().try_for_each(|model| {
+            let llm = load(model, &settings, true)?;
+            services.loaded(&model.name, llm);
+            anyhow::Ok(())
+        })
+    });
+    tokio::select! {
+        loaded = loading => loaded.context("loading")??,
+        ended = &mut running => return Ok(ended??),
+    }
+    eprintln!("{}", ready_line(address, &names, has_keys));
+    Ok(running.await??)
+}
+
+/// The server knows settings; which flags set them is known here.
+fn with_flags(error: ServeError) -> anyhow::Error {
+    match error {
+        ServeError::KeyNeeded { .. } => {
+            anyhow!("{error} (keys: TUREEN_KEYS or --keys-file; address: --listen)")
+        }
+        ServeError::PortInUse { .. } | ServeError::Bind { .. } => anyhow!("{error} (--listen ADDRESS:PORT)"),
+        _ => error.into(),
+    }
+}
+
+fn ready_line(address: SocketAddr, names: &[String], has_keys: bool) -> String {
+    let key = if has_keys { "callers need a key" } else { "no key is needed" };
+    format!("ready: http://{address}/v1 answers for {}; {key}", names.join(", "))
+}
+
+fn serve_settings(settings: &Settings) -> anyhow::Result<ServeSettings> {
+    let mut keys = settings.keys.as_ref().map(|keys| keys.0.clone()).unwrap_or_default();
+    if let Some(path) = &settings.keys_file {
+        keys.extend(read_keys(path)?);
+    }
+    let body_bytes_max = usize::try_from(settings.body_max.0).context("body_max")?;
+    Ok(ServeSettings {
+        listen: settings.listen,
+        keys,
+        origins: settings.origins.as_ref().map(|origins| origins.0.clone()).unwrap_or_default(),
+        body_bytes_max,
+        connections_max: settings.connections_max,
+        drain_max: Duration::from_secs(settings.drain_max.0),
+        ..ServeSettings::default()
+    })
+}
+
+/// One key a line; empty lines and those that begin with `#` are none. A file without a key is an error: whoever
+/// names one wants the door locked.
+fn read_keys(path: &Path) -> anyhow::Result<Vec<String>> {
+    let place = path.display();
+    let context = || format!("reading the keys in {place}");
+    if std::fs::metadata(path).with_context(context)?.len() > KEYS_BYTES_MAX {
+        bail!("{place} has more than {KEYS_BYTES_MAX} bytes: not a file of keys");
+    }
+    let text = std::fs::read_to_string(path).with_context(context)?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let keys: Vec<String> = lines.map(str::to_string).collect();
+    if keys.is_empty() {
+        bail!("{place} has no key; write one a line, or take keys_file away");
+    }
+    Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_from_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        std::fs::write(&path, "# of the office\n one \n\ntwo\n").unwrap();
+        assert_eq!(read_keys(&path).unwrap(), ["one", "two"]);
+        std::fs::write(&path, "# none\n").unwrap();
+        assert!(read_keys(&path).unwrap_err().to_string().contains("has no key"));
+        assert!(read_keys(&folder.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn the_line_says_where_and_whether_a_key_is_needed() {
+        let address = "127.0.0.1:8080".parse().unwrap();
+        let line = ready_line(address, &["a".to_string(), "b".to_string()], false);
+        assert_eq!(line, "ready: http://127.0.0.1:8080/v1 answers for a, b; no key is needed");
+    }
+}
