@@ -17,8 +17,12 @@ pub async fn health() -> &'static str {
 /// 200 when every model is loaded and new work is taken, else 503 with the reason.
 pub async fn ready(State(app): State<Arc<App>>) -> Response {
     let loading = app.services.loading();
+    let services = app.services.ready();
+    let dead = services.iter().find(|service| !service.llm.is_alive());
     if app.gate.is_closed() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response()
+    } else if let Some(dead) = dead {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("the engine of {} has ended\n", dead.name)).into_response()
     } else if loading.is_empty() {
         "ready\n".into_response()
     } else {

@@ -189,6 +189,12 @@ impl Llm {
         self.shared.counters.read()
     }
 
+    /// Whether the engine's thread runs: false after [`Llm::shutdown`], and after a failure that ended it.
+    pub fn is_alive(&self) -> bool {
+        let thread = self.shared.thread.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Takes no new work; waits until what runs or waits has ended.
     pub fn shutdown(&self) {
         self.shared.draining.store(true, Ordering::Release);

@@ -88,7 +88,7 @@ pub struct Token {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogprob {
     pub id: u32,
-    /// The token's own bytes, not necessarily whole characters.
+    /// The token's own bytes, not necessarily whole characters; the name of a control token.
     pub bytes: Vec<u8>,
     /// Natural logarithm of its probability under the model's own distribution (temperature 1, no filter).
     pub logprob: f32,

@@ -142,7 +142,7 @@ impl Sequence {
     fn generate(&mut self, logits: &mut [f32], tokenizer: &Tokenizer, ends: &[u32]) -> bool {
         if self.generated.is_empty() && reports_prompt(&self.request) {
             let id = self.request.prompt[0];
-            let bytes = tokenizer.token_bytes(id).to_vec();
+            let bytes = tokenizer.token_bytes_with_special(id).to_vec();
             let first = TokenLogprob { id, bytes, logprob: f32::NAN, top: Vec::new() };
             self.prompt_logprobs.insert(0, first);
             let logprobs = std::mem::take(&mut self.prompt_logprobs);
@@ -171,7 +171,7 @@ impl Sequence {
     }
 
     fn logprob(&self, logits: &[f32], id: u32, tokenizer: &Tokenizer) -> Option<TokenLogprob> {
-        let bytes = |id| tokenizer.token_bytes(id).to_vec();
+        let bytes = |id| tokenizer.token_bytes_with_special(id).to_vec();
         let (logprob, top) = sampling::logprobs(logits, id, self.request.logprobs?);
         let top = top.into_iter().map(|(id, logprob)| (id, bytes(id), logprob)).collect();
         Some(TokenLogprob { id, bytes: bytes(id), logprob, top })
