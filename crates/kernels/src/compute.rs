@@ -23,24 +23,31 @@ impl Isa {
 
     /// Every level that this machine can run, in rising order; the first is always [`Isa::Portable`].
     pub fn available() -> Vec<Isa> {
-        let mut levels = vec![Isa::Portable];
-        #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("f16c");
-            if avx2 {
-                levels.push(Isa::Avx2);
+        [Isa::Portable, Isa::Avx2, Isa::Avx512].into_iter().filter(|level| level.is_available()).collect()
+    }
+
+    /// Whether this machine can run this level; some loads from memory, so that every kernel can afford to ask.
+    #[inline]
+    pub fn is_available(self) -> bool {
+        match self {
+            Isa::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
             }
-            let avx512 = is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512vnni");
-            if avx2 && avx512 {
-                levels.push(Isa::Avx512);
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                Isa::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512 => false,
         }
-        levels
     }
 
     /// The lower-case name used in settings and reports.
@@ -71,7 +78,7 @@ impl Compute {
     /// # Panics
     /// When this machine does not have `isa`: running its code would be undefined behaviour.
     pub fn new(isa: Isa, threads: usize) -> Compute {
-        assert!(Isa::available().contains(&isa), "this machine has no {isa}; it has {:?}", Isa::available());
+        assert!(isa.is_available(), "this machine has no {isa}; it has {:?}", Isa::available());
         Compute { isa, pool: Pool::new(threads) }
     }
 }

@@ -1,116 +1,185 @@
-//! Memory that kernels read and write: mapped files and aligned buffers.
+//! Memory as kernels want it: read-only mapped files, and zeroed arrays aligned to cache lines.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fs::File;
 use std::io;
+use std::mem::size_of;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
+use std::ptr::NonNull;
 
-use memmap2::Mmap;
+use half::{bf16, f16};
+use memmap2::{Mmap, MmapMut};
 
-/// A file's bytes, mapped read-only.
+/// Alignment of every [`AlignedVec`]: a cache line, and the widest vector register.
+pub const ALIGNMENT: usize = 64;
+
+/// From this size on an array is mapped on its own, so that the system can back it by huge pages.
+const MAPPED_BYTES_MIN: usize = 4 << 20;
+
+/// A file's contents, mapped read-only.
 ///
-/// A file that another program cuts short while it is mapped ends this one (SIGBUS): published files are written
-/// under another name and renamed, never changed in place.
+/// The file must not be cut short or overwritten while it is mapped: reading a page that is gone kills the process
+/// (SIGBUS), as for every program that maps files. Replace models by renaming a new file into place; a mapping keeps
+/// the old one. [`MappedFile::check_unchanged`] tells whether the file still has its length.
 #[derive(Debug)]
 pub struct MappedFile {
-    map: Option<Mmap>,
+    file: File,
+    map: Mmap,
 }
 
 impl MappedFile {
-    /// Maps the whole file.
+    /// Maps the whole of the file at `path`.
     ///
     /// # Errors
-    /// As for opening and mapping; what is no regular file is refused.
+    /// What the operating system says about opening, examining or mapping it; what is no regular file is
+    /// [`io::ErrorKind::InvalidInput`].
     pub fn open(path: &Path) -> io::Result<MappedFile> {
         let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
+        if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        if metadata.len() == 0 {
-            return Ok(MappedFile { map: None });
-        }
-        // SAFETY: the map is only read; that nobody changes the file meanwhile is the contract stated above.
+        // SAFETY: the mapping is read-only and lives as long as this value. That nobody truncates or rewrites the file
+        // meanwhile can't be enforced on the systems we run on; it is the documented duty of whoever owns the file.
         let map = unsafe { Mmap::map(&file)? };
-        Ok(MappedFile { map: Some(map) })
+        Ok(MappedFile { file, map })
     }
 
+    /// The contents.
     pub fn bytes(&self) -> &[u8] {
-        self.map.as_deref().unwrap_or(&[])
+        &self.map
+    }
+
+    /// Checks that the file has not become shorter or longer since it was mapped.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] with both lengths when it did; what the system says when it can't tell.
+    pub fn check_unchanged(&self) -> io::Result<()> {
+        let (now, then) = (self.file.metadata()?.len(), self.map.len() as u64);
+        if now == then {
+            return Ok(());
+        }
+        let message = format!("a mapped file changed from {then} to {now} bytes while in use");
+        Err(io::Error::new(io::ErrorKind::InvalidData, message))
     }
 }
 
-/// Cache line, and the width of the widest vector.
-const ALIGNMENT: usize = 64;
-
-/// Element types that are valid when all their bytes are zero.
-pub trait Zeroed: Copy + Send + Sync + 'static {}
-impl Zeroed for f32 {}
-impl Zeroed for u8 {}
-impl Zeroed for i8 {}
-impl Zeroed for u16 {}
-impl Zeroed for i16 {}
-impl Zeroed for i32 {}
-
-/// A fixed-size buffer that starts on a cache line, zeroed; its pages are taken from the machine when first written.
-pub struct AlignedVec<T: Zeroed> {
-    start: *mut T,
-    length: usize,
+/// Numbers for which all bits zero is a value.
+///
+/// # Safety
+/// Any `size_of::<Self>()` zero bytes must be a valid value, and values must need no drop.
+pub unsafe trait Zeroed: Copy + Send + Sync + 'static {
+    /// The value of all bits zero.
+    fn zero() -> Self;
 }
 
-// SAFETY: it owns its memory as a `Box<[T]>` would.
+macro_rules! zeroed_numbers {
+    ($($ty:ty)*) => {
+        // SAFETY: plain numbers; zero bits are the value 0.
+        $(unsafe impl Zeroed for $ty {
+            fn zero() -> $ty {
+                // SAFETY: as above.
+                unsafe { std::mem::zeroed() }
+            }
+        })*
+    };
+}
+zeroed_numbers!(u8 i8 u16 i16 u32 i32 u64 i64 usize f32 f64 f16 bf16);
+
+/// A fixed-length array that starts zeroed and aligned to [`ALIGNMENT`] bytes.
+pub struct AlignedVec<T: Zeroed> {
+    data: NonNull<T>,
+    len: usize,
+    backing: Backing,
+}
+
+enum Backing {
+    Empty,
+    Heap(Layout),
+    /// Unmapped when dropped.
+    Mapped(#[allow(dead_code)] MmapMut),
+}
+
+// SAFETY: it owns its memory as a `Vec<T>` does, and `Zeroed` is Send and Sync.
 unsafe impl<T: Zeroed> Send for AlignedVec<T> {}
 // SAFETY: as above.
 unsafe impl<T: Zeroed> Sync for AlignedVec<T> {}
 
 impl<T: Zeroed> AlignedVec<T> {
-    /// # Panics
-    /// When `length` elements don't fit the address space; callers bound what comes from outside.
-    pub fn zeroed(length: usize) -> AlignedVec<T> {
-        let layout = Self::layout(length);
-        if layout.size() == 0 {
-            return AlignedVec { start: std::ptr::dangling_mut(), length };
+    /// `len` zeros. Memory that is never touched is, for large arrays, never taken from the system.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::OutOfMemory`] with the size when the system refuses it or it overflows.
+    pub fn try_zeroed(len: usize) -> io::Result<AlignedVec<T>> {
+        let refused = || {
+            let message = format!("no memory for {len} elements of {} bytes", size_of::<T>());
+            io::Error::new(io::ErrorKind::OutOfMemory, message)
+        };
+        let bytes = len.checked_mul(size_of::<T>()).ok_or_else(refused)?;
+        if bytes == 0 {
+            return Ok(AlignedVec { data: NonNull::dangling(), len, backing: Backing::Empty });
         }
-        // SAFETY: the layout has a size above zero.
-        let start = unsafe { alloc_zeroed(layout) }.cast::<T>();
-        if start.is_null() {
-            handle_alloc_error(layout);
+        if bytes >= MAPPED_BYTES_MIN {
+            let mut map = MmapMut::map_anon(bytes).map_err(|_| refused())?;
+            // Advice only: where it isn't taken, pages stay small.
+            #[cfg(target_os = "linux")]
+            let _ = map.advise(memmap2::Advice::HugePage);
+            let data = NonNull::new(map.as_mut_ptr().cast::<T>()).ok_or_else(refused)?;
+            return Ok(AlignedVec { data, len, backing: Backing::Mapped(map) });
         }
-        AlignedVec { start, length }
+        let layout = Layout::from_size_align(bytes, ALIGNMENT).map_err(|_| refused())?;
+        // SAFETY: the layout's size isn't 0.
+        let data = NonNull::new(unsafe { alloc_zeroed(layout) }.cast::<T>()).ok_or_else(refused)?;
+        Ok(AlignedVec { data, len, backing: Backing::Heap(layout) })
     }
 
-    fn layout(length: usize) -> Layout {
-        let layout = length.checked_mul(size_of::<T>()).map(|size| Layout::from_size_align(size, ALIGNMENT));
-        match layout {
-            Some(Ok(layout)) => layout,
-            _ => panic!("a buffer of {length} elements does not fit the address space"),
+    /// As [`AlignedVec::try_zeroed`], for sizes that can't reasonably fail.
+    ///
+    /// # Panics
+    /// When the system refuses the memory.
+    pub fn zeroed(len: usize) -> AlignedVec<T> {
+        match AlignedVec::try_zeroed(len) {
+            Ok(array) => array,
+            Err(error) => panic!("{error}"),
         }
+    }
+
+    /// A copy of `values`.
+    pub fn from_slice(values: &[T]) -> AlignedVec<T> {
+        let mut array = AlignedVec::zeroed(values.len());
+        array.copy_from_slice(values);
+        array
     }
 }
 
 impl<T: Zeroed> Drop for AlignedVec<T> {
     fn drop(&mut self) {
-        let layout = Self::layout(self.length);
-        if layout.size() > 0 {
-            // SAFETY: allocated with this layout.
-            unsafe { dealloc(self.start.cast(), layout) };
+        if let Backing::Heap(layout) = self.backing {
+            // SAFETY: allocated in `try_zeroed` with this layout, and freed only here.
+            unsafe { dealloc(self.data.as_ptr().cast(), layout) }
         }
     }
 }
 
 impl<T: Zeroed> Deref for AlignedVec<T> {
     type Target = [T];
+
     fn deref(&self) -> &[T] {
-        // SAFETY: `length` elements were allocated and zeroed, which is a valid value of `T`.
-        unsafe { std::slice::from_raw_parts(self.start, self.length) }
+        // SAFETY: `data` points at `len` initialised values (zeroed, or none) that this owns.
+        unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.len) }
     }
 }
 
 impl<T: Zeroed> DerefMut for AlignedVec<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: as in `deref`, and borrowed uniquely.
-        unsafe { std::slice::from_raw_parts_mut(self.start, self.length) }
+        // SAFETY: as in `deref`, and `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Zeroed> Clone for AlignedVec<T> {
+    fn clone(&self) -> Self {
+        AlignedVec::from_slice(self)
     }
 }
 
@@ -119,19 +188,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_are_zeroed_and_aligned() {
-        for length in [0, 1, 17, 1 << 20] {
-            let mut buffer = AlignedVec::<f32>::zeroed(length);
-            assert_eq!(buffer.len(), length);
-            assert!(buffer.iter().all(|x| *x == 0.0));
-            assert!(length == 0 || (buffer.as_ptr() as usize).is_multiple_of(ALIGNMENT));
-            buffer.fill(1.0);
+    fn arrays_are_zero_aligned_and_writable_at_every_size() {
+        for len in [0, 1, 15, 1000, MAPPED_BYTES_MIN / 4 - 1, MAPPED_BYTES_MIN / 4, 3_000_001] {
+            let mut array = AlignedVec::<f32>::zeroed(len);
+            assert_eq!(array.len(), len);
+            assert!(array.iter().all(|&x| x == 0.0));
+            assert!(len == 0 || (array.as_ptr() as usize).is_multiple_of(ALIGNMENT));
+            array.fill(1.5);
+            assert_eq!(array.clone().iter().filter(|&&x| x == 1.5).count(), len);
         }
     }
 
     #[test]
+    fn impossible_sizes_are_errors() {
+        for len in [usize::MAX, usize::MAX / 8, 1 << 60] {
+            let error = AlignedVec::<u64>::try_zeroed(len).err().map(|error| error.kind());
+            assert_eq!(error, Some(io::ErrorKind::OutOfMemory), "{len}");
+        }
+    }
+
+    #[test]
+    fn a_mapped_file_shows_its_bytes_and_notices_a_change_of_length() {
+        let path = std::env::temp_dir().join(format!("tureen-mapped-{}", std::process::id()));
+        std::fs::write(&path, b"GGUF and more").unwrap();
+        let mapped = MappedFile::open(&path).unwrap();
+        assert_eq!(mapped.bytes(), b"GGUF and more");
+        mapped.check_unchanged().unwrap();
+        std::fs::write(&path, b"GGUF and more, and more").unwrap();
+        assert_eq!(mapped.check_unchanged().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        std::fs::write(&path, b"").unwrap();
+        assert_eq!(MappedFile::open(&path).unwrap().bytes(), b"");
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
     fn folders_and_missing_files_are_errors() {
-        assert!(MappedFile::open(Path::new("/nowhere/at/all")).is_err());
-        assert!(MappedFile::open(&std::env::temp_dir()).is_err());
+        let kind = |path: &Path| MappedFile::open(path).err().map(|error| error.kind());
+        assert_eq!(kind(&std::env::temp_dir()), Some(io::ErrorKind::InvalidInput));
+        assert_eq!(kind(Path::new("/no/such/file")), Some(io::ErrorKind::NotFound));
     }
 }

@@ -15,13 +15,14 @@ macro_rules! multiversion {
                 fn avx2($($arg: $type),*) $(-> $out)? {
                     $body::<true>($($arg),*)
                 }
-                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
                 fn avx512($($arg: $type),*) $(-> $out)? {
                     $body::<true>($($arg),*)
                 }
                 match isa {
                     $crate::compute::Isa::Portable => {}
-                    // SAFETY: a level other than portable is only made where `Isa::available` has it.
+                    _ if !isa.is_available() => panic!("this machine has no {isa}"),
+                    // SAFETY: the machine has it, as just asked.
                     $crate::compute::Isa::Avx2 => return unsafe { avx2($($arg),*) },
                     // SAFETY: as above.
                     $crate::compute::Isa::Avx512 => return unsafe { avx512($($arg),*) },
