@@ -1,129 +1,183 @@
-//! Activations, element by element, on a vectorised exponential.
+//! The nonlinear functions between matrix products, element by element. An element's bits depend on nothing but its
+//! value and the instruction set.
 
-use crate::multiversion::{multiply_add, multiversion};
+use crate::compute::Isa;
+use crate::lanes::{Kernel, Lanes, WIDTH_MAX, dispatch, sigmoid, tanh};
 
-/// Below this, `exp` is zero here: results that would be denormal are dropped.
-const EXP_MIN: f32 = -87.3;
-/// Above this, `exp` would overflow; it stays at its value there.
-const EXP_MAX: f32 = 88.0;
-
-/// `e^x`, within 2e-7 relative between the limits above.
+/// `gate[i] = gate[i] * sigmoid(gate[i]) * up[i]`, both `[n]`: the gate of SwiGLU.
 ///
-/// `2^n · p(r)` with `n = round(x / ln 2)`, `|r| <= ln 2 / 2` and a Taylor polynomial of degree 7. Exactly 1 at 0.
-#[inline(always)]
-pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
-    /// Adding this leaves the rounded integer in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    let clamped = if x < EXP_MAX { x } else { EXP_MAX };
-    let shifted = multiply_add::<FMA>(clamped, std::f32::consts::LOG2_E, ROUND);
-    let n = shifted - ROUND;
-    let r = multiply_add::<FMA>(n, -LN2_HIGH, clamped);
-    let r = multiply_add::<FMA>(n, -LN2_LOW, r);
-    let mut p = 1.0 / 5040.0;
-    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-        p = multiply_add::<FMA>(p, r, coefficient);
-    }
-    let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000));
-    if x < EXP_MIN { 0.0 } else { p * scale }
+/// Source: Shazeer, GLU Variants Improve Transformer, 2020. Within 1e-6, relatively, above -87.
+///
+/// # Panics
+/// When the lengths differ or `isa` is not this machine's.
+pub fn silu_mul(isa: Isa, gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len(), "each gate has its value");
+    dispatch(isa, Map { x: gate, y: Some(up), function: SiluMul });
 }
 
-/// `tanh(x)`, within 3e-7 absolute.
-#[inline(always)]
-pub(crate) fn tanh<const FMA: bool>(x: f32) -> f32 {
-    let e = exp::<FMA>(-2.0 * x.abs());
-    ((1.0 - e) / (1.0 + e)).copysign(x)
+/// `gate[i] = gelu(gate[i]) * up[i]`, both `[n]`, with the tanh form of GELU: the gate of Gemma's GeGLU.
+///
+/// `gelu(x) = x/2 (1 + tanh u) = x sigmoid(2u)` with `u = sqrt(2/pi) (x + 0.044715 x³)`; the latter form doesn't cancel.
+/// Source: Hendrycks and Gimpel, Gaussian Error Linear Units, 2016. Within 2e-5, relatively, where the result is not
+/// below 1e-30.
+///
+/// # Panics
+/// As [`silu_mul`].
+pub fn gelu_tanh_mul(isa: Isa, gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len(), "each gate has its value");
+    dispatch(isa, Map { x: gate, y: Some(up), function: GeluTanhMul });
 }
 
-multiversion! {
-    /// `gate[i] = gate[i] * sigmoid(gate[i]) * up[i]`: SwiGLU (Shazeer, "GLU Variants Improve Transformer", 2020).
-    pub fn silu_mul(gate: &mut [f32], up: &[f32]) = silu_mul_body
+/// `x[i] = cap * tanh(x[i] / cap)`: keeps scores between `-cap` and `cap`, as in Gemma 2.
+///
+/// # Panics
+/// When `cap` is not positive or `isa` is not this machine's.
+pub fn softcap(isa: Isa, x: &mut [f32], cap: f32) {
+    assert!(cap > 0.0, "a soft cap is positive, not {cap}");
+    dispatch(isa, Map { x, y: None, function: Softcap::new(cap) });
 }
 
-#[inline(always)]
-fn silu_mul_body<const FMA: bool>(gate: &mut [f32], up: &[f32]) {
-    assert_eq!(gate.len(), up.len(), "gate and up of one length");
-    for (gate, up) in gate.iter_mut().zip(up) {
-        *gate = *gate / (1.0 + exp::<FMA>(-*gate)) * up;
-    }
+/// A function of a vector and, for gates, of the vector that it scales.
+trait Function: Copy {
+    fn apply<L: Lanes>(self, lanes: L, x: L::F, y: L::F) -> L::F;
 }
 
-multiversion! {
-    /// `gate[i] = gelu(gate[i]) * up[i]` with the tanh form of GELU (Hendrycks and Gimpel, 2016).
-    pub fn gelu_tanh_mul(gate: &mut [f32], up: &[f32]) = gelu_tanh_mul_body
-}
+#[derive(Clone, Copy)]
+struct SiluMul;
 
-#[inline(always)]
-fn gelu_tanh_mul_body<const FMA: bool>(gate: &mut [f32], up: &[f32]) {
-    /// `sqrt(2 / pi)`.
-    const SCALE: f32 = 0.797_884_6;
-    assert_eq!(gate.len(), up.len(), "gate and up of one length");
-    for (gate, up) in gate.iter_mut().zip(up) {
-        let x = *gate;
-        let inner = SCALE * multiply_add::<FMA>(0.044715 * x * x, x, x);
-        *gate = 0.5 * x * (1.0 + tanh::<FMA>(inner)) * up;
+impl Function for SiluMul {
+    #[inline(always)]
+    fn apply<L: Lanes>(self, lanes: L, x: L::F, y: L::F) -> L::F {
+        lanes.mul(lanes.mul(x, sigmoid(lanes, x)), y)
     }
 }
 
-multiversion! {
-    /// `x[i] = cap * tanh(x[i] / cap)`: Gemma 2's bound on scores and logits.
-    pub fn softcap(x: &mut [f32], cap: f32) = softcap_body
+#[derive(Clone, Copy)]
+struct GeluTanhMul;
+
+impl Function for GeluTanhMul {
+    #[inline(always)]
+    fn apply<L: Lanes>(self, lanes: L, x: L::F, y: L::F) -> L::F {
+        const TWO_SQRT_2_OVER_PI: f32 = 1.595_769;
+        let cubic = lanes.fma(lanes.mul(x, x), lanes.splat(0.044_715), lanes.splat(1.0));
+        let two_u = lanes.mul(lanes.mul(x, cubic), lanes.splat(TWO_SQRT_2_OVER_PI));
+        lanes.mul(lanes.mul(x, sigmoid(lanes, two_u)), y)
+    }
 }
 
-#[inline(always)]
-fn softcap_body<const FMA: bool>(x: &mut [f32], cap: f32) {
-    for x in x {
-        *x = cap * tanh::<FMA>(*x / cap);
+#[derive(Clone, Copy)]
+pub(crate) struct Softcap {
+    cap: f32,
+    inverse: f32,
+}
+
+impl Function for Softcap {
+    #[inline(always)]
+    fn apply<L: Lanes>(self, lanes: L, x: L::F, _: L::F) -> L::F {
+        self.of(lanes, x)
+    }
+}
+
+impl Softcap {
+    /// For a cap above 0.
+    pub(crate) fn new(cap: f32) -> Softcap {
+        Softcap { cap, inverse: 1.0 / cap }
+    }
+
+    #[inline(always)]
+    pub(crate) fn of<L: Lanes>(self, lanes: L, x: L::F) -> L::F {
+        lanes.mul(tanh(lanes, lanes.mul(x, lanes.splat(self.inverse))), lanes.splat(self.cap))
+    }
+}
+
+struct Map<'a, F> {
+    x: &'a mut [f32],
+    y: Option<&'a [f32]>,
+    function: F,
+}
+
+impl<F: Function> Kernel for Map<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let n = self.x.len();
+        let whole = n - n % L::WIDTH;
+        for i in (0..whole).step_by(L::WIDTH) {
+            let y = match self.y {
+                Some(y) => lanes.read(&y[i..]),
+                None => lanes.splat(1.0),
+            };
+            let x = lanes.read(&self.x[i..]);
+            lanes.write(&mut self.x[i..], self.function.apply(lanes, x, y));
+        }
+        if whole < n {
+            // The rest goes through the same instructions, so an element's place doesn't change its bits.
+            let (mut x, mut y) = ([0.0; WIDTH_MAX], [1.0; WIDTH_MAX]);
+            x[..n - whole].copy_from_slice(&self.x[whole..]);
+            if let Some(values) = self.y {
+                y[..n - whole].copy_from_slice(&values[whole..]);
+            }
+            let result = self.function.apply(lanes, lanes.read(&x), lanes.read(&y));
+            lanes.write(&mut x, result);
+            self.x[whole..].copy_from_slice(&x[..n - whole]);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compute::Isa;
     use proptest::prelude::*;
 
-    #[test]
-    fn exp_is_close_and_one_at_zero() {
-        assert_eq!(exp::<true>(0.0), 1.0);
-        assert_eq!(exp::<false>(0.0), 1.0);
-        assert_eq!(exp::<true>(f32::NEG_INFINITY), 0.0);
-        assert!(exp::<true>(f32::INFINITY).is_finite());
-        for i in -8700..8800 {
-            let x = i as f32 * 0.01;
-            let expected = f64::from(x).exp();
-            for found in [exp::<true>(x), exp::<false>(x)] {
-                let error = (f64::from(found) - expected).abs() / expected;
-                assert!(error < 3e-7, "exp({x}) = {found}, off by {error}");
+    fn near(isa: Isa, got: f32, expected: f64, relative: f64) {
+        let error = (got as f64 - expected).abs();
+        assert!(error <= relative * expected.abs() + 1e-30, "{isa}: {got} instead of {expected}");
+    }
+
+    fn check(pairs: &[(f32, f32)]) {
+        let up: Vec<f32> = pairs.iter().map(|pair| pair.1).collect();
+        let run = |f: &dyn Fn(&mut [f32])| {
+            let mut x: Vec<f32> = pairs.iter().map(|pair| pair.0).collect();
+            f(&mut x);
+            x
+        };
+        for isa in Isa::available() {
+            let silu = run(&|x| silu_mul(isa, x, &up));
+            let gelu = run(&|x| gelu_tanh_mul(isa, x, &up));
+            let capped = run(&|x| softcap(isa, x, 30.0));
+            for (i, &(x, y)) in pairs.iter().enumerate() {
+                let (x, y) = (x as f64, y as f64);
+                near(isa, silu[i], x / (1.0 + (-x).exp()) * y, 1e-6);
+                let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+                near(isa, gelu[i], x / (1.0 + (-2.0 * u).exp()) * y, 2e-5);
+                near(isa, capped[i], 30.0 * (x / 30.0).tanh(), 1e-6);
             }
+            let mut alone = [pairs[0].0];
+            silu_mul(isa, &mut alone, &up[..1]);
+            assert_eq!(alone[0].to_bits(), silu[0].to_bits(), "{isa}: place changes bits");
         }
     }
 
     proptest! {
         #[test]
-        fn activations_agree_with_double_precision(
-            gate in prop::collection::vec(-30.0f32..30.0, 1..70), cap in 1.0f32..60.0
-        ) {
-            let up: Vec<f32> = (0..gate.len()).map(|i| 1.0 + i as f32 * 0.1).collect();
-            let check = |found: &[f32], expected: &dyn Fn(f64, f64) -> f64| {
-                for ((found, gate), up) in found.iter().zip(&gate).zip(&up) {
-                    let expected = expected(f64::from(*gate), f64::from(*up));
-                    assert!((f64::from(*found) - expected).abs() <= 2e-6 * expected.abs().max(1.0), "{found} {expected}");
-                }
-            };
-            for isa in Isa::available() {
-                let mut x = gate.clone();
-                silu_mul(isa, &mut x, &up);
-                check(&x, &|g, u| g / (1.0 + (-g).exp()) * u);
-                let mut x = gate.clone();
-                gelu_tanh_mul(isa, &mut x, &up);
-                let scale = (2.0 / std::f64::consts::PI).sqrt();
-                check(&x, &|g, u| 0.5 * g * (1.0 + (scale * (g + 0.044715 * g * g * g)).tanh()) * u);
-                let mut x = gate.clone();
-                softcap(isa, &mut x, cap);
-                check(&x, &|g, _| f64::from(cap) * (g / f64::from(cap)).tanh());
-            }
+        fn activations_match_f64(pairs in proptest::collection::vec((-40f32..40.0, -3f32..3.0), 1..100)) {
+            check(&pairs);
+        }
+    }
+
+    #[test]
+    fn large_values_saturate() {
+        for isa in Isa::available() {
+            let mut x = [-1e4, 1e4, f32::MAX, -f32::MAX];
+            silu_mul(isa, &mut x, &[1.0; 4]);
+            assert_eq!(x, [0.0, 1e4, f32::MAX, 0.0], "{isa}");
+            let mut x = [-1e4, 1e4, f32::INFINITY];
+            gelu_tanh_mul(isa, &mut x, &[1.0; 3]);
+            assert_eq!(x, [0.0, 1e4, f32::INFINITY], "{isa}");
+            let mut x = [f32::NEG_INFINITY, f32::INFINITY];
+            softcap(isa, &mut x, 50.0);
+            assert_eq!(x, [-50.0, 50.0], "{isa}");
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod activation;
 pub mod attention;
 pub mod compute;
 pub mod elements;
+mod lanes;
 pub mod matmul;
 pub mod memory;
 mod multiversion;

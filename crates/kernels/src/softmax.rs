@@ -1,58 +1,108 @@
 //! Softmax of one row.
 
-use crate::activation::exp;
-use crate::multiversion::multiversion;
+use crate::compute::Isa;
+use crate::lanes::{Kernel, Lanes, WIDTH_MAX, dispatch, exp};
 
-multiversion! {
-    /// `x[i] = e^(x[i] - max) / sum`, in place. A row without a finite element becomes uniform.
-    pub fn softmax(x: &mut [f32]) = softmax_body
+/// `x[i] = e^(x[i] - max) / sum`, `[n]`; `-inf` gives 0, and a row of nothing but `-inf` all zeros (no NaN, so that a
+/// mask that leaves nothing is harmless). A NaN or `+inf` makes the row NaN.
+///
+/// # Panics
+/// When `isa` is not this machine's.
+pub fn softmax(isa: Isa, x: &mut [f32]) {
+    dispatch(isa, Softmax(x));
 }
 
-#[inline(always)]
-fn softmax_body<const FMA: bool>(x: &mut [f32]) {
-    let mut max = f32::NEG_INFINITY;
-    for x in x.iter() {
-        max = if *x > max { *x } else { max };
-    }
-    if !max.is_finite() {
-        let share = 1.0 / x.len().max(1) as f32;
-        x.fill(share);
-        return;
-    }
-    let mut sum = 0.0f64;
-    for x in x.iter_mut() {
-        *x = exp::<FMA>(*x - max);
-        sum += f64::from(*x);
-    }
-    let scale = (1.0 / sum) as f32;
-    for x in x {
-        *x *= scale;
+struct Softmax<'a>(&'a mut [f32]);
+
+impl Kernel for Softmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let x = self.0;
+        let n = x.len();
+        let whole = n - n % L::WIDTH;
+        let mut rest = [f32::NEG_INFINITY; WIDTH_MAX];
+        rest[..n - whole].copy_from_slice(&x[whole..]);
+
+        let mut largest = lanes.read(&rest);
+        for i in (0..whole).step_by(L::WIDTH) {
+            largest = lanes.max(lanes.read(&x[i..]), largest);
+        }
+        let largest = lanes.largest(largest);
+        if largest == f32::NEG_INFINITY && x.iter().all(|&x| x == f32::NEG_INFINITY) {
+            return x.fill(0.0);
+        }
+
+        let shift = lanes.splat(largest);
+        let mut sums = lanes.splat(0.0);
+        for i in (0..whole).step_by(L::WIDTH) {
+            let y = exp(lanes, lanes.sub(lanes.read(&x[i..]), shift));
+            lanes.write(&mut x[i..], y);
+            sums = lanes.add(sums, y);
+        }
+        let y = exp(lanes, lanes.sub(lanes.read(&rest), shift));
+        lanes.write(&mut rest, y);
+        let inverse = 1.0 / lanes.sum(lanes.add(sums, y));
+
+        x[whole..].copy_from_slice(&rest[..n - whole]);
+        for x in x.iter_mut() {
+            *x *= inverse;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compute::Isa;
+    use proptest::prelude::*;
 
-    fn check(input: &[f32], expected: &[f32]) {
+    fn check(x: &[f32]) {
+        let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
+        let exps: Vec<f64> = x.iter().map(|&x| (x as f64 - max).exp()).collect();
+        let sum: f64 = exps.iter().sum();
         for isa in Isa::available() {
-            let mut x = input.to_vec();
-            softmax(isa, &mut x);
-            for (found, expected) in x.iter().zip(expected) {
-                assert!((found - expected).abs() < 1e-6, "{isa}: {x:?} for {expected:?}");
+            let mut y = x.to_vec();
+            softmax(isa, &mut y);
+            for i in 0..x.len() {
+                let expected = exps[i] / sum;
+                let error = (y[i] as f64 - expected).abs();
+                assert!(
+                    error <= (1e-6 + 1e-7 * (x[i] as f64 - max).abs().min(1e3)) * expected + 1e-37,
+                    "{isa}, {i}: {} {expected}",
+                    y[i]
+                );
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn softmax_matches_f64(mut x in proptest::collection::vec(-80f32..80.0, 1..200), hole in 0usize..200) {
+            check(&x);
+            let last = x.len() - 1;
+            if hole < last {
+                x[hole] = f32::NEG_INFINITY;
+                x[last] = 3e38;
+                check(&x);
             }
         }
     }
 
     #[test]
-    fn known_rows() {
-        check(&[], &[]);
-        check(&[3.0], &[1.0]);
-        check(&[0.0, 0.0], &[0.5, 0.5]);
-        check(&[1000.0, 1000.0], &[0.5, 0.5]);
-        check(&[0.0, std::f32::consts::LN_2], &[1.0 / 3.0, 2.0 / 3.0]);
-        check(&[f32::NEG_INFINITY, 1.0], &[0.0, 1.0]);
-        check(&[f32::NEG_INFINITY, f32::NEG_INFINITY], &[0.5, 0.5]);
+    fn nothing_left_is_zeros_and_nan_stays() {
+        for isa in Isa::available() {
+            for n in [0, 1, 8, 19] {
+                let mut x = vec![f32::NEG_INFINITY; n];
+                softmax(isa, &mut x);
+                assert_eq!(x, vec![0.0; n], "{isa}");
+            }
+            for bad in [f32::NAN, f32::INFINITY] {
+                let mut x = [1.0; 21];
+                x[20] = bad;
+                softmax(isa, &mut x);
+                assert!(x[20].is_nan(), "{isa}");
+            }
+        }
     }
 }

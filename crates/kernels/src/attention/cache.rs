@@ -1,17 +1,19 @@
 //! Where keys and values are kept: pages of a fixed number of positions.
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 
 use super::SequenceRows;
 use crate::compute::Compute;
-use crate::memory::AlignedVec;
+use crate::lanes::{Kernel, Lanes, WIDTH_MAX, dispatch};
+use crate::memory::{AlignedVec, Zeroed};
 use crate::threads::DisjointMut;
 
 /// Positions a page; also the keys that a step of the online softmax takes together.
 pub const PAGE_TOKENS: usize = 32;
 /// Elements a head at most.
 pub const HEAD_DIM_MAX: usize = 512;
+/// Rows from which on a batch is written by several threads: a fork and a join cost more than a few rows.
+const PARALLEL_ROWS_MIN: usize = 8;
 
 /// How keys and values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,7 +74,8 @@ impl KvLayout {
         if head_dim == 0 || head_dim > HEAD_DIM_MAX {
             return Err(KvLayoutError::HeadDim(head_dim));
         }
-        let bytes = [layers, kv_heads, head_dim, pages as usize, PAGE_TOKENS, 2 * element.bytes()]
+        let padded = head_dim.next_multiple_of(WIDTH_MAX);
+        let bytes = [layers, kv_heads, padded, pages as usize, PAGE_TOKENS, 2 * element.bytes()]
             .into_iter()
             .try_fold(1usize, usize::checked_mul);
         match bytes {
@@ -85,7 +88,7 @@ impl KvLayout {
 
     /// Bytes of the whole cache.
     pub fn bytes(&self) -> usize {
-        2 * self.elements() * self.element.bytes()
+        self.blocks() * (self.key_block() + self.value_block()) * self.element.bytes()
     }
 
     pub fn pages(&self) -> u32 {
@@ -100,41 +103,102 @@ impl KvLayout {
         self.head_dim
     }
 
-    /// Keys, or values, of the whole cache.
-    fn elements(&self) -> usize {
-        self.layers * self.pages as usize * self.kv_heads * self.block()
+    /// Elements from one token's values to the next one's: the head's size, padded to whole vectors.
+    pub(super) fn value_stride(&self) -> usize {
+        self.head_dim.next_multiple_of(WIDTH_MAX)
     }
 
-    /// Keys, or values, of one page and head.
-    fn block(&self) -> usize {
-        self.head_dim * PAGE_TOKENS
+    /// Blocks of the whole cache; one holds the keys, or the values, of a layer, page and head.
+    fn blocks(&self) -> usize {
+        self.layers * self.pages as usize * self.kv_heads
     }
 
-    fn offset(&self, layer: usize, page: u32, kv_head: usize) -> usize {
+    fn key_block(&self) -> usize {
+        PAGE_TOKENS * self.head_dim
+    }
+
+    fn value_block(&self) -> usize {
+        PAGE_TOKENS * self.value_stride()
+    }
+
+    fn block(&self, layer: usize, page: u32, kv_head: usize) -> usize {
         assert!(layer < self.layers && page < self.pages && kv_head < self.kv_heads, "outside the cache");
-        ((layer * self.pages as usize + page as usize) * self.kv_heads + kv_head) * self.block()
+        (layer * self.pages as usize + page as usize) * self.kv_heads + kv_head
+    }
+}
+
+/// How one key or value is stored.
+pub(super) trait Element: Zeroed {
+    /// # Safety
+    /// `from` must be readable for `L::WIDTH` elements.
+    unsafe fn load<L: Lanes>(lanes: L, from: *const Self) -> L::F;
+
+    /// Rounds `from` to the elements of `to`, which is as long.
+    fn narrow<L: Lanes>(lanes: L, from: &[f32], to: &mut [Self]);
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(lanes: L, from: *const f32) -> L::F {
+        // SAFETY: the caller's promise.
+        unsafe { lanes.load(from) }
+    }
+
+    #[inline(always)]
+    fn narrow<L: Lanes>(_: L, from: &[f32], to: &mut [f32]) {
+        to.copy_from_slice(from);
+    }
+}
+
+impl Element for f16 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(lanes: L, from: *const f16) -> L::F {
+        // SAFETY: the caller's promise.
+        unsafe { lanes.load_f16(from) }
+    }
+
+    #[inline(always)]
+    fn narrow<L: Lanes>(lanes: L, from: &[f32], to: &mut [f16]) {
+        assert_eq!(from.len(), to.len());
+        let whole = from.len() - from.len() % L::WIDTH;
+        for i in (0..whole).step_by(L::WIDTH) {
+            // SAFETY: `i + WIDTH` is within `whole`, and that within both lengths.
+            unsafe { lanes.store_f16(to.as_mut_ptr().add(i), lanes.load(from.as_ptr().add(i))) };
+        }
+        for i in whole..from.len() {
+            to[i] = f16::from_f32(from[i]);
+        }
     }
 }
 
 /// Keys and values of all layers. A block (one layer, page and head) holds keys as `[d, PAGE_TOKENS]`, so that scores
-/// are computed for many tokens at once, and values as `[PAGE_TOKENS, d]`.
+/// are computed for many tokens at once, and values as `[PAGE_TOKENS, d padded to whole vectors]`.
 pub struct KvCache {
     layout: KvLayout,
-    store: Store,
+    pub(super) store: Store,
 }
 
-enum Store {
-    F32 { keys: AlignedVec<f32>, values: AlignedVec<f32> },
-    F16 { keys: AlignedVec<u16>, values: AlignedVec<u16> },
+pub(super) enum Store {
+    F32(KvStore<f32>),
+    F16(KvStore<f16>),
+}
+
+/// The blocks of a cache, as elements of one type.
+pub(super) struct KvStore<E: Element> {
+    layout: KvLayout,
+    keys: AlignedVec<E>,
+    values: AlignedVec<E>,
 }
 
 impl KvCache {
     /// An empty cache; its memory is taken from the machine as pages are first written.
+    ///
+    /// # Panics
+    /// When the machine refuses the address space.
     pub fn new(layout: KvLayout) -> KvCache {
-        let n = layout.elements();
         let store = match layout.element {
-            KvElement::F32 => Store::F32 { keys: AlignedVec::zeroed(n), values: AlignedVec::zeroed(n) },
-            KvElement::F16 => Store::F16 { keys: AlignedVec::zeroed(n), values: AlignedVec::zeroed(n) },
+            KvElement::F32 => Store::F32(KvStore::new(layout)),
+            KvElement::F16 => Store::F16(KvStore::new(layout)),
         };
         KvCache { layout, store }
     }
@@ -155,93 +219,110 @@ impl KvCache {
         keys: &[f32],
         values: &[f32],
     ) {
-        let layout = self.layout;
+        assert_eq!(keys.len(), values.len(), "as many keys as values");
         match &mut self.store {
-            Store::F32 { keys: k, values: v } => {
-                write(compute, &layout, layer, sequences, (keys, k), (values, v), |x| x);
-            }
-            Store::F16 { keys: k, values: v } => {
-                write(compute, &layout, layer, sequences, (keys, k), (values, v), |x| {
-                    f16::from_f32(x).to_bits()
-                });
-            }
-        }
-    }
-
-    /// One block's keys, `[d, PAGE_TOKENS]`, in `f32`; `scratch` is used where they are stored otherwise.
-    pub(super) fn keys<'a>(
-        &'a self,
-        layer: usize,
-        page: u32,
-        kv_head: usize,
-        scratch: &'a mut [f32],
-    ) -> &'a [f32] {
-        let start = self.layout.offset(layer, page, kv_head);
-        match &self.store {
-            Store::F32 { keys, .. } => &keys[start..start + self.layout.block()],
-            Store::F16 { keys, .. } => widen(&keys[start..start + self.layout.block()], scratch),
-        }
-    }
-
-    /// One block's values, `[PAGE_TOKENS, d]`, likewise.
-    pub(super) fn values<'a>(
-        &'a self,
-        layer: usize,
-        page: u32,
-        kv_head: usize,
-        scratch: &'a mut [f32],
-    ) -> &'a [f32] {
-        let start = self.layout.offset(layer, page, kv_head);
-        match &self.store {
-            Store::F32 { values, .. } => &values[start..start + self.layout.block()],
-            Store::F16 { values, .. } => widen(&values[start..start + self.layout.block()], scratch),
+            Store::F32(store) => store.write(compute, layer, sequences, keys, values),
+            Store::F16(store) => store.write(compute, layer, sequences, keys, values),
         }
     }
 }
 
-fn widen<'a>(bits: &[u16], scratch: &'a mut [f32]) -> &'a [f32] {
-    use half::slice::HalfBitsSliceExt;
-    let halves: &[f16] = bits.reinterpret_cast();
-    let scratch = &mut scratch[..bits.len()];
-    halves.convert_to_f32_slice(scratch);
-    scratch
+impl<E: Element> KvStore<E> {
+    fn new(layout: KvLayout) -> KvStore<E> {
+        let keys = AlignedVec::zeroed(layout.blocks() * layout.key_block());
+        KvStore { layout, keys, values: AlignedVec::zeroed(layout.blocks() * layout.value_block()) }
+    }
+
+    pub(super) fn layout(&self) -> &KvLayout {
+        &self.layout
+    }
+
+    /// One block's keys, `[d, PAGE_TOKENS]`.
+    #[inline(always)]
+    pub(super) fn keys(&self, layer: usize, page: u32, kv_head: usize) -> &[E] {
+        let length = self.layout.key_block();
+        &self.keys[self.layout.block(layer, page, kv_head) * length..][..length]
+    }
+
+    /// One block's values, `[PAGE_TOKENS, d padded]`.
+    #[inline(always)]
+    pub(super) fn values(&self, layer: usize, page: u32, kv_head: usize) -> &[E] {
+        let length = self.layout.value_block();
+        &self.values[self.layout.block(layer, page, kv_head) * length..][..length]
+    }
+
+    /// Scatters the rows of a batch into their pages. One task writes all keys, or all values, of a head: tasks never
+    /// meet, whatever pages the sequences name.
+    fn write(
+        &mut self,
+        compute: &Compute,
+        layer: usize,
+        sequences: &[SequenceRows<'_>],
+        keys: &[f32],
+        values: &[f32],
+    ) {
+        let layout = self.layout;
+        let (key_store, value_store) = (DisjointMut::new(&mut self.keys), DisjointMut::new(&mut self.values));
+        let task = |index: usize| {
+            let (kv_head, is_key) = (index / 2, index.is_multiple_of(2));
+            let (rows, store) = if is_key { (keys, &key_store) } else { (values, &value_store) };
+            let place = Place { layout: &layout, layer, kv_head, is_key };
+            dispatch(compute.isa, WriteHead { place, sequences, rows, store });
+        };
+        let rows: usize = sequences.iter().map(|sequence| sequence.rows.len()).sum();
+        if rows < PARALLEL_ROWS_MIN {
+            (0..2 * layout.kv_heads).for_each(task);
+        } else {
+            compute.pool.for_each(2 * layout.kv_heads, task);
+        }
+    }
 }
 
-/// Scatters the rows of a batch into their pages, one task a key/value head.
-fn write<T: crate::memory::Zeroed>(
-    compute: &Compute,
-    layout: &KvLayout,
+/// Which of a cache's blocks a task writes.
+struct Place<'a> {
+    layout: &'a KvLayout,
     layer: usize,
-    sequences: &[SequenceRows<'_>],
-    (keys, key_store): (&[f32], &mut [T]),
-    (values, value_store): (&[f32], &mut [T]),
-    narrow: impl Fn(f32) -> T + Sync,
-) {
-    let (heads, d) = (layout.kv_heads, layout.head_dim);
-    assert_eq!(keys.len(), values.len(), "as many keys as values");
-    let (key_store, value_store) = (DisjointMut::new(key_store), DisjointMut::new(value_store));
-    let write_head = |head: usize| {
-        for sequence in sequences {
-            for (offset, row) in sequence.rows.clone().enumerate() {
-                let position = sequence.first_position + offset;
-                let token = position % PAGE_TOKENS;
-                let start = layout.offset(layer, sequence.pages[position / PAGE_TOKENS], head);
-                // SAFETY: blocks of different heads don't overlap, and one task has all of a head's blocks.
-                let (key_block, value_block) = unsafe {
-                    (key_store.slice(start, layout.block()), value_store.slice(start, layout.block()))
-                };
-                let source = (row * heads + head) * d..(row * heads + head + 1) * d;
-                let column = key_block[token..].iter_mut().step_by(PAGE_TOKENS);
-                column.zip(&keys[source.clone()]).for_each(|(out, x)| *out = narrow(*x));
-                let out = &mut value_block[token * d..][..d];
-                out.iter_mut().zip(&values[source]).for_each(|(out, x)| *out = narrow(*x));
+    kv_head: usize,
+    is_key: bool,
+}
+
+/// Writes the keys, or the values, of one head.
+struct WriteHead<'a, E> {
+    place: Place<'a>,
+    sequences: &'a [SequenceRows<'a>],
+    /// `[m, g·d]`.
+    rows: &'a [f32],
+    store: &'a DisjointMut<'a, E>,
+}
+
+impl<E: Element> Kernel for WriteHead<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let Place { layout, layer, kv_head, is_key } = self.place;
+        let d = layout.head_dim;
+        let (length, stride) =
+            if is_key { (layout.key_block(), 1) } else { (layout.value_block(), layout.value_stride()) };
+        let mut narrowed = [E::zero(); HEAD_DIM_MAX];
+        for sequence in self.sequences {
+            for row in sequence.rows.clone() {
+                let position = sequence.first_position + (row - sequence.rows.start);
+                let page = sequence.pages[position / PAGE_TOKENS];
+                let start = layout.block(layer, page, kv_head) * length;
+                // SAFETY: blocks of different heads don't overlap, and one task has all of a head's blocks in this store.
+                let block = unsafe { self.store.slice(start, length) };
+                let source = &self.rows[(row * layout.kv_heads + kv_head) * d..][..d];
+                let token = &mut block[position % PAGE_TOKENS * stride..];
+                if is_key {
+                    E::narrow(lanes, source, &mut narrowed[..d]);
+                    for (i, key) in narrowed[..d].iter().enumerate() {
+                        token[i * PAGE_TOKENS] = *key;
+                    }
+                } else {
+                    E::narrow(lanes, source, &mut token[..d]);
+                }
             }
         }
-    };
-    // A fork and a join cost more than a few rows.
-    if sequences.iter().map(|sequence| sequence.rows.len()).sum::<usize>() < 8 {
-        (0..heads).for_each(write_head);
-    } else {
-        compute.pool.for_each(heads, write_head);
     }
 }

@@ -3,6 +3,7 @@
 //! `tile` holds the arithmetic of one tile of query rows; here is who computes which tile.
 
 mod cache;
+mod products;
 mod tile;
 
 pub use cache::{HEAD_DIM_MAX, KvCache, KvElement, KvLayout, KvLayoutError, PAGE_TOKENS};
@@ -11,11 +12,13 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::compute::Compute;
+use crate::lanes::dispatch;
 use crate::threads::DisjointMut;
-use tile::{Tile, TileScratch, attend_tile};
+use cache::Store;
+use tile::{AttendTile, Scratch, Tile, rows_max};
 
-/// Query rows of a tile, positions times heads of one group, that share each block of keys.
-const TILE_ROWS: usize = 32;
+/// Multiplications from which on a batch is computed by several threads: those of some five microseconds.
+const PARALLEL_WORK_MIN: usize = 150_000;
 
 /// What a decoder's attention asks for besides queries, keys and values.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,18 +45,19 @@ pub struct SequenceRows<'a> {
 }
 
 thread_local! {
-    /// Grown when a thread first needs it, then kept.
-    static SCRATCH: RefCell<TileScratch> = RefCell::new(TileScratch::default());
+    /// Made when a thread first needs it, then kept.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// Causal grouped-query attention: `queries` and `out` are `[m, a·d]`, and the keys and values of every row's own
-/// position have been written to the cache.
+/// position have been written to the cache. Rows of no sequence are left as they are in `out`.
 ///
 /// The softmax is taken online over blocks of [`PAGE_TOKENS`] keys that start at position 0 (Dao et al.,
-/// "FlashAttention", 2022), so that a row's bits depend on nothing but its own sequence.
+/// "FlashAttention", 2022), so that a row's bits depend on nothing but its own sequence. No memory is allocated once
+/// each thread has its buffers.
 ///
 /// # Panics
-/// When lengths don't fit each other.
+/// When lengths don't fit each other, or the sequences' rows don't rise.
 pub fn attend(
     compute: &Compute,
     cache: &KvCache,
@@ -66,12 +70,15 @@ pub fn attend(
     let (kv_heads, head_dim) = (cache.layout().kv_heads(), cache.layout().head_dim());
     assert!(settings.heads.is_multiple_of(kv_heads), "{} heads over {kv_heads} groups", settings.heads);
     assert_eq!(queries.len(), out.len(), "as many results as queries");
+    assert!(settings.window != Some(0), "a window counts the query's own position");
+    let rise = sequences.windows(2).all(|pair| pair[0].rows.end <= pair[1].rows.start);
+    assert!(rise, "the rows of each sequence come after those of the one before");
     let group = settings.heads / kv_heads;
-    let positions = (TILE_ROWS / group).max(1);
-    let tiles = |sequence: &SequenceRows<'_>| sequence.rows.len().div_ceil(positions) * kv_heads;
+    let rows_max = rows_max(cache.layout().value_stride());
+    let tiles = |sequence: &SequenceRows<'_>| (sequence.rows.len() * group).div_ceil(rows_max) * kv_heads;
     let total: usize = sequences.iter().map(tiles).sum();
     let out = DisjointMut::new(out);
-    compute.pool.for_each(total, |item| {
+    let attend_tile = |item: usize| {
         // Later tiles see more keys: they come first, so that the short ones fill the gaps.
         let mut item = total - 1 - item;
         for sequence in sequences {
@@ -79,14 +86,28 @@ pub fn attend(
                 item -= tiles(sequence);
                 continue;
             }
-            let (kv_head, first) = (item % kv_heads, item / kv_heads * positions);
-            let rows = first..(first + positions).min(sequence.rows.len());
-            let tile = Tile { layer, kv_head, group, head_dim, sequence, rows, settings };
+            let (kv_head, first) = (item % kv_heads, item / kv_heads * rows_max);
+            let rows = first..(first + rows_max).min(sequence.rows.len() * group);
+            let tile = &Tile { layer, kv_head, group, sequence, rows, settings };
             return SCRATCH.with_borrow_mut(|scratch| {
-                attend_tile(compute.isa, cache, &tile, queries, &out, scratch);
+                let (isa, out) = (compute.isa, &out);
+                match &cache.store {
+                    Store::F32(store) => dispatch(isa, AttendTile { store, tile, queries, out, scratch }),
+                    Store::F16(store) => dispatch(isa, AttendTile { store, tile, queries, out, scratch }),
+                }
             });
         }
-    });
+    };
+    let keys = |sequence: &SequenceRows<'_>| {
+        let length = sequence.first_position + sequence.rows.len();
+        sequence.rows.len() * settings.window.map_or(length, |window| length.min(window))
+    };
+    let work = 2 * settings.heads * head_dim * sequences.iter().map(keys).sum::<usize>();
+    if work < PARALLEL_WORK_MIN {
+        (0..total).for_each(attend_tile);
+    } else {
+        compute.pool.for_each(total, attend_tile);
+    }
 }
 
 #[cfg(test)]

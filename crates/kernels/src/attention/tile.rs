@@ -1,249 +1,216 @@
-//! One tile of attention: a few positions of one sequence, with all query heads that share a key/value head.
+//! One tile of attention: some query rows of one sequence that share a key/value head.
+//!
+//! A tile takes the keys in blocks of [`PAGE_TOKENS`] from the first that any of its rows sees. Each block goes through
+//! a small matrix product into scores, the online softmax, and a matrix product with the values. What a row goes
+//! through is the same whatever other rows are in the tile: blocks that it doesn't see are skipped for it, and each of
+//! its sums is taken in the order of the keys.
 
 use std::ops::Range;
 
-use super::cache::{KvCache, PAGE_TOKENS};
+use super::cache::{Element, KvStore, PAGE_TOKENS};
+use super::products::{add_values, score};
 use super::{AttentionSettings, SequenceRows};
-use crate::activation::{exp, tanh};
-use crate::multiversion::{multiply_add, multiversion};
+use crate::activation::Softcap;
+use crate::lanes::{Kernel, Lanes, exp};
+use crate::memory::AlignedVec;
 use crate::threads::DisjointMut;
 
-/// Elements of the result that are summed in registers at a time.
-const VALUE_COLUMNS: usize = 32;
+/// Rows of a tile at most, positions times heads: enough to use each block well, few enough to stay in a core's cache.
+const ROWS_MAX: usize = 96;
+/// Elements of a tile's queries at most, padded.
+const ELEMENTS_MAX: usize = 128 * ROWS_MAX;
 
-/// Which part of a batch a tile is.
+/// Rows a tile for heads of `value_stride` elements, padded.
+pub(super) fn rows_max(value_stride: usize) -> usize {
+    (ELEMENTS_MAX / value_stride).min(ROWS_MAX)
+}
+
+/// Which part of a batch a tile is. Row `i` of a sequence's key/value head is position `i / group` of those in the batch
+/// and head `i % group` of the group.
 pub(super) struct Tile<'a> {
     pub layer: usize,
     pub kv_head: usize,
     /// Query heads that share the key/value head.
     pub group: usize,
-    pub head_dim: usize,
     pub sequence: &'a SequenceRows<'a>,
-    /// Rows of the sequence, counted from its first in the batch.
     pub rows: Range<usize>,
     pub settings: &'a AttentionSettings,
 }
 
-/// Buffers of one thread. A tile has `r` rows: positions times heads of the group, heads fastest.
-#[derive(Default)]
-pub(super) struct TileScratch {
-    /// Scaled queries, `[r, d]`.
-    queries: Vec<f32>,
-    /// Scores and then weights of one block, `[r, PAGE_TOKENS]`.
-    scores: Vec<f32>,
-    /// Weighted sums of values, `[r, d]`.
-    sums: Vec<f32>,
-    /// Greatest score so far, and the sum of weights relative to it.
-    greatest: Vec<f32>,
-    weight: Vec<f32>,
-    keys: Vec<f32>,
-    values: Vec<f32>,
-}
-
-impl TileScratch {
-    fn reset(&mut self, rows: usize, head_dim: usize) {
-        let block = head_dim * PAGE_TOKENS;
-        for (buffer, length, value) in [
-            (&mut self.queries, rows * head_dim, 0.0),
-            (&mut self.scores, rows * PAGE_TOKENS, 0.0),
-            (&mut self.sums, rows * head_dim, 0.0),
-            (&mut self.greatest, rows, f32::NEG_INFINITY),
-            (&mut self.weight, rows, 0.0),
-        ] {
-            buffer.clear();
-            buffer.resize(length, value);
-        }
-        self.keys.resize(block, 0.0);
-        self.values.resize(block, 0.0);
-    }
-}
-
-multiversion! {
-    /// Computes one tile and writes its rows of `out`, `[m, a·d]`.
-    pub(super) fn attend_tile(
-        cache: &KvCache, tile: &Tile<'_>, queries: &[f32], out: &DisjointMut<'_, f32>, scratch: &mut TileScratch,
-    ) = attend_tile_body
-}
-
-#[inline(always)]
-fn attend_tile_body<const FMA: bool>(
-    cache: &KvCache,
-    tile: &Tile<'_>,
-    queries: &[f32],
-    out: &DisjointMut<'_, f32>,
-    scratch: &mut TileScratch,
-) {
-    let (d, group) = (tile.head_dim, tile.group);
-    scratch.reset(tile.rows.len() * group, d);
-    let place = |row: usize| {
-        let batch_row = tile.sequence.rows.start + tile.rows.start + row / group;
-        (batch_row * tile.settings.heads + tile.kv_head * group + row % group) * d
-    };
-    for (row, query) in scratch.queries.chunks_exact_mut(d).enumerate() {
-        let source = &queries[place(row)..][..d];
-        for (query, x) in query.iter_mut().zip(source) {
-            *query = x * tile.settings.scale;
-        }
+impl Tile<'_> {
+    /// Position in the sequence of a row.
+    fn position(&self, row: usize) -> usize {
+        self.sequence.first_position + row / self.group
     }
 
-    let first = tile.sequence.first_position + tile.rows.start;
-    let last = tile.sequence.first_position + tile.rows.end - 1;
-    let first_key = tile.settings.window.map_or(0, |window| (first + 1).saturating_sub(window));
-    for block in first_key / PAGE_TOKENS..=last / PAGE_TOKENS {
-        // Rows that see some key of the block: later ones by causality, earlier ones by the window.
-        let start = block * PAGE_TOKENS;
-        let from = start.saturating_sub(first) * group;
-        let until = tile.settings.window.map_or(tile.rows.len(), |window| {
-            (start + PAGE_TOKENS - 1 + window).saturating_sub(first).min(tile.rows.len())
+    /// The first position that a query at `position` sees.
+    fn first_seen(&self, position: usize) -> usize {
+        self.settings.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+
+    /// Rows that see some key of `block`: later ones by causality, earlier ones by the window.
+    fn rows_that_see(&self, block: usize) -> Range<usize> {
+        let (start, first) = (block * PAGE_TOKENS, self.sequence.first_position);
+        let from = start.saturating_sub(first).saturating_mul(self.group);
+        let until = self.settings.window.map_or(usize::MAX, |window| {
+            (start + PAGE_TOKENS - 1).saturating_add(window).saturating_sub(first).saturating_mul(self.group)
         });
-        attend_block::<FMA>(cache, tile, scratch, block, from..until * group);
+        from.max(self.rows.start)..until.min(self.rows.end)
     }
 
-    for (row, sums) in scratch.sums.chunks_exact(d).enumerate() {
-        let scale = 1.0 / scratch.weight[row];
-        // SAFETY: each row and head of the batch belongs to one tile.
-        let out = unsafe { out.slice(place(row), d) };
-        for (out, sum) in out.iter_mut().zip(sums) {
-            *out = sum * scale;
+    /// Index of a row's head among all heads of the batch.
+    fn head_index(&self, row: usize) -> usize {
+        (self.sequence.rows.start + row / self.group) * self.settings.heads
+            + self.kv_head * self.group
+            + row % self.group
+    }
+}
+
+/// Buffers of one thread.
+pub(super) struct Scratch {
+    /// Scaled queries, `[r, d]`.
+    queries: AlignedVec<f32>,
+    /// Scores and then weights of one block, `[r, PAGE_TOKENS]`.
+    scores: AlignedVec<f32>,
+    /// Weighted sums of values, `[r, d padded]`.
+    sums: AlignedVec<f32>,
+    /// Greatest score so far, the sum of weights relative to it, and what a block leaves of the sums before it.
+    greatest: [f32; ROWS_MAX],
+    weight: [f32; ROWS_MAX],
+    kept: [f32; ROWS_MAX],
+}
+
+impl Default for Scratch {
+    fn default() -> Scratch {
+        Scratch {
+            queries: AlignedVec::zeroed(ELEMENTS_MAX),
+            scores: AlignedVec::zeroed(ROWS_MAX * PAGE_TOKENS),
+            sums: AlignedVec::zeroed(ELEMENTS_MAX),
+            greatest: [0.0; ROWS_MAX],
+            weight: [0.0; ROWS_MAX],
+            kept: [0.0; ROWS_MAX],
         }
     }
 }
 
-/// Adds one block of keys and values to the given rows.
+/// Computes one tile and writes its rows of `out`, `[m, a·d]`.
+pub(super) struct AttendTile<'a, E: Element> {
+    pub store: &'a KvStore<E>,
+    pub tile: &'a Tile<'a>,
+    /// `[m, a·d]`.
+    pub queries: &'a [f32],
+    pub out: &'a DisjointMut<'a, f32>,
+    pub scratch: &'a mut Scratch,
+}
+
+impl<E: Element> Kernel for AttendTile<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let AttendTile { store, tile, queries, out, scratch } = self;
+        let (d, stride) = (store.layout().head_dim(), store.layout().value_stride());
+        let rows = tile.rows.len();
+        for i in 0..rows {
+            let query = &queries[tile.head_index(tile.rows.start + i) * d..][..d];
+            for (scaled, x) in scratch.queries[i * d..][..d].iter_mut().zip(query) {
+                *scaled = x * tile.settings.scale;
+            }
+        }
+        scratch.sums[..rows * stride].fill(0.0);
+        // The least number instead of -inf: a difference to it is never NaN.
+        scratch.greatest[..rows].fill(f32::MIN);
+        scratch.weight[..rows].fill(0.0);
+
+        let last = tile.position(tile.rows.end - 1);
+        let first = tile.first_seen(tile.position(tile.rows.start));
+        for block in first / PAGE_TOKENS..=last / PAGE_TOKENS {
+            attend_block(lanes, store, tile, scratch, block);
+        }
+
+        for i in 0..rows {
+            // A row that only saw scores of -inf has no weights, and becomes zero.
+            let scale = if scratch.weight[i] == 0.0 { 0.0 } else { 1.0 / scratch.weight[i] };
+            // SAFETY: each row and head of the batch belongs to one tile, and one thread has the tile.
+            let out = unsafe { out.slice(tile.head_index(tile.rows.start + i) * d, d) };
+            for (out, sum) in out.iter_mut().zip(&scratch.sums[i * stride..][..d]) {
+                // Adding zero makes one zero of both: how many hidden keys a row had beside it may decide its sign.
+                *out = sum * scale + 0.0;
+            }
+        }
+    }
+}
+
+/// Adds one block of keys and values to the rows that see it.
 #[inline(always)]
-fn attend_block<const FMA: bool>(
-    cache: &KvCache,
+fn attend_block<L: Lanes, E: Element>(
+    lanes: L,
+    store: &KvStore<E>,
     tile: &Tile<'_>,
-    scratch: &mut TileScratch,
+    scratch: &mut Scratch,
     block: usize,
-    rows: Range<usize>,
 ) {
-    let d = tile.head_dim;
+    let (d, stride) = (store.layout().head_dim(), store.layout().value_stride());
     let page = tile.sequence.pages[block];
-    let keys = cache.keys(tile.layer, page, tile.kv_head, &mut scratch.keys);
-    let (query_rows, score_rows) =
-        (rows.start * d..rows.end * d, rows.start * PAGE_TOKENS..rows.end * PAGE_TOKENS);
-    let queries = &scratch.queries[query_rows.clone()];
-    let scores = &mut scratch.scores[score_rows.clone()];
-    for (queries, scores) in queries.chunks_exact(2 * d).zip(scores.chunks_exact_mut(2 * PAGE_TOKENS)) {
-        score::<FMA, 2>(queries, keys, scores);
+    let seeing = tile.rows_that_see(block);
+    if seeing.is_empty() {
+        return;
     }
-    if rows.len() % 2 == 1 {
-        let last = rows.len() - 1;
-        score::<FMA, 1>(&queries[last * d..], keys, &mut scores[last * PAGE_TOKENS..]);
-    }
+    let rows = seeing.start - tile.rows.start..seeing.end - tile.rows.start;
+    let queries = &scratch.queries[rows.start * d..rows.end * d];
+    let scores = &mut scratch.scores[rows.start * PAGE_TOKENS..rows.end * PAGE_TOKENS];
+    score(lanes, queries, store.keys(tile.layer, page, tile.kv_head), d, scores);
 
+    let cap = tile.settings.softcap.map(Softcap::new);
+    let start = block * PAGE_TOKENS;
     for row in rows.clone() {
-        let position = tile.sequence.first_position + tile.rows.start + row / tile.group;
-        let scores = &mut scratch.scores[row * PAGE_TOKENS..][..PAGE_TOKENS];
-        let before = scratch.greatest[row];
-        let greatest = mask::<FMA>(scores, block * PAGE_TOKENS, position, tile.settings).max(before);
-        let kept = if before == f32::NEG_INFINITY { 0.0 } else { exp::<FMA>(before - greatest) };
-        let mut sum = 0.0;
-        for score in scores.iter_mut() {
-            *score = exp::<FMA>(*score - greatest);
-        }
-        for score in scores.iter() {
-            sum += score;
-        }
-        scratch.greatest[row] = greatest;
-        scratch.weight[row] = scratch.weight[row] * kept + sum;
-        for sum in &mut scratch.sums[row * d..][..d] {
-            *sum *= kept;
-        }
-    }
-
-    let values = cache.values(tile.layer, page, tile.kv_head, &mut scratch.values);
-    let weights = &scratch.scores[score_rows];
-    let sums = &mut scratch.sums[query_rows];
-    // Keys that no row of the tile sees are left out: pages hold leftovers of other sequences.
-    let last = tile.sequence.first_position + tile.rows.end - 1;
-    let tokens = (last + 1 - block * PAGE_TOKENS).min(PAGE_TOKENS);
-    for (weights, sums) in weights.chunks_exact(2 * PAGE_TOKENS).zip(sums.chunks_exact_mut(2 * d)) {
-        add_values::<FMA, 2>(weights, values, tokens, sums);
-    }
-    if rows.len() % 2 == 1 {
-        let last = rows.len() - 1;
-        add_values::<FMA, 1>(&weights[last * PAGE_TOKENS..], values, tokens, &mut sums[last * d..]);
-    }
-}
-
-/// `scores[r, t] = queries[r] · keys[.., t]` for `R` rows.
-#[inline(always)]
-fn score<const FMA: bool, const R: usize>(queries: &[f32], keys: &[f32], scores: &mut [f32]) {
-    let d = queries.len() / R;
-    let mut sums = [[0.0f32; PAGE_TOKENS]; R];
-    for (i, keys) in keys.as_chunks::<PAGE_TOKENS>().0.iter().enumerate().take(d) {
-        for r in 0..R {
-            let query = queries[r * d + i];
-            for t in 0..PAGE_TOKENS {
-                sums[r][t] = multiply_add::<FMA>(query, keys[t], sums[r][t]);
+        let position = tile.position(tile.rows.start + row);
+        let hidden_before = tile.first_seen(position).saturating_sub(start).min(PAGE_TOKENS);
+        let seen_until = (position + 1 - start).min(PAGE_TOKENS);
+        let scores = &mut scores[(row - rows.start) * PAGE_TOKENS..][..PAGE_TOKENS];
+        if let Some(cap) = cap {
+            for part in scores.chunks_exact_mut(L::WIDTH) {
+                let capped = cap.of(lanes, lanes.read(part));
+                lanes.write(part, capped);
             }
         }
+        scores[..hidden_before].fill(f32::NEG_INFINITY);
+        scores[seen_until..].fill(f32::NEG_INFINITY);
+        let (greatest, weight) = (&mut scratch.greatest[row], &mut scratch.weight[row]);
+        scratch.kept[row] = weigh(lanes, scores, greatest, weight);
     }
-    for (scores, sums) in scores.chunks_exact_mut(PAGE_TOKENS).zip(&sums) {
-        scores.copy_from_slice(sums);
-    }
+
+    // Keys that no row of the tile sees are left out: pages hold leftovers of other sequences, NaN perhaps.
+    let tokens = (tile.position(tile.rows.end - 1) + 1 - start).min(PAGE_TOKENS);
+    let values = &store.values(tile.layer, page, tile.kv_head)[..tokens * stride];
+    let sums = &mut scratch.sums[rows.start * stride..rows.end * stride];
+    add_values(lanes, scores, values, stride, &scratch.kept[rows], sums);
 }
 
-/// Caps the scores, hides the keys that the position does not see, and returns the greatest.
+/// Turns one row's scores of a block into weights relative to the greatest score so far, adds them to `weight`, and
+/// returns the factor for what was summed before.
 #[inline(always)]
-fn mask<const FMA: bool>(
-    scores: &mut [f32],
-    first_key: usize,
-    position: usize,
-    settings: &AttentionSettings,
-) -> f32 {
-    if let Some(cap) = settings.softcap {
-        for score in scores.iter_mut() {
-            *score = cap * tanh::<FMA>(*score / cap);
-        }
+fn weigh<L: Lanes>(lanes: L, scores: &mut [f32], greatest: &mut f32, weight: &mut f32) -> f32 {
+    let mut most = lanes.splat(*greatest);
+    for part in scores.chunks_exact(L::WIDTH) {
+        most = lanes.max(lanes.read(part), most);
     }
-    let hidden_before = settings.window.map_or(0, |window| (position + 1).saturating_sub(window + first_key));
-    let seen = (position + 1 - first_key).min(PAGE_TOKENS);
-    scores[..hidden_before.min(PAGE_TOKENS)].fill(f32::NEG_INFINITY);
-    scores[seen..].fill(f32::NEG_INFINITY);
-    let mut greatest = f32::NEG_INFINITY;
-    for score in scores.iter() {
-        greatest = if *score > greatest { *score } else { greatest };
+    let most = lanes.largest(most);
+    let kept = if most == *greatest {
+        1.0 // what `exp(0)` is
+    } else {
+        let mut kept = [0.0; crate::lanes::WIDTH_MAX];
+        lanes.write(&mut kept, exp(lanes, lanes.splat(*greatest - most)));
+        kept[0]
+    };
+    let shift = lanes.splat(most);
+    let mut sums = lanes.splat(0.0);
+    for part in scores.chunks_exact_mut(L::WIDTH) {
+        let weights = exp(lanes, lanes.sub(lanes.read(part), shift));
+        lanes.write(part, weights);
+        sums = lanes.add(sums, weights);
     }
-    greatest
-}
-
-/// `sums[r] += weights[r] · values` for `R` rows, over the first `tokens` keys of a block.
-#[inline(always)]
-fn add_values<const FMA: bool, const R: usize>(
-    weights: &[f32],
-    values: &[f32],
-    tokens: usize,
-    sums: &mut [f32],
-) {
-    let d = sums.len() / R;
-    let whole = d / VALUE_COLUMNS * VALUE_COLUMNS;
-    for first in (0..whole).step_by(VALUE_COLUMNS) {
-        let mut partial = [[0.0f32; VALUE_COLUMNS]; R];
-        for r in 0..R {
-            partial[r].copy_from_slice(&sums[r * d + first..][..VALUE_COLUMNS]);
-        }
-        for t in 0..tokens {
-            let values: &[f32] = &values[t * d + first..][..VALUE_COLUMNS];
-            for r in 0..R {
-                let weight = weights[r * PAGE_TOKENS + t];
-                for c in 0..VALUE_COLUMNS {
-                    partial[r][c] = multiply_add::<FMA>(weight, values[c], partial[r][c]);
-                }
-            }
-        }
-        for r in 0..R {
-            sums[r * d + first..][..VALUE_COLUMNS].copy_from_slice(&partial[r]);
-        }
-    }
-    for column in whole..d {
-        for r in 0..R {
-            for t in 0..tokens {
-                let sum = &mut sums[r * d + column];
-                *sum = multiply_add::<FMA>(weights[r * PAGE_TOKENS + t], values[t * d + column], *sum);
-            }
-        }
-    }
+    *greatest = most;
+    *weight = *weight * kept + lanes.sum(sums);
+    kept
 }

@@ -1,0 +1,116 @@
+//! Vectors of f32 under one interface, so that an operation is written once and runs on every instruction set.
+//!
+//! [`Portable`] specifies; the others do the same with wider registers and fused multiply-adds. A value of a lanes type
+//! is the proof that the machine has its instructions, so its methods are safe. [`dispatch`] is the one door: it checks
+//! the machine and calls a [`Kernel`] compiled for the instruction set. For that to work everything that a kernel calls
+//! has to be inlined into it: `#[inline(always)]` on every function that is generic over [`Lanes`], and no closures.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod functions;
+mod portable;
+
+pub(crate) use functions::{exp, sigmoid, tanh};
+pub(crate) use portable::Portable;
+
+use half::f16;
+
+use crate::compute::Isa;
+
+/// The most lanes that a vector has.
+pub(crate) const WIDTH_MAX: usize = 16;
+
+/// Operations on vectors of [`Lanes::WIDTH`] f32 values. Where an operand of `min` or `max` is NaN the result is the
+/// second operand.
+pub(crate) trait Lanes: Copy {
+    const WIDTH: usize;
+    /// Rows that the matrix microkernels hold in registers at once, two vectors each.
+    const ROWS_MAX: usize;
+    type F: Copy;
+    type Mask: Copy;
+
+    fn splat(self, value: f32) -> Self::F;
+    /// # Safety
+    /// `from` must be readable for `WIDTH` values.
+    unsafe fn load(self, from: *const f32) -> Self::F;
+    /// # Safety
+    /// `to` must be writable for `WIDTH` values.
+    unsafe fn store(self, to: *mut f32, values: Self::F);
+    /// Widens exactly.
+    ///
+    /// # Safety
+    /// `from` must be readable for `WIDTH` values.
+    unsafe fn load_f16(self, from: *const f16) -> Self::F;
+    /// Rounds to nearest, ties to even.
+    ///
+    /// # Safety
+    /// `to` must be writable for `WIDTH` values.
+    unsafe fn store_f16(self, to: *mut f16, values: Self::F);
+
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once where the instruction set can.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// To the nearest integer, ties to even.
+    fn round(self, a: Self::F) -> Self::F;
+    /// `2^n` for integral `n` in -126..=127; infinity for 128.
+    fn power_of_two(self, n: Self::F) -> Self::F;
+    /// `a < b`, false where one is NaN.
+    fn less(self, a: Self::F, b: Self::F) -> Self::Mask;
+    /// `yes` where the mask is set, else `no`.
+    fn select(self, mask: Self::Mask, yes: Self::F, no: Self::F) -> Self::F;
+    /// The sum of all lanes, in one order.
+    fn sum(self, a: Self::F) -> f32;
+    /// The largest lane.
+    fn largest(self, a: Self::F) -> f32;
+
+    /// The first `WIDTH` of `values`.
+    #[inline(always)]
+    fn read(self, values: &[f32]) -> Self::F {
+        assert!(values.len() >= Self::WIDTH);
+        // SAFETY: that many values are there.
+        unsafe { self.load(values.as_ptr()) }
+    }
+
+    /// Writes the first `WIDTH` of `to`.
+    #[inline(always)]
+    fn write(self, to: &mut [f32], values: Self::F) {
+        assert!(to.len() >= Self::WIDTH);
+        // SAFETY: that many places are there.
+        unsafe { self.store(to.as_mut_ptr(), values) }
+    }
+}
+
+/// An operation that is compiled for every instruction set. Implement `run` with `#[inline(always)]`.
+pub(crate) trait Kernel {
+    type Output;
+    fn run<L: Lanes>(self, lanes: L) -> Self::Output;
+}
+
+/// Runs `kernel` on `isa`.
+///
+/// # Panics
+/// When this machine does not have `isa`.
+#[inline]
+pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    match isa {
+        Isa::Portable => kernel.run(Portable),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.is_available() => {
+            // SAFETY: the machine has AVX2, FMA and F16C, as just checked.
+            unsafe { avx2::call(kernel) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.is_available() => {
+            // SAFETY: the machine has AVX-512 F, BW and VL with AVX2, FMA and F16C, as just checked.
+            unsafe { avx512::call(kernel) }
+        }
+        _ => panic!("this machine has no {isa}; it has {:?}", Isa::available()),
+    }
+}

@@ -1,0 +1,115 @@
+//! Eight lanes in plain Rust: what the other instruction sets are held against.
+
+use half::f16;
+
+use super::Lanes;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+const WIDTH: usize = 8;
+
+impl Lanes for Portable {
+    const WIDTH: usize = WIDTH;
+    const ROWS_MAX: usize = 2;
+    type F = [f32; WIDTH];
+    type Mask = [bool; WIDTH];
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Self::F {
+        [value; WIDTH]
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> Self::F {
+        // SAFETY: the caller promises `WIDTH` readable values; alignment isn't assumed.
+        unsafe { from.cast::<Self::F>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, values: Self::F) {
+        // SAFETY: the caller promises `WIDTH` writable places.
+        unsafe { to.cast::<Self::F>().write_unaligned(values) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, from: *const f16) -> Self::F {
+        // SAFETY: the caller promises `WIDTH` readable values.
+        let values = unsafe { from.cast::<[f16; WIDTH]>().read_unaligned() };
+        std::array::from_fn(|i| values[i].to_f32())
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut f16, values: Self::F) {
+        // SAFETY: the caller promises `WIDTH` writable places.
+        unsafe { to.cast::<[f16; WIDTH]>().write_unaligned(values.map(f16::from_f32)) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        std::array::from_fn(|i| a[i] - b[i])
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        std::array::from_fn(|i| a[i] / b[i])
+    }
+
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        // Not `mul_add`: without the instruction that is a slow call for every lane.
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn round(self, a: Self::F) -> Self::F {
+        // Adding 1.5 * 2^23 leaves no bits for a fraction; right for |a| < 2^22, which is all that `exp` asks.
+        const SHIFT: f32 = 12_582_912.0;
+        std::array::from_fn(|i| (a[i] + SHIFT) - SHIFT)
+    }
+
+    #[inline(always)]
+    fn power_of_two(self, n: Self::F) -> Self::F {
+        std::array::from_fn(|i| f32::from_bits(((n[i] as i32 + 127) as u32) << 23))
+    }
+
+    #[inline(always)]
+    fn less(self, a: Self::F, b: Self::F) -> Self::Mask {
+        std::array::from_fn(|i| a[i] < b[i])
+    }
+
+    #[inline(always)]
+    fn select(self, mask: Self::Mask, yes: Self::F, no: Self::F) -> Self::F {
+        std::array::from_fn(|i| if mask[i] { yes[i] } else { no[i] })
+    }
+
+    #[inline(always)]
+    fn sum(self, a: Self::F) -> f32 {
+        ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
+    }
+
+    #[inline(always)]
+    fn largest(self, a: Self::F) -> f32 {
+        a.into_iter().fold(f32::NEG_INFINITY, |largest, x| if x > largest { x } else { largest })
+    }
+}
