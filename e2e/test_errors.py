@@ -1,0 +1,98 @@
+"""Errors arrive as the typed exceptions that the official client raises, and say what to do."""
+
+import json
+
+import openai
+import pytest
+
+from service import KEY
+
+
+@pytest.mark.parametrize("option", [
+    dict(temperature=-1), dict(temperature="warm"), dict(top_p=2), dict(top_p=-0.5), dict(n=0), dict(n=10_000),
+    dict(max_tokens=-1), dict(max_tokens=1.5), dict(stop=["a"] * 100), dict(stop=7), dict(top_logprobs=3),
+    dict(logprobs=True, top_logprobs=1000), dict(logit_bias={"a": 1}), dict(logit_bias={"5": 1000}), dict(presence_penalty=9), dict(frequency_penalty=-9), dict(seed="x"),
+    dict(stream_options={"include_usage": True}), dict(stream="yes"),
+    dict(response_format={"type": "nonsense"}), dict(extra_body={"guided_decoding": "x"}),
+], ids=str)
+def test_a_bad_parameter_is_named(service, option):
+    with pytest.raises(openai.BadRequestError) as caught:
+        service.chat(**option)
+    name = next(iter(option.get("extra_body", option)))
+    assert caught.value.type == "invalid_request_error" and caught.value.message
+    named = list(option) + [name]
+    assert any(word in json.dumps(caught.value.body) for word in named), caught.value.body
+
+
+@pytest.mark.parametrize("messages", [
+    [], "hello", [{"role": "user"}], [{"content": "x"}], [{"role": "martian", "content": "x"}], [7],
+    [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}],
+    [{"role": "user", "content": {"a": 1}}],
+], ids=str)
+def test_bad_messages_are_refused(service, messages):
+    with pytest.raises(openai.BadRequestError):
+        service.client.chat.completions.create(model=service.model, messages=messages, max_tokens=1)
+
+
+def test_an_unknown_model_is_not_found(service):
+    with pytest.raises(openai.NotFoundError) as caught:
+        service.client.chat.completions.create(model="gpt-9", messages=[{"role": "user", "content": "x"}])
+    assert caught.value.code == "model_not_found" and "gpt-9" in str(caught.value)
+    with pytest.raises(openai.NotFoundError):
+        service.client.models.retrieve("gpt-9")
+
+
+def test_an_unknown_path_is_not_found_and_a_wrong_method_is_said(service):
+    status, _, body = service.post("/v1/nonsense", {})
+    assert status == 404 and json.loads(body)["error"]["message"]
+    assert service.get("/v1/chat/completions")[0] in (401, 405)
+
+
+@pytest.mark.parametrize("key", ["wrong", KEY + "x", KEY[:-1], ""])
+def test_a_wrong_key_is_refused(service, key):
+    with pytest.raises(openai.AuthenticationError):
+        service.chat(client=service.new_client(key or " "))
+    status, _, body = service.post("/v1/chat/completions", {}, {"Authorization": ""})
+    assert status == 401 and json.loads(body)["error"]["code"] == "invalid_api_key"
+
+
+def test_a_prompt_beyond_the_context_says_both_lengths(service):
+    with pytest.raises(openai.BadRequestError) as caught:
+        service.complete("word " * 3000)
+    assert caught.value.code == "context_length_exceeded"
+    assert "1024" in caught.value.message and "300" in caught.value.message
+    with pytest.raises(openai.BadRequestError):
+        service.chat("word " * 3000, stream=True)
+
+
+def test_a_body_that_is_too_large_or_too_deep_is_refused(service):
+    with pytest.raises(openai.APIStatusError) as caught:
+        service.chat("x" * 17_000_000)
+    assert caught.value.status_code == 413
+    status, _, body = service.post("/v1/chat/completions", b"[" * 100_000 + b"]" * 100_000)
+    assert status == 400 and json.loads(body)["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"null", b"[]", b"\xff\xfe", b'{"model": "\\ud800"}', b'{"a":1}{"b":2}'])
+def test_a_body_that_is_no_request_is_refused(service, body):
+    status, _, answer = service.post("/v1/chat/completions", body)
+    assert status == 400 and json.loads(answer)["error"]["message"]
+
+
+def test_a_full_queue_is_refused_at_once_with_the_time_to_wait(start):
+    service = start("--context", 512, "--sequences-max", 1, "--queue-max", 1)
+    streams = [service.complete("a", max_tokens=400, stream=True, extra_body={"ignore_eos": True})]
+    next(iter(streams[0]))
+    answers = []
+    for _ in range(3):
+        try:
+            streams.append(service.complete("a", max_tokens=400, stream=True))
+        except openai.RateLimitError as error:
+            answers.append(error)
+        if answers:
+            break
+    [refused] = answers
+    assert int(refused.response.headers["Retry-After"]) >= 1 and refused.status_code == 429
+    for stream in streams:
+        stream.close()
+    assert service.complete(max_tokens=1).choices[0].text
