@@ -1,238 +1,291 @@
-//! The product of quantised rows with one panel of 8 columns, on AVX2.
+//! The product of quantised rows with panels of 8 columns, on AVX2.
 //!
-//! `vpmaddubsw` multiplies unsigned codes with signed activations and adds pairs in 16 bits. Planes of at most 4 bits
-//! can be added 8 times before that overflows (`2 · 15 · 127 · 8 = 30480`), so 8-bit codes go as two planes, and the
-//! small scales of K-quants come in for free, as the factors of the `vpmaddwd` that widens to 32 bits.
+//! `vpmaddubsw` multiplies unsigned codes with signed activations and adds pairs in 16 bits, which hold the sum over a
+//! whole block of 4-bit codes (`2 · 15 · 127 · 8 = 30480`), half a block of 5-bit codes, a quarter of 6-bit ones. There
+//! `vpmaddwd` widens it to 32 bits, and multiplies with the small scales of K-quants on the way. Codes that stand for
+//! signed bytes are multiplied as magnitudes, their signs moved to the activations, and are widened each time.
+//!
+//! Few rows read the packed codes directly. Many rows share codes that were unpacked once (`strip`).
+
+mod codes;
+mod strip;
 
 use std::arch::x86_64::*;
 
 use super::Span;
-use super::panel::{Format, GROUPS};
-use crate::elements::{BLOCK, ElementType, NONLINEAR};
+use super::panel::{Format, GROUP, GROUPS, Of, Small};
+use super::quantize::Activations;
+use crate::elements::{BLOCK, ElementType};
 use crate::threads::DisjointMut;
+use codes::{Factors, Header, group_codes};
 
 /// Output columns of a panel, one to each 32-bit lane.
 const N: usize = 8;
+/// Rows from which on unpacking pays.
+const STRIP_ROWS: usize = 12;
+/// How far ahead of the codes in use memory is asked for more.
+const PREFETCH_BYTES: usize = 1536;
 
 /// Writes `out[row, column]` for the span's rows and columns.
-pub(super) fn panel_product(format: Format, span: &Span<'_>, out: &DisjointMut<'_, f32>) {
+pub(super) fn product(format: &Format, span: &Span<'_>, out: &DisjointMut<'_, f32>) {
     use ElementType::*;
     // SAFETY: this path is taken only where `Isa::available` found AVX2, FMA and F16C.
     unsafe {
         match format.element_type {
-            Q4_0 => rows::<4, 0, 0, false, 3>(&format, span, out),
-            Q4_1 => rows::<4, 0, 0, true, NO_ZERO>(&format, span, out),
-            Q5_0 => rows::<4, 1, 0, false, 4>(&format, span, out),
-            Q5_1 => rows::<4, 1, 0, true, NO_ZERO>(&format, span, out),
-            Q8_0 => rows::<4, 4, 0, false, 7>(&format, span, out),
-            Q2_K => rows::<2, 0, 2, true, NO_ZERO>(&format, span, out),
-            Q3_K => rows::<2, 1, 2, false, 2>(&format, span, out),
-            Q4_K => rows::<4, 0, 1, true, NO_ZERO>(&format, span, out),
-            Q5_K => rows::<4, 1, 1, true, NO_ZERO>(&format, span, out),
-            Q6_K => rows::<4, 2, 2, false, 5>(&format, span, out),
-            IQ4_NL => rows::<4, LOOKED_UP, 0, false, 7>(&format, span, out),
-            IQ4_XS => rows::<4, LOOKED_UP, 1, false, 7>(&format, span, out),
+            Q4_0 => typed::<{ Q4_0 as usize }>(span, out),
+            Q4_1 => typed::<{ Q4_1 as usize }>(span, out),
+            Q5_0 => typed::<{ Q5_0 as usize }>(span, out),
+            Q5_1 => typed::<{ Q5_1 as usize }>(span, out),
+            Q8_0 => typed::<{ Q8_0 as usize }>(span, out),
+            Q2_K => typed::<{ Q2_K as usize }>(span, out),
+            Q3_K => typed::<{ Q3_K as usize }>(span, out),
+            Q4_K => typed::<{ Q4_K as usize }>(span, out),
+            Q5_K => typed::<{ Q5_K as usize }>(span, out),
+            Q6_K => typed::<{ Q6_K as usize }>(span, out),
+            IQ4_NL => typed::<{ IQ4_NL as usize }>(span, out),
+            IQ4_XS => typed::<{ IQ4_XS as usize }>(span, out),
             F32 | F16 | BF16 => unreachable!("float panels have their own product"),
         }
     }
 }
 
-/// `ZERO` of formats whose codes start at 0.
-const NO_ZERO: i32 = -1;
-/// `HIGH` of formats whose codes are indices: both planes come out of tables of value + 128.
-const LOOKED_UP: usize = 8;
-
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn rows<const LOW: usize, const HIGH: usize, const SUB: usize, const MIN: bool, const ZERO: i32>(
-    format: &Format,
-    span: &Span<'_>,
-    out: &DisjointMut<'_, f32>,
-) {
-    let mut row = span.rows.start;
-    // SAFETY: as for this function.
-    unsafe {
+fn typed<const T: usize>(span: &Span<'_>, out: &DisjointMut<'_, f32>) {
+    if span.rows.len() >= STRIP_ROWS {
+        return strip::product::<T>(span, out);
+    }
+    for panel in span.panels.clone() {
+        let mut row = span.rows.start;
         while row + 4 <= span.rows.end {
-            tile::<4, LOW, HIGH, SUB, MIN, ZERO>(format, span, row, out);
+            tile::<T, 4>(span, panel, row, out);
             row += 4;
         }
         if row + 2 <= span.rows.end {
-            tile::<2, LOW, HIGH, SUB, MIN, ZERO>(format, span, row, out);
+            tile::<T, 2>(span, panel, row, out);
             row += 2;
         }
         if row < span.rows.end {
-            tile::<1, LOW, HIGH, SUB, MIN, ZERO>(format, span, row, out);
+            tile::<T, 1>(span, panel, row, out);
         }
     }
 }
 
-/// `R` rows from `row` on. Each sum takes the same operations in the same order whatever `R` is.
+/// `R` rows from `row` on with one panel, out of the packed codes. Each sum takes the same operations in the same order
+/// whatever `R` is, here and in `strip`.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile<
-    const R: usize,
-    const LOW: usize,
-    const HIGH: usize,
-    const SUB: usize,
-    const MIN: bool,
-    const ZERO: i32,
->(
-    format: &Format,
+fn tile<const T: usize, const R: usize>(
     span: &Span<'_>,
+    panel: usize,
     row: usize,
     out: &DisjointMut<'_, f32>,
 ) {
+    let format = &Of::<T>::FORMAT;
     let blocks = span.activations.columns / BLOCK;
-    let per_super = if SUB == 0 { 1 } else { 8 };
-    assert!(format.per_super == per_super && span.panel.len() == blocks / per_super * format.super_bytes(N));
-    assert!((row + R) * blocks <= span.activations.scales.len());
-    let mut sums = [_mm256_setzero_ps(); R];
-    let mut bytes = span.panel.as_ptr();
-    let at = |r: usize, block: usize| (row + r) * blocks + block;
-    // SAFETY: `bytes` walks over the panel, whose length was checked; block indices of rows were checked above, and
-    // the three buffers of activations have matching lengths by construction.
+    let panel_bytes = span.weights.panel(panel);
+    assert!(panel_bytes.len() == blocks / format.per_super * format.super_bytes(N));
+    let rows = Rows::<R>::new(&span.activations, row);
+    let mut sums = [[_mm256_setzero_ps()]; R];
+    let mut bytes = panel_bytes.as_ptr();
+    // SAFETY: `bytes` walks over the panel, whose length was checked.
     unsafe {
-        for super_block in 0..blocks / per_super {
-            let d = _mm256_cvtph_ps(_mm_loadu_si128(bytes.cast()));
-            let m = if MIN { _mm256_cvtph_ps(_mm_loadu_si128(bytes.add(2 * N).cast())) } else { d };
-            bytes = bytes.add(if MIN { 4 * N } else { 2 * N });
-            for block in super_block * per_super..(super_block + 1) * per_super {
-                let scales = small_pairs::<SUB, true>(bytes);
-                let mins = if MIN { small_pairs::<SUB, false>(bytes.add(SUB * N)) } else { scales };
-                bytes = bytes.add(SUB * N * if MIN { 2 } else { 1 });
-                let codes =
-                    std::array::from_fn(|r| span.activations.codes.as_ptr().add(at(r, block) * BLOCK));
-                let products = block_products::<R, LOW, HIGH, SUB>(bytes, codes, scales);
-                bytes = bytes.add(BLOCK * N * (LOW + HIGH % LOOKED_UP) / 8);
-                for r in 0..R {
-                    let half_sums = span.activations.sums.as_ptr().add(2 * at(r, block)).cast::<i32>();
-                    let half_sums = _mm256_set1_epi32(half_sums.read_unaligned());
-                    let mut product = products[r];
-                    if ZERO != NO_ZERO {
-                        let zero = _mm256_madd_epi16(scales, half_sums);
-                        product = _mm256_sub_epi32(product, _mm256_sll_epi32(zero, _mm_cvtsi32_si128(ZERO)));
-                    }
-                    let scale = _mm256_set1_ps(*span.activations.scales.get_unchecked(at(r, block)));
-                    sums[r] = _mm256_fmadd_ps(_mm256_mul_ps(d, scale), _mm256_cvtepi32_ps(product), sums[r]);
-                    if MIN {
-                        let min = _mm256_cvtepi32_ps(_mm256_madd_epi16(mins, half_sums));
-                        sums[r] = _mm256_fnmadd_ps(_mm256_mul_ps(m, scale), min, sums[r]);
-                    }
+        for super_block in 0..blocks / format.per_super {
+            let header = Header::read::<T>(bytes);
+            bytes = bytes.add(format.header_bytes(N));
+            for block in super_block * format.per_super..(super_block + 1) * format.per_super {
+                for line in (0..format.block_bytes(N)).step_by(64) {
+                    _mm_prefetch::<_MM_HINT_T0>(bytes.wrapping_add(PREFETCH_BYTES + line).cast());
                 }
+                let factors = Factors::read::<T>(&header, bytes);
+                add_block::<T, R, 1, false>(
+                    bytes.add(format.small_bytes(N)),
+                    &[factors],
+                    &rows,
+                    block,
+                    &mut sums,
+                );
+                bytes = bytes.add(format.block_bytes(N));
             }
         }
-        for r in 0..R {
-            let place = out.slice((row + r) * span.stride + span.column, span.columns);
-            let mut all = [0.0f32; N];
-            _mm256_storeu_ps(all.as_mut_ptr(), sums[r]);
-            place.copy_from_slice(&all[..span.columns]);
-        }
+    }
+    for r in 0..R {
+        // SAFETY: a panel's columns of a row are written by one task.
+        store(sums[r][0], unsafe { span.place(out, row + r, panel) });
     }
 }
 
-/// The small integers of a block, for each column as a pair of 16 bits: one a half of the block. Ones where `SUB` is 0.
-#[target_feature(enable = "avx2")]
-unsafe fn small_pairs<const SUB: usize, const SIGNED: bool>(bytes: *const u8) -> __m256i {
-    // SAFETY: the caller's block has `SUB * N` bytes here.
-    unsafe {
-        match (SUB, SIGNED) {
-            (0, _) => _mm256_set1_epi16(1),
-            (1, true) => both_halves(_mm256_cvtepi8_epi32(_mm_loadl_epi64(bytes.cast()))),
-            (1, false) => both_halves(_mm256_cvtepu8_epi32(_mm_loadl_epi64(bytes.cast()))),
-            (_, true) => _mm256_cvtepi8_epi16(_mm_loadu_si128(bytes.cast())),
-            (_, false) => _mm256_cvtepu8_epi16(_mm_loadu_si128(bytes.cast())),
+/// Where `R` rows of activations are.
+struct Rows<const R: usize> {
+    blocks: usize,
+    codes: *const i8,
+    scales: *const f32,
+    half_sums: *const i16,
+    scaled_sums: *const f32,
+}
+
+impl<const R: usize> Rows<R> {
+    /// Rows `row..row + R`, which must be there.
+    fn new(activations: &Activations<'_>, row: usize) -> Rows<R> {
+        let blocks = activations.columns / BLOCK;
+        let range = row * blocks..(row + R) * blocks;
+        Rows {
+            blocks,
+            codes: activations.codes[range.start * BLOCK..range.end * BLOCK].as_ptr(),
+            scales: activations.scales[range.clone()].as_ptr(),
+            half_sums: activations.sums[2 * range.start..2 * range.end].as_ptr(),
+            scaled_sums: activations.scaled_sums[range].as_ptr(),
         }
     }
-}
 
-/// The low 16 bits of each lane, in both its halves.
-#[target_feature(enable = "avx2")]
-fn both_halves(lanes: __m256i) -> __m256i {
-    _mm256_or_si256(_mm256_and_si256(lanes, _mm256_set1_epi32(0xffff)), _mm256_slli_epi32(lanes, 16))
-}
-
-/// The high 16 bits of each lane, in both its halves.
-#[target_feature(enable = "avx2")]
-fn both_high_halves(lanes: __m256i) -> __m256i {
-    _mm256_or_si256(_mm256_srli_epi32(lanes, 16), _mm256_andnot_si256(_mm256_set1_epi32(0xffff), lanes))
-}
-
-/// Sums of code times activation over a block, each half times its small scale, for `R` rows.
-#[target_feature(enable = "avx2")]
-unsafe fn block_products<const R: usize, const LOW: usize, const HIGH: usize, const SUB: usize>(
-    planes: *const u8,
-    activations: [*const i8; R],
-    scales: __m256i,
-) -> [__m256i; R] {
-    let zero = _mm256_setzero_si256();
-    let (mut low_sums, mut high_sums) = ([zero; R], [zero; R]);
-    let mut products = [zero; R];
-    for group in 0..GROUPS {
-        // SAFETY: the caller's block has its planes here, and 32 activations a row.
+    /// Four activations, repeated.
+    ///
+    /// # Safety
+    /// There are such a row and block.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn group(&self, row: usize, block: usize, group: usize) -> __m256i {
+        // SAFETY: as for this function.
         unsafe {
-            let (low, high) = codes::<LOW, HIGH>(planes, group);
-            for r in 0..R {
-                let x = _mm256_set1_epi32(activations[r].add(4 * group).cast::<i32>().read_unaligned());
-                low_sums[r] = _mm256_add_epi16(low_sums[r], _mm256_maddubs_epi16(low, x));
-                if HIGH > 0 {
-                    high_sums[r] = _mm256_add_epi16(high_sums[r], _mm256_maddubs_epi16(high, x));
-                }
-            }
-        }
-        let ends_half = SUB == 2 && group == GROUPS / 2 - 1;
-        if ends_half || group == GROUPS - 1 {
-            let scales = match (SUB, ends_half) {
-                (2, true) => both_halves(scales),
-                (2, false) => both_high_halves(scales),
-                _ => scales,
-            };
-            let high_scales =
-                if LOW == 2 { _mm256_slli_epi16(scales, 2) } else { _mm256_slli_epi16(scales, 4) };
-            for r in 0..R {
-                products[r] = _mm256_add_epi32(products[r], _mm256_madd_epi16(low_sums[r], scales));
-                if HIGH > 0 {
-                    products[r] = _mm256_add_epi32(products[r], _mm256_madd_epi16(high_sums[r], high_scales));
-                }
-            }
-            (low_sums, high_sums) = ([zero; R], [zero; R]);
+            let codes = self.codes.add((row * self.blocks + block) * BLOCK + group * GROUP);
+            _mm256_set1_epi32(codes.cast::<i32>().read_unaligned())
         }
     }
-    products
 }
 
-/// One group's codes as bytes, in two planes of at most 4 bits.
-#[target_feature(enable = "avx2")]
-unsafe fn codes<const LOW: usize, const HIGH: usize>(planes: *const u8, group: usize) -> (__m256i, __m256i) {
-    // SAFETY: as for the caller.
+/// Adds the products of block `block` of `R` rows with that of `P` panels to `sums`.
+///
+/// # Safety
+/// `codes` has a block's codes of `P` panels, in the form that [`group_codes`] wants, and `rows` has the block.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn add_block<const T: usize, const R: usize, const P: usize, const UNPACKED: bool>(
+    codes: *const u8,
+    factors: &[Factors; P],
+    rows: &Rows<R>,
+    block: usize,
+    sums: &mut [[__m256; P]; R],
+) {
+    let format = &Of::<T>::FORMAT;
+    // SAFETY: as for this function.
     unsafe {
-        let low = plane::<LOW>(planes, group);
-        if HIGH == LOOKED_UP {
-            let table = _mm256_loadu_si256(LOOKUP.as_ptr().cast());
-            let value = _mm256_shuffle_epi8(table, low);
-            let mask = _mm256_set1_epi8(15);
-            return (_mm256_and_si256(value, mask), _mm256_and_si256(_mm256_srli_epi16(value, 4), mask));
+        let products = products::<T, R, P, UNPACKED>(codes, factors, rows, block);
+        for r in 0..R {
+            let at = r * rows.blocks + block;
+            let scale = _mm256_broadcast_ss(&*rows.scales.add(at));
+            let half_sums = _mm256_set1_epi32(rows.half_sums.add(2 * at).cast::<i32>().read_unaligned());
+            for p in 0..P {
+                let mut product = products[r][p];
+                if format.zero_shift.is_some() && !signed(format) {
+                    product = _mm256_sub_epi32(product, _mm256_madd_epi16(factors[p].zeros, half_sums));
+                }
+                let scaled = _mm256_mul_ps(factors[p].d, scale);
+                sums[r][p] = _mm256_fmadd_ps(scaled, _mm256_cvtepi32_ps(product), sums[r][p]);
+                if matches!(format.small, Small::ScaleAndMinOfHalf) {
+                    let min = _mm256_cvtepi32_ps(_mm256_madd_epi16(factors[p].mins, half_sums));
+                    sums[r][p] = _mm256_fnmadd_ps(_mm256_mul_ps(factors[p].m, scale), min, sums[r][p]);
+                } else if format.has_min {
+                    let sum = _mm256_broadcast_ss(&*rows.scaled_sums.add(at));
+                    sums[r][p] = _mm256_fnmadd_ps(factors[p].m, sum, sums[r][p]);
+                }
+            }
         }
-        if HIGH == 0 {
-            return (low, low);
-        }
-        (low, plane::<HIGH>(planes.add(BLOCK * N * LOW / 8), group))
     }
 }
 
+/// Whether codes stand for signed bytes, beyond what `vpmaddubsw` can add up as unsigned ones.
+const fn signed(format: &Format) -> bool {
+    format.nonlinear || format.low_bits == 8
+}
+
+/// Groups after which 16 bits might overflow, or after which the small scale changes.
+const fn groups_to_widen(format: &Format) -> usize {
+    match (format.low_bits + format.high_bits, format.small) {
+        (6, _) => 2,
+        (5, _) | (_, Small::ScaleOfHalf | Small::ScaleAndMinOfHalf) => GROUPS / 2,
+        _ => GROUPS,
+    }
+}
+
+/// Sums of code times activation over a block, times the small scales, for `R` rows and `P` panels.
+///
+/// # Safety
+/// As for [`add_block`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn products<const T: usize, const R: usize, const P: usize, const UNPACKED: bool>(
+    codes: *const u8,
+    factors: &[Factors; P],
+    rows: &Rows<R>,
+    block: usize,
+) -> [[__m256i; P]; R] {
+    let format = &Of::<T>::FORMAT;
+    let zero = _mm256_setzero_si256();
+    let (mut narrow, mut wide) = ([[zero; P]; R], [[zero; P]; R]);
+    /// One group: written out eight times, since shifts and the places where sums are widened are then constants.
+    macro_rules! group {
+        ($group:literal) => {
+            let weights: [__m256i; P] = std::array::from_fn(|p| {
+                // SAFETY: as for this function.
+                unsafe { group_codes::<T, P, UNPACKED>(codes, $group, p) }
+            });
+            let x: [__m256i; R] = std::array::from_fn(|r| {
+                // SAFETY: as for this function.
+                unsafe { rows.group(r, block, $group) }
+            });
+            if signed(format) {
+                for p in 0..P {
+                    let magnitude = _mm256_abs_epi8(weights[p]);
+                    for r in 0..R {
+                        let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(x[r], weights[p]));
+                        let sum = _mm256_madd_epi16(pairs, factors[p].scales[0]);
+                        wide[r][p] = pinned(_mm256_add_epi32(wide[r][p], sum));
+                    }
+                }
+            } else {
+                for r in 0..R {
+                    for p in 0..P {
+                        let pairs = _mm256_maddubs_epi16(weights[p], x[r]);
+                        narrow[r][p] = pinned(_mm256_add_epi16(narrow[r][p], pairs));
+                    }
+                }
+                if ($group + 1) % groups_to_widen(format) == 0 {
+                    for r in 0..R {
+                        for p in 0..P {
+                            let sum =
+                                _mm256_madd_epi16(narrow[r][p], factors[p].scales[$group / (GROUPS / 2)]);
+                            wide[r][p] = _mm256_add_epi32(wide[r][p], sum);
+                            narrow[r][p] = zero;
+                        }
+                    }
+                }
+            }
+        };
+    }
+    group!(0);
+    group!(1);
+    group!(2);
+    group!(3);
+    group!(4);
+    group!(5);
+    group!(6);
+    group!(7);
+    wide
+}
+
+/// The same, in a register here and now: keeps the compiler from adding up row after row instead, with a block's codes
+/// in more registers than there are.
+#[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn plane<const BITS: usize>(bytes: *const u8, group: usize) -> __m256i {
-    let per_vector = 8 / BITS;
-    // SAFETY: as for the caller.
-    let vector = unsafe { _mm256_loadu_si256(bytes.add(group / per_vector * 4 * N).cast()) };
-    let shift = _mm_cvtsi32_si128((BITS * (group % per_vector)) as i32);
-    _mm256_and_si256(_mm256_srl_epi16(vector, shift), _mm256_set1_epi8((1 << BITS) - 1))
+fn pinned(mut sums: __m256i) -> __m256i {
+    // SAFETY: the text is a comment.
+    unsafe { std::arch::asm!("/* {0} */", inout(ymm_reg) sums, options(nomem, nostack, preserves_flags)) };
+    sums
 }
 
-/// What 4-bit codes stand for, plus 128, once for each half of a vector.
-static LOOKUP: [u8; 32] = {
-    let mut table = [0; 32];
-    let mut i = 0;
-    while i < 32 {
-        table[i] = (NONLINEAR[i % 16] as i16 + 128) as u8;
-        i += 1;
-    }
-    table
-};
+/// As many columns as `place` has.
+#[target_feature(enable = "avx2")]
+fn store(sums: __m256, place: &mut [f32]) {
+    let mut all = [0.0f32; N];
+    // SAFETY: `all` has the 8 columns.
+    unsafe { _mm256_storeu_ps(all.as_mut_ptr(), sums) };
+    place.copy_from_slice(&all[..place.len()]);
+}
