@@ -3,8 +3,6 @@
 //! Source: the GGUF specification and the block layouts of ggml (`docs/gguf.md` and `ggml-common.h` there).
 
 mod blocks;
-#[cfg(test)]
-mod tests;
 
 pub use blocks::dequantize;
 pub(crate) use blocks::{BLOCK, Block, NONLINEAR, block, zero_point};
@@ -53,7 +51,7 @@ impl ElementType {
     ];
 
     /// Elements in one block; 1 for the plain float types. A row's length is a multiple of it.
-    pub const fn block_elements(self) -> usize {
+    pub fn block_elements(self) -> usize {
         use ElementType::*;
         match self {
             F32 | F16 | BF16 => 1,
@@ -63,7 +61,7 @@ impl ElementType {
     }
 
     /// Bytes of one block.
-    pub const fn block_bytes(self) -> usize {
+    pub fn block_bytes(self) -> usize {
         use ElementType::*;
         match self {
             F32 => 4,
