@@ -95,7 +95,7 @@ pub(crate) fn value(element_type: ElementType, code: u8) -> i32 {
 }
 
 /// What is taken off each code.
-pub(crate) fn zero_point(element_type: ElementType) -> i32 {
+pub(crate) const fn zero_point(element_type: ElementType) -> i32 {
     use ElementType::*;
     match element_type {
         Q3_K => 4,

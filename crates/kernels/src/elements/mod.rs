@@ -3,6 +3,8 @@
 //! Source: the GGUF specification and the block layouts of ggml (`docs/gguf.md` and `ggml-common.h` there).
 
 mod blocks;
+#[cfg(test)]
+mod tests;
 
 pub use blocks::dequantize;
 pub(crate) use blocks::{BLOCK, Block, NONLINEAR, block, zero_point};
@@ -51,7 +53,7 @@ impl ElementType {
     ];
 
     /// Elements in one block; 1 for the plain float types. A row's length is a multiple of it.
-    pub fn block_elements(self) -> usize {
+    pub const fn block_elements(self) -> usize {
         use ElementType::*;
         match self {
             F32 | F16 | BF16 => 1,
@@ -61,7 +63,7 @@ impl ElementType {
     }
 
     /// Bytes of one block.
-    pub fn block_bytes(self) -> usize {
+    pub const fn block_bytes(self) -> usize {
         use ElementType::*;
         match self {
             F32 => 4,

@@ -22,15 +22,21 @@ mod tests;
 pub use pack::{MatmulError, PackedWeights, Weights};
 pub use quantize::QuantizedRows;
 
+use std::ops::Range;
+
 use crate::compute::{Compute, Isa};
 use crate::threads::DisjointMut;
-use panel::Storage;
+use panel::{Format, Storage};
 use quantize::Activations;
 
 /// Activation bytes that are kept in the second-level cache while a strip of panels passes over them.
 const ROW_BLOCK_BYTES: usize = 192 * 1024;
 /// Panel bytes that a worker takes at a time: few enough that all finish together.
 const STRIP_BYTES: usize = 64 * 1024;
+/// Strips a thread, at least, where there are panels enough: a thread that was held up takes fewer.
+const TASKS_PER_THREAD: usize = 4;
+/// Rows that a kernel multiplies with a panel at a time; blocks of rows are whole numbers of it.
+const ROW_TILE: usize = 8;
 
 /// Activations in both forms; each kind of weights reads its own.
 #[derive(Clone, Copy)]
@@ -41,17 +47,28 @@ pub struct Input<'a> {
     pub quantized: &'a QuantizedRows,
 }
 
-/// Rows of a product that one call of a kernel makes, for one panel.
+/// The part of a product that one call of a kernel makes: some rows and some panels.
 struct Span<'a> {
     activations: Activations<'a>,
+    weights: &'a PackedWeights,
     /// Rows of `activations`.
-    rows: std::ops::Range<usize>,
-    panel: &'a [u8],
-    /// First output column of the panel, and how many it has.
-    column: usize,
-    columns: usize,
-    /// Columns of the whole result.
-    stride: usize,
+    rows: Range<usize>,
+    /// Panels of `weights`.
+    panels: Range<usize>,
+}
+
+impl Span<'_> {
+    /// Where the result of a row with a panel belongs: as many elements as the panel has columns in use.
+    ///
+    /// # Safety
+    /// No two results of the same row and panel live at the same time.
+    #[allow(clippy::mut_from_ref)] // disjointness is the caller's promise
+    unsafe fn place<'o>(&self, out: &'o DisjointMut<'_, f32>, row: usize, panel: usize) -> &'o mut [f32] {
+        let first = panel * self.weights.panel_columns();
+        let columns = (self.weights.rows() - first).min(self.weights.panel_columns());
+        // SAFETY: the caller's promise.
+        unsafe { out.slice(row * self.weights.rows() + first, columns) }
+    }
 }
 
 /// `out[m, n] = x[m, k] · w[n, k]ᵀ`, where `m` follows from the length of `out`.
@@ -64,53 +81,50 @@ pub fn matmul(compute: &Compute, input: Input<'_>, weights: &PackedWeights, out:
     let m = out.len() / n;
     let out = DisjointMut::new(out);
     let panels = n.div_ceil(weights.panel_columns());
-    let strip = (STRIP_BYTES / weights.panel_bytes().max(1))
-        .clamp(1, panels.div_ceil(4 * compute.pool.threads()).max(1));
-    let each_strip = |task: usize, product: &dyn Fn(usize, usize, usize)| {
-        for panel in task * strip..((task + 1) * strip).min(panels) {
-            let column = panel * weights.panel_columns();
-            product(panel, column, (n - column).min(weights.panel_columns()));
-        }
-    };
-    if let Storage::Float(element_type) = weights.storage() {
-        assert_eq!(input.values.len(), m * k, "activations of {m} rows of {k}");
-        compute.pool.for_each(panels.div_ceil(strip), |task| {
-            each_strip(task, &|panel, column, columns| {
-                let bytes = weights.panel(panel);
-                float::panel_product(
-                    compute.isa,
-                    element_type,
-                    input.values,
-                    k,
-                    bytes,
-                    (column, columns, n),
-                    &out,
-                );
-            });
-        });
-        return;
-    }
-    let Storage::Quantized(format) = weights.storage() else {
-        unreachable!("weights are float or quantised")
-    };
-    let activations = input.quantized.rows(m, k);
-    let row_block = (ROW_BLOCK_BYTES / k).max(8);
-    compute.pool.for_each(panels.div_ceil(strip), |task| {
-        for first in (0..m).step_by(row_block) {
-            each_strip(task, &|panel, column, columns| {
-                let rows = first..(first + row_block).min(m);
-                let span =
-                    Span { activations, rows, panel: weights.panel(panel), column, columns, stride: n };
-                match compute.isa {
-                    Isa::Portable => portable::panel_product(format, &span, &out),
-                    #[cfg(target_arch = "x86_64")]
-                    Isa::Avx2 => avx2::panel_product(format, &span, &out),
-                    #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512 => avx512::panel_product(format, &span, &out),
-                    #[cfg(not(target_arch = "x86_64"))]
-                    _ => unreachable!("this machine has only the portable level"),
+    let strip = strip_panels(weights, panels, compute.pool.threads());
+    let strips = panels.div_ceil(strip);
+    let panels_of = |strip_index: usize| strip_index * strip..((strip_index + 1) * strip).min(panels);
+    match weights.storage() {
+        Storage::Float(element_type) => {
+            assert_eq!(input.values.len(), m * k, "activations of {m} rows of {k}");
+            compute.pool.for_each(strips, |task| {
+                for panel in panels_of(task) {
+                    let columns = (n - panel * weights.panel_columns()).min(weights.panel_columns());
+                    let target = (panel * weights.panel_columns(), columns, n);
+                    let bytes = weights.panel(panel);
+                    float::panel_product(compute.isa, element_type, input.values, k, bytes, target, &out);
                 }
             });
         }
-    });
+        Storage::Quantized(format) => {
+            let activations = input.quantized.rows(m, k);
+            let row_block = (ROW_BLOCK_BYTES / k / ROW_TILE).max(1) * ROW_TILE;
+            compute.pool.for_each(strips, |task| {
+                for first in (0..m).step_by(row_block) {
+                    let rows = first..(first + row_block).min(m);
+                    let span = Span { activations, weights, rows, panels: panels_of(task) };
+                    quantized_product(compute.isa, &format, &span, &out);
+                }
+            });
+        }
+    }
+}
+
+/// Panels that a worker takes at a time: an even number, since some kernels read two side by side.
+fn strip_panels(weights: &PackedWeights, panels: usize, threads: usize) -> usize {
+    let fair = panels.div_ceil(TASKS_PER_THREAD * threads).max(1);
+    let strip = (STRIP_BYTES / weights.panel_bytes().max(1)).clamp(1, fair);
+    strip.next_multiple_of(2)
+}
+
+fn quantized_product(isa: Isa, format: &Format, span: &Span<'_>, out: &DisjointMut<'_, f32>) {
+    match isa {
+        Isa::Portable => portable::product(format, span, out),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => avx2::product(format, span, out),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => avx512::product(format, span, out),
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => unreachable!("this machine has only the portable level"),
+    }
 }

@@ -4,7 +4,9 @@
 //!
 //! ```text
 //! super-block: d [N] f16, m [N] f16 (where there is one), then its blocks
-//! block:       scales [N] or [N, 2] i8, mins [N] or [N, 2] u8 (where there are any), low plane, high plane
+//! block:       small scales and mins, low plane, high plane (where there is one)
+//! small:       scales [N] i8, then mins [N] u8 (Q4_K, Q5_K); scales [N, 2] i8 (Q3_K, Q6_K); scales [N] i8 (IQ4_XS);
+//!              [N, 2] of scale in the low half, min in the high (Q2_K); nothing for the others
 //! plane:       groups of 4 elements of k: the codes of column c of group g are the bits of 32-bit lane c
 //! ```
 //!
@@ -25,6 +27,18 @@ pub(super) enum Storage {
     Quantized(Format),
 }
 
+/// The small integers that each block has beside its codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Small {
+    None,
+    Scale,
+    ScaleAndMin,
+    /// One for each half of the block.
+    ScaleOfHalf,
+    /// The same, both in one byte.
+    ScaleAndMinOfHalf,
+}
+
 /// What differs between the quantised types, once packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Format {
@@ -37,22 +51,31 @@ pub(super) struct Format {
     /// log2 of what is taken off each code, where anything is.
     pub zero_shift: Option<u32>,
     pub has_min: bool,
-    /// Small integer scales that each block has: none, one, or one a half.
-    pub sub_scales: usize,
+    pub small: Small,
     /// Blocks that share `d` and `m`.
     pub per_super: usize,
 }
 
+/// A type's format where a constant is needed: `T` is the place in [`ElementType::ALL`].
+pub(super) struct Of<const T: usize>;
+
+impl<const T: usize> Of<T> {
+    pub const FORMAT: Format = match Format::of(ElementType::ALL[T]) {
+        Some(format) => format,
+        None => panic!("a float type has no format"),
+    };
+}
+
 impl Format {
     /// The format of a quantised type; `None` for floats.
-    pub fn of(element_type: ElementType) -> Option<Format> {
+    pub const fn of(element_type: ElementType) -> Option<Format> {
         use ElementType::*;
         let (low_bits, high_bits) = match element_type {
             F32 | F16 | BF16 => return None,
             Q4_0 | Q4_1 | Q4_K | IQ4_NL | IQ4_XS => (4, 0),
             Q5_0 | Q5_1 | Q5_K => (4, 1),
             Q6_K => (4, 2),
-            Q8_0 => (4, 4),
+            Q8_0 => (8, 0),
             Q2_K => (2, 0),
             Q3_K => (2, 1),
         };
@@ -62,12 +85,14 @@ impl Format {
             low_bits,
             high_bits,
             nonlinear: matches!(element_type, IQ4_NL | IQ4_XS),
-            zero_shift: (zero > 0).then(|| zero.ilog2()),
+            zero_shift: if zero > 0 { Some(zero.ilog2()) } else { None },
             has_min: matches!(element_type, Q4_1 | Q5_1 | Q2_K | Q4_K | Q5_K),
-            sub_scales: match element_type {
-                Q2_K | Q3_K | Q6_K => 2,
-                Q4_K | Q5_K | IQ4_XS => 1,
-                _ => 0,
+            small: match element_type {
+                Q4_K | Q5_K => Small::ScaleAndMin,
+                IQ4_XS => Small::Scale,
+                Q3_K | Q6_K => Small::ScaleOfHalf,
+                Q2_K => Small::ScaleAndMinOfHalf,
+                _ => Small::None,
             },
             per_super: element_type.block_elements() / BLOCK,
         })
@@ -78,14 +103,13 @@ impl Format {
         n * if self.has_min { 4 } else { 2 }
     }
 
-    /// Bytes of the small scales of a block; its mins take as many where it has any.
-    pub const fn scale_bytes(&self, n: usize) -> usize {
-        n * self.sub_scales
-    }
-
-    /// Bytes of a block before its planes.
-    pub const fn block_header_bytes(&self, n: usize) -> usize {
-        self.scale_bytes(n) * if self.has_min { 2 } else { 1 }
+    /// Bytes of a block's small scales and mins.
+    pub const fn small_bytes(&self, n: usize) -> usize {
+        match self.small {
+            Small::None => 0,
+            Small::Scale => n,
+            Small::ScaleAndMin | Small::ScaleOfHalf | Small::ScaleAndMinOfHalf => 2 * n,
+        }
     }
 
     pub const fn low_bytes(&self, n: usize) -> usize {
@@ -97,14 +121,14 @@ impl Format {
     }
 
     pub const fn block_bytes(&self, n: usize) -> usize {
-        self.block_header_bytes(n) + self.low_bytes(n) + self.high_bytes(n)
+        self.small_bytes(n) + self.low_bytes(n) + self.high_bytes(n)
     }
 
     pub const fn super_bytes(&self, n: usize) -> usize {
         self.header_bytes(n) + self.per_super * self.block_bytes(n)
     }
 
-    /// Writes block `index` of column `column` into a panel of `n` columns.
+    /// Writes block `index` of column `column` into a panel of `n` columns, which was all zeros there.
     pub fn store(&self, panel: &mut [u8], n: usize, column: usize, index: usize, block: &Block) {
         let super_block = &mut panel[index / self.per_super * self.super_bytes(n)..][..self.super_bytes(n)];
         let (header, blocks) = super_block.split_at_mut(self.header_bytes(n));
@@ -113,18 +137,39 @@ impl Format {
             header[2 * (n + column)..][..2].copy_from_slice(&block.m.to_le_bytes());
         }
         let bytes = &mut blocks[index % self.per_super * self.block_bytes(n)..][..self.block_bytes(n)];
-        let (small, planes) = bytes.split_at_mut(self.block_header_bytes(n));
-        for half in 0..self.sub_scales {
-            small[column * self.sub_scales + half] = block.scales[half] as u8;
-            if self.has_min {
-                small[self.scale_bytes(n) + column * self.sub_scales + half] = block.mins[half];
+        let (small, planes) = bytes.split_at_mut(self.small_bytes(n));
+        match self.small {
+            Small::None => {}
+            Small::Scale => small[column] = block.scales[0] as u8,
+            Small::ScaleAndMin => {
+                (small[column], small[n + column]) = (block.scales[0] as u8, block.mins[0]);
+            }
+            Small::ScaleOfHalf => {
+                small[2 * column..][..2].copy_from_slice(&block.scales.map(|scale| scale as u8));
+            }
+            Small::ScaleAndMinOfHalf => {
+                for half in 0..2 {
+                    small[2 * column + half] = block.scales[half] as u8 | block.mins[half] << 4;
+                }
             }
         }
         let (low, high) = planes.split_at_mut(self.low_bytes(n));
-        for (i, code) in block.codes.iter().enumerate() {
-            store_code(low, self.low_bits, n, column, i, code & ((1 << self.low_bits) - 1));
-            if self.high_bits > 0 {
-                store_code(high, self.high_bits, n, column, i, code >> self.low_bits);
+        store_plane(low, self.low_bits, n, column, &block.codes, 0);
+        if self.high_bits > 0 {
+            store_plane(high, self.high_bits, n, column, &block.codes, self.low_bits);
+        }
+    }
+
+    /// Small scale and min of half `half` of a block, in `small`, the block's small bytes; ones where it has none.
+    pub fn small(&self, small: &[u8], n: usize, column: usize, half: usize) -> (i32, i32) {
+        match self.small {
+            Small::None => (1, 1),
+            Small::Scale => (i32::from(small[column] as i8), 0),
+            Small::ScaleAndMin => (i32::from(small[column] as i8), i32::from(small[n + column])),
+            Small::ScaleOfHalf => (i32::from(small[2 * column + half] as i8), 0),
+            Small::ScaleAndMinOfHalf => {
+                let both = small[2 * column + half];
+                (i32::from(both & 15), i32::from(both >> 4))
             }
         }
     }
@@ -136,7 +181,15 @@ pub(super) fn place(bits: usize, n: usize, column: usize, i: usize) -> (usize, u
     (group / per_vector * GROUP * n + column * GROUP + i % GROUP, bits * (group % per_vector))
 }
 
-fn store_code(plane: &mut [u8], bits: usize, n: usize, column: usize, i: usize, code: u8) {
-    let (byte, shift) = place(bits, n, column, i);
-    plane[byte] |= code << shift;
+/// Adds `bits` bits of each code, from bit `from` on, to `column` of a plane: a group's four codes at a time.
+fn store_plane(plane: &mut [u8], bits: usize, n: usize, column: usize, codes: &[u8; BLOCK], from: usize) {
+    let mask = u32::from_le_bytes([((1u32 << bits) - 1) as u8; 4]);
+    let groups = codes.as_chunks::<GROUP>().0;
+    for (vector, groups) in groups.chunks_exact(8 / bits).enumerate() {
+        let lane = groups
+            .iter()
+            .enumerate()
+            .fold(0, |lane, (i, group)| lane | (u32::from_le_bytes(*group) >> from & mask) << (bits * i));
+        plane[(vector * n + column) * GROUP..][..GROUP].copy_from_slice(&lane.to_le_bytes());
+    }
 }

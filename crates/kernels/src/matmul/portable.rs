@@ -11,29 +11,32 @@ use crate::threads::DisjointMut;
 const N: usize = 8;
 
 /// Writes `out[row, column]` for the span's rows and columns.
-pub(super) fn panel_product(format: Format, span: &Span<'_>, out: &DisjointMut<'_, f32>) {
+pub(super) fn product(format: &Format, span: &Span<'_>, out: &DisjointMut<'_, f32>) {
     let blocks = span.activations.columns / BLOCK;
-    for row in span.rows.clone() {
-        // SAFETY: a panel's columns of a row are written by one task.
-        let out = unsafe { out.slice(row * span.stride + span.column, span.columns) };
-        for (column, out) in out.iter_mut().enumerate() {
-            *out = (0..blocks).fold(0.0, |sum, index| sum + block_product(&format, span, row, column, index));
+    for panel in span.panels.clone() {
+        let bytes = span.weights.panel(panel);
+        for row in span.rows.clone() {
+            // SAFETY: a panel's columns of a row are written by one task.
+            let out = unsafe { span.place(out, row, panel) };
+            for (column, out) in out.iter_mut().enumerate() {
+                let add = |sum, index| sum + block_product(format, span, bytes, (row, column, index));
+                *out = (0..blocks).fold(0.0, add);
+            }
         }
     }
 }
 
-fn block_product(format: &Format, span: &Span<'_>, row: usize, column: usize, index: usize) -> f32 {
-    let super_block =
-        &span.panel[index / format.per_super * format.super_bytes(N)..][..format.super_bytes(N)];
+fn block_product(
+    format: &Format,
+    span: &Span<'_>,
+    panel: &[u8],
+    (row, column, index): (usize, usize, usize),
+) -> f32 {
+    let super_block = &panel[index / format.per_super * format.super_bytes(N)..][..format.super_bytes(N)];
     let half_float = |at: usize| f16::from_le_bytes([super_block[2 * at], super_block[2 * at + 1]]).to_f32();
     let start = format.header_bytes(N) + index % format.per_super * format.block_bytes(N);
-    let (small, planes) =
-        super_block[start..][..format.block_bytes(N)].split_at(format.block_header_bytes(N));
+    let (small, planes) = super_block[start..][..format.block_bytes(N)].split_at(format.small_bytes(N));
     let (low, high) = planes.split_at(format.low_bytes(N));
-    let small_at = |offset: usize, half: usize| match format.sub_scales {
-        0 => 1,
-        count => small[offset + column * count + half.min(count - 1)],
-    };
     let at = row * span.activations.columns / BLOCK + index;
     let codes = &span.activations.codes[at * BLOCK..][..BLOCK];
 
@@ -48,13 +51,11 @@ fn block_product(format: &Format, span: &Span<'_>, row: usize, column: usize, in
                 if format.nonlinear { i32::from(NONLINEAR[usize::from(code)]) } else { i32::from(code) };
             weight * i32::from(codes[i])
         });
-        let zero =
-            format.zero_shift.map_or(0, |shift| i32::from(span.activations.sums[2 * at + half]) << shift);
-        sum += i32::from(small_at(0, half) as i8) * (products.sum::<i32>() - zero);
-        if format.has_min {
-            let min = small_at(format.scale_bytes(N), half);
-            min_sum += i32::from(min) * i32::from(span.activations.sums[2 * at + half]);
-        }
+        let codes_sum = i32::from(span.activations.sums[2 * at + half]);
+        let zero = format.zero_shift.map_or(0, |shift| codes_sum << shift);
+        let (scale, min) = format.small(small, N, column, half);
+        sum += scale * (products.sum::<i32>() - zero);
+        min_sum += min * codes_sum;
     }
     let scale = span.activations.scales[at];
     let scaled = half_float(column) * scale * sum as f32;
@@ -63,5 +64,5 @@ fn block_product(format: &Format, span: &Span<'_>, row: usize, column: usize, in
 
 fn bits(plane: &[u8], bits: usize, column: usize, i: usize) -> u8 {
     let (byte, shift) = place(bits, N, column, i);
-    plane[byte] >> shift & ((1 << bits) - 1)
+    plane[byte] >> shift & ((1u32 << bits) - 1) as u8
 }

@@ -19,6 +19,8 @@ pub struct QuantizedRows {
     scales: AlignedVec<f32>,
     /// `[m, k/32, 2]`: the sums of the codes of each half block.
     sums: AlignedVec<i16>,
+    /// `[m, k/32]`: the sum of a block's codes times its scale.
+    scaled_sums: AlignedVec<f32>,
 }
 
 /// Quantised rows as kernels see them.
@@ -28,6 +30,7 @@ pub(super) struct Activations<'a> {
     pub codes: &'a [i8],
     pub scales: &'a [f32],
     pub sums: &'a [i16],
+    pub scaled_sums: &'a [f32],
 }
 
 impl QuantizedRows {
@@ -40,6 +43,7 @@ impl QuantizedRows {
             codes: AlignedVec::zeroed(blocks * BLOCK),
             scales: AlignedVec::zeroed(blocks),
             sums: AlignedVec::zeroed(2 * blocks),
+            scaled_sums: AlignedVec::zeroed(blocks),
         }
     }
 
@@ -58,19 +62,27 @@ impl QuantizedRows {
         let codes = DisjointMut::new(&mut self.codes[..self.rows * columns]);
         let scales = DisjointMut::new(&mut self.scales[..self.rows * blocks]);
         let sums = DisjointMut::new(&mut self.sums[..2 * self.rows * blocks]);
+        let scaled_sums = DisjointMut::new(&mut self.scaled_sums[..self.rows * blocks]);
         let rows = self.rows;
         let share = rows.div_ceil(compute.pool.threads()).max(4);
         compute.pool.for_each(rows.div_ceil(share), |task| {
             for row in task * share..((task + 1) * share).min(rows) {
                 // SAFETY: each row is written by one task.
-                let (codes, scales, sums) = unsafe {
+                let (codes, scales, sums, scaled_sums) = unsafe {
                     (
                         codes.slice(row * columns, columns),
                         scales.slice(row * blocks, blocks),
                         sums.slice(2 * row * blocks, 2 * blocks),
+                        scaled_sums.slice(row * blocks, blocks),
                     )
                 };
                 quantize_row(compute.isa, &values[row * columns..][..columns], codes, scales, sums);
+                for (scaled, (scale, sums)) in
+                    scaled_sums.iter_mut().zip(scales.iter().zip(sums.as_chunks().0))
+                {
+                    let [first, second]: [i16; 2] = *sums;
+                    *scaled = *scale * f32::from(first + second);
+                }
             }
         });
     }
@@ -88,6 +100,7 @@ impl QuantizedRows {
             codes: &self.codes[..m * columns],
             scales: &self.scales[..m * blocks],
             sums: &self.sums[..2 * m * blocks],
+            scaled_sums: &self.scaled_sums[..m * blocks],
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Products against dequantised weights in double precision, each instruction set against the portable one, and the
-//! bits of a row whatever its company.
+//! bits of a row whatever its company. Every level that this machine has runs; `the_levels_tested` prints which.
 
 use super::*;
 use crate::compute::Isa;
@@ -20,27 +20,38 @@ impl Noise {
     }
 }
 
-/// Random rows of a type: any codes, and scales that are finite and now and then zero or denormal.
-pub(crate) fn random_rows(element_type: ElementType, rows: usize, columns: usize, seed: u64) -> Vec<u8> {
+/// Where the `f16` scales of a quantised type's block are.
+fn scale_offsets(element_type: ElementType) -> &'static [usize] {
     use ElementType::*;
-    let mut noise = Noise(seed * 77 + element_type as u64);
-    let elements = rows * columns;
-    let scales: &[usize] = match element_type {
-        F32 => return (0..elements).flat_map(|_| noise.unit().to_le_bytes()).collect(),
-        F16 => return (0..elements).flat_map(|_| half::f16::from_f32(noise.unit()).to_le_bytes()).collect(),
-        BF16 => {
-            return (0..elements).flat_map(|_| half::bf16::from_f32(noise.unit()).to_le_bytes()).collect();
-        }
+    match element_type {
+        F32 | F16 | BF16 => &[],
         Q4_0 | Q5_0 | Q8_0 | IQ4_NL | IQ4_XS => &[0],
         Q4_1 | Q5_1 | Q4_K | Q5_K => &[0, 2],
         Q2_K => &[80, 82],
         Q3_K => &[108],
         Q6_K => &[208],
-    };
+    }
+}
+
+/// Random rows of a type: any codes, and scales that are finite and now and then zero or denormal.
+fn random_rows(element_type: ElementType, rows: usize, columns: usize, seed: u64) -> Vec<u8> {
+    let mut noise = Noise(seed * 77 + element_type as u64);
+    let elements = rows * columns;
+    let numbers = 0..elements;
+    match element_type {
+        ElementType::F32 => return numbers.flat_map(|_| noise.unit().to_le_bytes()).collect(),
+        ElementType::F16 => {
+            return numbers.flat_map(|_| half::f16::from_f32(noise.unit()).to_le_bytes()).collect();
+        }
+        ElementType::BF16 => {
+            return numbers.flat_map(|_| half::bf16::from_f32(noise.unit()).to_le_bytes()).collect();
+        }
+        _ => {}
+    }
     let bytes = element_type.row_bytes(elements).unwrap();
     let mut all: Vec<u8> = (0..bytes).map(|_| noise.next() as u8).collect();
     for block in all.chunks_exact_mut(element_type.block_bytes()) {
-        for at in scales {
+        for at in scale_offsets(element_type) {
             let scale = match noise.next() % 16 {
                 0 => 0.0,
                 1 => 3e-7,
@@ -116,10 +127,10 @@ proptest! {
 
     #[test]
     fn products_agree_with_double_precision(
-        m in 1usize..14, n in 1usize..50, blocks in 1usize..4, seed in 0u64..1_000_000
+        m in 1usize..20, n in 1usize..50, blocks in 1usize..5, seed in 0u64..1_000_000
     ) {
         for element_type in ElementType::ALL {
-            let k = match element_type.block_elements() { 1 => blocks * 37, block => blocks * block };
+            let k = match element_type.block_elements() { 1 => blocks * 37, 32 => blocks * 224, block => blocks * block };
             let case = Case::new(element_type, m, n, k, seed);
             let expected = case.reference();
             for isa in Isa::available() {
@@ -139,10 +150,11 @@ proptest! {
 
     #[test]
     fn every_instruction_set_agrees_with_the_portable_one(
-        m in 1usize..14, n in 1usize..50, blocks in 1usize..4, seed in 0u64..1_000_000
+        m in 1usize..20, n in 1usize..50, blocks in 1usize..5, seed in 0u64..1_000_000
     ) {
         for element_type in ElementType::ALL {
-            let case = Case::new(element_type, m, n, blocks * element_type.block_elements(), seed);
+            let k = element_type.block_elements() * if element_type.block_elements() == 32 { 7 * blocks } else { blocks };
+            let case = Case::new(element_type, m, n, k, seed);
             let magnitudes = case.reference();
             let expected = case.run(&Compute::new(Isa::Portable, 1), &case.values);
             for isa in Isa::available() {
@@ -157,10 +169,10 @@ proptest! {
 
     #[test]
     fn a_row_has_the_same_bits_in_any_batch_on_any_threads(
-        m in 2usize..34, n in 1usize..40, seed in 0u64..1_000_000
+        m in 2usize..34, n in 1usize..40, long in proptest::bool::ANY, seed in 0u64..1_000_000
     ) {
         for element_type in ElementType::ALL {
-            let k = element_type.block_elements().max(64);
+            let k = if long { 1024 } else { element_type.block_elements().max(64) };
             let case = Case::new(element_type, m, n, k, seed);
             for isa in Isa::available() {
                 let (one, two) = (Compute::new(isa, 1), Compute::new(isa, 2));
@@ -171,6 +183,54 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn the_largest_codes_overflow_nothing() {
+    for element_type in ElementType::ALL.into_iter().filter(|element_type| element_type.block_elements() > 1)
+    {
+        for fill in [0x00, 0x7f, 0x80, 0xff] {
+            let mut case = Case::new(element_type, 13, 9, 256, 1);
+            case.weights.fill(fill);
+            for block in case.weights.chunks_exact_mut(element_type.block_bytes()) {
+                for at in scale_offsets(element_type) {
+                    block[*at..at + 2].copy_from_slice(&half::f16::from_f32(0.5).to_le_bytes());
+                }
+            }
+            // Rows of one sign, and rows whose signs change by 1, 2, 4 ... elements.
+            for (i, value) in case.values.iter_mut().enumerate() {
+                let (row, column) = (i / 256, i % 256);
+                *value = if row > 1 && column >> (row - 2) & 1 == 1 || row == 1 { -1.0 } else { 1.0 };
+            }
+            for isa in Isa::available() {
+                let found = case.run(&Compute::new(isa, 1), &case.values);
+                for (found, (expected, magnitude)) in found.iter().zip(case.reference()) {
+                    let close = (f64::from(*found) - expected).abs() <= 1e-6 * magnitude;
+                    assert!(close, "{element_type} of {fill:#x} on {isa}: {found} for {expected}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn packed_weights_take_hardly_more_than_the_file() {
+    for element_type in ElementType::ALL {
+        let (rows, columns) = (64, 1024);
+        let bytes = random_rows(element_type, rows, columns, 5);
+        for isa in Isa::available() {
+            let weights = [Weights { element_type, rows, columns, bytes: &bytes }];
+            let packed = PackedWeights::pack(&Compute::new(isa, 2), &weights).unwrap();
+            let growth = packed.bytes() as f64 / bytes.len() as f64;
+            assert!(growth < 1.04, "{element_type} on {isa}: {growth} times the file's");
+        }
+    }
+}
+
+#[test]
+fn the_levels_tested() {
+    println!("matrix products ran on {:?}", Isa::available());
+    assert_eq!(Isa::available()[0], Isa::Portable);
 }
 
 #[test]
