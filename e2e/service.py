@@ -13,7 +13,7 @@ from pathlib import Path
 import openai
 
 TUREEN = os.environ["TUREEN"]
-MODEL = os.environ["TUREEN_E2E_MODEL"]
+MODEL = os.environ["E2E_MODEL"]
 KEY = "sk-e2e-0123456789"
 REFERENCE = json.loads((Path(__file__).parent.parent / "fixtures/smollm2/reference.json").read_text())
 START_SECONDS_MAX = 60

@@ -24,9 +24,9 @@ def test_an_answer_has_the_shape_that_clients_parse(service):
 
 
 def test_a_model_that_is_done_says_stop(service):
-    answer = service.chat("What is the capital of Italy?", max_tokens=200)
+    answer = service.chat("What is the capital of France?", max_tokens=200)
     assert answer.choices[0].finish_reason == "stop"
-    assert "Rome" in answer.choices[0].message.content and "<|im_end|>" not in answer.choices[0].message.content
+    assert "Paris" in answer.choices[0].message.content and "<|im_end|>" not in answer.choices[0].message.content
 
 
 def test_streaming_gives_the_same_text(service):
@@ -58,15 +58,9 @@ def test_a_stream_is_server_sent_events_that_end_with_done(service):
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_the_length_is_limited(service, name):
-    options = {"max_tokens": None, name: 5}
-    answer = service.chat(**{key: value for key, value in options.items() if value})
-    assert answer.usage.completion_tokens == 5 and answer.choices[0].finish_reason == "length"
-
-
-def test_max_completion_tokens_alone_limits(service):
     answer = service.client.chat.completions.create(
-        model=service.model, messages=[{"role": "user", "content": "Why is the sky blue?"}], max_completion_tokens=7)
-    assert answer.usage.completion_tokens == 7
+        model=service.model, messages=[{"role": "user", "content": "Why is the sky blue?"}], **{name: 7})
+    assert answer.usage.completion_tokens == 7 and answer.choices[0].finish_reason == "length"
 
 
 def test_n_gives_several_choices(service):
@@ -146,7 +140,8 @@ def test_streamed_logprobs_are_the_same(service):
 
 def test_a_frequency_penalty_avoids_repetition(service):
     def repeated(**options):
-        words = service.chat("Repeat the word apple again and again.", max_tokens=60, **options).choices[0].message.content.split()
+        answer = service.complete("apple apple apple apple apple", max_tokens=60, **options)
+        words = answer.choices[0].text.split()
         return len(words) - len(set(words))
 
     assert repeated(frequency_penalty=2.0, presence_penalty=2.0) < repeated()

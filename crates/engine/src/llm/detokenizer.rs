@@ -43,12 +43,12 @@ impl Detokenizer {
         Pushed { text: std::mem::replace(&mut self.held, rest), stopped: false }
     }
 
-    /// The text that was held back, once no more bytes will come.
+    /// The text that was held back, once no more bytes will come. The beginning of a character that an answer's
+    /// limit cut through is dropped.
     pub fn finish(&mut self) -> String {
         if self.stopped {
             return String::new();
         }
-        self.held.push_str(&String::from_utf8_lossy(&self.incomplete));
         self.incomplete.clear();
         self.cut_at_stop().unwrap_or_else(|| std::mem::take(&mut self.held))
     }
@@ -131,7 +131,7 @@ mod tests {
     fn bytes_that_form_no_character_are_replaced() {
         check(&[b"a\xff", b"b"], &[], &["a\u{fffd}", "b", ""], false);
         check(&[b"\xe2\x82", b"a"], &[], &["", "\u{fffd}a", ""], false);
-        check(&[b"\xe2\x82"], &[], &["", "\u{fffd}"], false);
+        check(&[b"a\xff\xe2\x82"], &[], &["a\u{fffd}", ""], false);
     }
 
     #[test]
@@ -155,9 +155,14 @@ mod tests {
         check(&[b"a.", b"b", b"."], &["."], &["a", "", "", ""], true);
     }
 
-    /// The definition: lossy text of all bytes, cut before the stop that is completed first.
+    /// The definition: lossy text of all bytes but a character's beginning at the end, cut before the stop that is
+    /// completed first.
     fn reference(bytes: &[u8], stops: &[String]) -> String {
-        let text = String::from_utf8_lossy(bytes).into_owned();
+        let incomplete = bytes.utf8_chunks().last().map_or(0, |chunk| {
+            let cut = std::str::from_utf8(chunk.invalid()).err().is_some_and(|error| error.error_len().is_none());
+            if cut { chunk.invalid().len() } else { 0 }
+        });
+        let text = String::from_utf8_lossy(&bytes[..bytes.len() - incomplete]).into_owned();
         let first = (0..=text.len()).filter(|end| text.is_char_boundary(*end)).find_map(|end| {
             let ending = stops.iter().filter(|stop| !stop.is_empty() && text[..end].ends_with(stop.as_str()));
             ending.map(|stop| end - stop.len()).min()
