@@ -159,7 +159,8 @@ mod tests {
     /// completed first.
     fn reference(bytes: &[u8], stops: &[String]) -> String {
         let incomplete = bytes.utf8_chunks().last().map_or(0, |chunk| {
-            let cut = std::str::from_utf8(chunk.invalid()).err().is_some_and(|error| error.error_len().is_none());
+            let cut =
+                std::str::from_utf8(chunk.invalid()).err().is_some_and(|error| error.error_len().is_none());
             if cut { chunk.invalid().len() } else { 0 }
         });
         let text = String::from_utf8_lossy(&bytes[..bytes.len() - incomplete]).into_owned();
