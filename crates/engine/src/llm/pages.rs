@@ -80,12 +80,16 @@ impl Pages {
         // Held before anything is evicted, so that what was just found does not go.
         lease.pages.iter().for_each(|page| self.hold(*page));
         let missing = Pages::needed(positions).saturating_sub(shared);
-        if missing > self.free.len() && missing > self.free.len() + self.reclaimable() {
+        // Whoever holds a page holds the path to it, so all that nobody holds can be evicted leaf by leaf.
+        if missing > self.nodes.len() - self.used {
             self.give_back(lease);
             return None;
         }
         for _ in 0..missing {
-            let page = self.free.pop().or_else(|| self.evict())?;
+            let Some(page) = self.free.pop().or_else(|| self.evict()) else {
+                self.give_back(lease);
+                return None;
+            };
             self.hold(page);
             lease.pages.push(page);
         }
@@ -105,17 +109,19 @@ impl Pages {
             let start = lease.published * PAGE_TOKENS;
             let tokens = tokens(start..start + PAGE_TOKENS);
             let page = lease.pages[lease.published];
-            lease.published += 1;
             if let Some(equal) = self.child(lease.tip, &tokens) {
-                // Somebody filled the same page at the same time: theirs is found, ours goes when its user does.
+                // Somebody filled the same page at the same time, with the same bits: theirs takes the place of ours.
+                self.hold(equal);
+                lease.pages[lease.published] = equal;
+                self.let_go(page);
+                lease.published += 1;
                 lease.tip = Some(equal);
                 continue;
             }
+            lease.published += 1;
             match lease.tip {
                 Some(parent) => {
-                    let node = &mut self.nodes[parent as usize];
-                    self.evictable.remove(&(node.last_used, parent));
-                    node.children.insert(tokens.clone(), page);
+                    self.nodes[parent as usize].children.insert(tokens.clone(), page);
                 }
                 None => {
                     self.roots.insert(tokens.clone(), page);
@@ -129,21 +135,21 @@ impl Pages {
     /// Ends a sequence's use of its pages; those in the tree keep what they hold.
     pub fn give_back(&mut self, lease: Lease) {
         self.clock += 1;
-        for page in lease.pages {
-            let node = &mut self.nodes[page as usize];
-            node.users -= 1;
-            if node.users > 0 {
-                continue;
-            }
-            self.used -= 1;
-            node.last_used = self.clock;
-            match (&node.place, node.children.is_empty()) {
-                (None, _) => self.free.push(page),
-                (Some(_), true) => {
-                    self.evictable.insert((node.last_used, page));
-                }
-                (Some(_), false) => {}
-            }
+        lease.pages.into_iter().for_each(|page| self.let_go(page));
+    }
+
+    fn let_go(&mut self, page: u32) {
+        let node = &mut self.nodes[page as usize];
+        node.users -= 1;
+        if node.users > 0 {
+            return;
+        }
+        self.used -= 1;
+        node.last_used = self.clock;
+        if node.place.is_none() {
+            self.free.push(page);
+        } else if node.children.is_empty() {
+            self.evictable.insert((node.last_used, page));
         }
     }
 
@@ -162,24 +168,6 @@ impl Pages {
         self.evictable.remove(&(node.last_used, page));
         self.used += usize::from(node.users == 0);
         node.users += 1;
-    }
-
-    /// Pages of the tree that eviction could free, leaf by leaf: those that neither have users nor lead to any.
-    fn reclaimable(&self) -> usize {
-        let idle = |node: &&Node| node.place.is_some() && node.users == 0;
-        let all = self.nodes.iter().filter(idle).count();
-        let mut kept = std::collections::HashSet::new();
-        for node in self.nodes.iter().filter(|node| node.place.is_some() && node.users > 0) {
-            let mut parent = node.place.as_ref().and_then(|place| place.parent);
-            while let Some(page) = parent {
-                let node = &self.nodes[page as usize];
-                if node.users == 0 && !kept.insert(page) {
-                    break;
-                }
-                parent = node.place.as_ref().and_then(|place| place.parent);
-            }
-        }
-        all - kept.len()
     }
 
     /// Takes the least recently used leaf out of the tree.
@@ -280,6 +268,26 @@ mod tests {
         pages.give_back(one);
         assert_eq!(pages.free.len(), 6);
         assert_eq!(serve(&mut pages, &text(1, 2 * P + 1)), 2 * P);
+    }
+
+    #[test]
+    fn an_equal_page_stays_while_a_sequence_builds_on_it() {
+        let mut pages = Pages::new(6);
+        let tokens = text(1, 3 * P);
+        let mut one = pages.take(&tokens, 2 * P).unwrap();
+        let mut two = pages.take(&tokens, 3 * P).unwrap();
+        pages.publish(&mut one, |range| tokens[range].into(), P);
+        pages.publish(&mut two, |range| tokens[range].into(), P);
+        pages.give_back(one);
+        // Takes every page that nobody holds, and gives them another beginning.
+        let other = text(2, 3 * P);
+        let mut third = pages.take(&other, 3 * P).unwrap();
+        pages.publish(&mut third, |range| other[range].into(), 3 * P);
+        pages.publish(&mut two, |range| tokens[range].into(), 2 * P);
+        let mixed = [&other[..], &tokens[P..2 * P], &[0]].concat();
+        pages.give_back(two);
+        pages.give_back(third);
+        assert_eq!(serve(&mut pages, &mixed), 3 * P);
     }
 
     #[test]
