@@ -162,10 +162,16 @@ fn attempt(
         }
     }
     let answer = client.get(&wanted.url, &headers).map_err(Failure::Fetch)?;
+    if have == 0 && answer.status == 206 {
+        let message =
+            format!("{}: the server sends a part of the file where all of it was asked for", wanted.url);
+        return Err(Failure::Fetch(FetchError::Other(message)));
+    }
     let begins = begins_at(&answer, have);
     let sent = answer.header("content-length").and_then(|value| value.parse::<u64>().ok());
     let (start, total) = match begins {
-        Begins::Here => (have, sent.map(|sent| have + sent)),
+        // A server may send less than was asked for; what the file has in all stands beside the range.
+        Begins::Here => (have, range_total(&answer).or(sent.map(|sent| have + sent))),
         Begins::AtZero => (0, sent),
         // Nothing is left to send, or the file is another now: the hash below tells, or we begin anew.
         Begins::Nowhere { complete: true } => (have, Some(have)),
@@ -189,6 +195,15 @@ fn attempt(
         Partial { url: wanted.url.to_string(), validator: strong_validator(&answer), sha256: sha256.clone() };
     write_durably(&places.state, &serde_json::to_vec(&state).map_err(anyhow::Error::from)?)?;
     let total = total.or(wanted.bytes);
+    let chunked = answer.header("transfer-encoding").is_some_and(|coding| coding.contains("chunked"));
+    if total.is_none() && sha256.is_none() && !chunked {
+        let message = format!(
+            "{}: the server doesn't say how long the file is, so its end can't be told from a broken connection; \
+             give the file's hash: URL#sha256=...",
+            wanted.url
+        );
+        return Err(Failure::Fetch(FetchError::Other(message)));
+    }
     let mut shown = Progress::start(&wanted.name, start, total);
     let complete = answer.status == 416;
     let received = if complete {
@@ -277,6 +292,11 @@ fn begins_at(answer: &Answer, have: u64) -> Begins {
         206 | 416 => Begins::Nowhere { complete: range.strip_prefix("bytes */") == Some(&have.to_string()) },
         _ => Begins::AtZero,
     }
+}
+
+/// Bytes of the whole file, where a part says them: `bytes 5-9/10`.
+fn range_total(answer: &Answer) -> Option<u64> {
+    answer.header("content-range")?.rsplit_once('/')?.1.parse().ok()
 }
 
 /// An ETag that isn't weak, or else the date of the last change.

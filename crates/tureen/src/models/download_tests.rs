@@ -205,6 +205,35 @@ fn a_size_that_differs_from_the_listing_is_refused() {
 }
 
 #[test]
+fn parts_are_asked_for_until_the_file_is_whole() {
+    let page =
+        Page { cuts: vec![5000], part_max: 150_000, ..Page::new(contents()) }.header("etag", "\"one\"");
+    let case = case(page);
+    case.download(&case.wanted()).unwrap();
+    assert_eq!(case.read("m.gguf").unwrap(), contents());
+}
+
+#[test]
+fn a_part_that_nobody_asked_for_is_no_file() {
+    let page =
+        Page { status: 206, ..Page::new(&contents()[..100]) }.header("content-range", "bytes 0-99/400000");
+    let case = case(page);
+    let error = case.download(&case.wanted()).unwrap_err().to_string();
+    assert!(error.contains("a part of the file where all of it was asked for"), "{error}");
+    assert!(case.read("m.gguf").is_none());
+}
+
+#[test]
+fn an_end_that_cannot_be_told_from_a_cut_needs_a_hash() {
+    let case = case(Page { length: false, cuts: vec![7000, 400_000], ..Page::new(contents()) });
+    let error = case.download(&case.wanted()).unwrap_err().to_string();
+    assert!(error.contains("doesn't say how long the file is"), "{error}");
+    let wanted = Wanted { sha256: Some(sha256(&contents())), ..case.wanted() };
+    assert!(case.download(&wanted).unwrap().verified);
+    assert_eq!(case.read("m.gguf").unwrap(), contents());
+}
+
+#[test]
 fn a_full_disk_says_what_to_do() {
     let error =
         disk_error(std::io::Error::from(ErrorKind::StorageFull), Path::new("/m/a.partial")).to_string();

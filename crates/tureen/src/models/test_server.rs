@@ -18,6 +18,10 @@ pub struct Page {
     pub body: Vec<u8>,
     /// Whether `Range` is honoured.
     pub ranges: bool,
+    /// A part has at most so many bytes.
+    pub part_max: usize,
+    /// Whether answers say how long they are.
+    pub length: bool,
     /// The first answers end after so many bytes of the body; then the connection is closed.
     pub cuts: Vec<usize>,
     /// The first answers have this status and no body.
@@ -33,6 +37,8 @@ impl Page {
             headers: Vec::new(),
             body: body.into(),
             ranges: true,
+            part_max: usize::MAX,
+            length: true,
             cuts: Vec::new(),
             failures: Vec::new(),
             delay: Duration::ZERO,
@@ -143,7 +149,7 @@ fn answer(stream: &TcpStream, pages: &Pages, seen: &Mutex<Vec<Seen>>) {
     }
     let etag = page.headers.iter().find(|(name, _)| name == "etag").map(|(_, value)| value.clone());
     let unchanged = headers.get("if-range").is_none_or(|tag| Some(tag) == etag.as_ref());
-    let from =
+    let from: Option<usize> =
         headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     let total = page.body.len();
     std::thread::sleep(page.delay);
@@ -154,21 +160,29 @@ fn answer(stream: &TcpStream, pages: &Pages, seen: &Mutex<Vec<Seen>>) {
         }
         Some(from) => {
             let mut headers = page.headers.clone();
-            headers.push(("content-range".to_string(), format!("bytes {from}-{}/{total}", total - 1)));
-            write(stream, "206 Partial Content", &headers, &page.body[from..], cut);
+            let end = total.min(from.saturating_add(page.part_max));
+            headers.push(("content-range".to_string(), format!("bytes {from}-{}/{total}", end - 1)));
+            write(stream, "206 Partial Content", &headers, &page.body[from..end], cut);
         }
+        None if !page.length => write_body(stream, "200 OK", &page.headers, &page.body, cut),
         None => write(stream, &format!("{} Status", page.status), &page.headers, &page.body, cut),
     }
 }
 
-fn write(
+fn write(stream: &TcpStream, status: &str, headers: &[(String, String)], body: &[u8], cut: Option<usize>) {
+    let mut headers = headers.to_vec();
+    headers.push(("content-length".to_string(), body.len().to_string()));
+    write_body(stream, status, &headers, body, cut);
+}
+
+fn write_body(
     mut stream: &TcpStream,
     status: &str,
     headers: &[(String, String)],
     body: &[u8],
     cut: Option<usize>,
 ) {
-    let mut head = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    let mut head = format!("HTTP/1.1 {status}\r\nconnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
