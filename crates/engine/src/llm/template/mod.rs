@@ -23,15 +23,15 @@ use literal::Literals;
 /// Work of the template interpreter for one prompt: a step, or 64 bytes of text made, each count one. A thousand
 /// messages take some hundred thousand.
 const STEPS_MAX: u64 = 2_000_000;
-/// Stack of the thread that renders, bytes of address space: lists in lists, as deep as the steps allow, are freed by
-/// recursion.
-const STACK_BYTES: usize = 256 << 20;
+/// Stack of the threads that compile and render, bytes of address space: chains of operators, as long as a template may
+/// be, are compiled by recursion, and lists in lists, as deep as the steps allow, freed by it.
+const STACK_BYTES: usize = 1 << 30;
 /// Nesting of a template's blocks and calls; a call counts for ten.
 const RECURSION_MAX: usize = 300;
 /// Longest prompt.
 const PROMPT_BYTES_MAX: usize = 64 << 20;
 /// Longest template: the longest published ones have some 20 kB.
-const TEMPLATE_BYTES_MAX: usize = 1 << 20;
+const TEMPLATE_BYTES_MAX: usize = 64 << 10;
 /// Widest indentation of JSON that a template may ask for.
 const INDENT_MAX: usize = 100;
 /// Largest number in the pattern of `str.format`.
@@ -105,7 +105,9 @@ impl ChatTemplate {
             message: message(&error),
         };
         let mut environment = environment().map_err(syntax)?;
-        environment.add_template_owned(NAME, without_generation_tags(source)).map_err(syntax)?;
+        let compile =
+            || environment.add_template_owned(NAME, without_generation_tags(source)).map_err(syntax);
+        on_large_stack(compile)?;
         let literals = Literals::new(&tokens.control);
         Ok(ChatTemplate { environment, tokens, literals, source: source.to_owned() })
     }
@@ -147,8 +149,6 @@ impl ChatTemplate {
         self.render_apart(variables)
     }
 
-    /// Renders on a thread of its own, with a stack that no template can use up; a panic of the interpreter ends
-    /// there too.
     fn render_apart(&self, variables: Vec<(&str, Value)>) -> Result<String, TemplateError> {
         let render = || {
             let mut prompt = Limited(Vec::new());
@@ -159,21 +159,29 @@ impl ChatTemplate {
             // The interpreter writes nothing but strings.
             Ok(String::from_utf8_lossy(&prompt.0).into_owned())
         };
-        std::thread::scope(|scope| {
-            let builder = std::thread::Builder::new().name("chat template".into()).stack_size(STACK_BYTES);
-            let thread = builder.spawn_scoped(scope, render).map_err(|error| TemplateError::Failed {
-                line: 0,
-                message: format!("no thread for it: {error}"),
-            })?;
-            thread.join().unwrap_or_else(|_| {
-                Err(TemplateError::Failed { line: 0, message: "the interpreter panicked".to_owned() })
-            })
-        })
+        on_large_stack(render)
     }
 
     fn value(&self, json: &Json) -> Value {
         Value::from(Serde(self.literals.mark(json)))
     }
+}
+
+/// Runs `task` on a thread of its own, with a stack that no template can use up; a panic of the interpreter ends there
+/// too.
+fn on_large_stack<T: Send>(
+    task: impl FnOnce() -> Result<T, TemplateError> + Send,
+) -> Result<T, TemplateError> {
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("chat template".into()).stack_size(STACK_BYTES);
+        let thread = builder.spawn_scoped(scope, task).map_err(|error| TemplateError::Failed {
+            line: 0,
+            message: format!("no thread for it: {error}"),
+        })?;
+        thread.join().unwrap_or_else(|_| {
+            Err(TemplateError::Failed { line: 0, message: "the interpreter panicked".to_owned() })
+        })
+    })
 }
 
 /// The environment that `transformers` makes for chat templates.

@@ -142,3 +142,35 @@ fn many_messages_fit_the_budget() {
     let found = render(golden["templates"]["tools"]["source"].as_str().unwrap(), messages);
     assert!(found.is_ok(), "{:?}", found.err());
 }
+
+/// Chains as long as a template may be: each link is a level of recursion in the compiler. What they come to is one
+/// thing, but the process must live.
+#[test]
+fn no_chain_of_operators_exhausts_the_stack() {
+    let chains = [
+        ("{% if a %}", "{% elif a %}", "{% endif %}"),
+        ("{{ ", "not ", "1 }}"),
+        ("{{ 1", "+1", " }}"),
+        ("{{ a", "~abcdefghij", " }}"), // costs the square of its links
+        ("{{ ", "-", "1 }}"),
+        ("{{ a", ".a", " }}"),
+        ("{{ a", "[0]", " }}"),
+        ("{{ a", "()", " }}"),
+        ("{{ 1", "**1", " }}"),
+        ("{{ 1", "<1", " }}"),
+        ("{{ 1", " and 1", " }}"),
+        ("{{ a", "|e", " }}"),
+        ("{{ a", " is a", " }}"),
+        ("{{ ", "1 if a else ", "1 }}"),
+        ("{{ ", "(", ""),
+        ("{{ ", "[", ""),
+        ("", "{% if a %}", ""),
+    ];
+    for (begin, link, end) in chains {
+        let links = (TEMPLATE_BYTES_MAX - begin.len() - end.len()) / link.len();
+        let source = format!("{begin}{}{end}", link.repeat(links));
+        if let Ok(template) = ChatTemplate::new(&source, tokens()) {
+            let _ = template.render(&json!([]), None, true, None);
+        }
+    }
+}
