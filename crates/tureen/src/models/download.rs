@@ -195,14 +195,8 @@ fn attempt(
         Partial { url: wanted.url.to_string(), validator: strong_validator(&answer), sha256: sha256.clone() };
     write_durably(&places.state, &serde_json::to_vec(&state).map_err(anyhow::Error::from)?)?;
     let total = total.or(wanted.bytes);
-    let chunked = answer.header("transfer-encoding").is_some_and(|coding| coding.contains("chunked"));
-    if total.is_none() && sha256.is_none() && !chunked {
-        let message = format!(
-            "{}: the server doesn't say how long the file is, so its end can't be told from a broken connection; \
-             give the file's hash: URL#sha256=...",
-            wanted.url
-        );
-        return Err(Failure::Fetch(FetchError::Other(message)));
+    if total.is_none() && sha256.is_none() {
+        check_end_is_told(&answer, wanted).map_err(Failure::Fetch)?;
     }
     let mut shown = Progress::start(&wanted.name, start, total);
     let complete = answer.status == 416;
@@ -221,6 +215,18 @@ fn attempt(
         return Err(wrong_hash(wanted, places, start, expected, &actual)?);
     }
     Ok((received, actual, sha256.is_some()))
+}
+
+/// A body without a length ends where the connection does, broken or not, unless it comes in chunks.
+fn check_end_is_told(answer: &Answer, wanted: &Wanted) -> Result<(), FetchError> {
+    if answer.header("transfer-encoding").is_some_and(|coding| coding.contains("chunked")) {
+        return Ok(());
+    }
+    Err(FetchError::Other(format!(
+        "{}: the server doesn't say how long the file is, so its end can't be told from a broken connection; give the \
+         file's hash: URL#sha256=...",
+        wanted.url
+    )))
 }
 
 /// Removes what has the wrong hash. If its beginning came from an earlier try, that may be at fault, and one from the
