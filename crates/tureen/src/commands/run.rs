@@ -91,7 +91,12 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     }
     match ended.end {
         End::Stopped => bail!("stopped by Ctrl-C"),
-        End::Finished { .. } => Ok(()),
+        End::Finished { at_limit, .. } => {
+            if at_limit {
+                eprintln!("(the limit of tokens is reached)");
+            }
+            Ok(())
+        }
     }
 }
 

@@ -189,7 +189,8 @@ fn place(setting: &Setting, origin: &Origin) -> String {
 /// TUREEN_ names that look like one of ours. Others are left alone: platforms set their own (TUREEN_SERVICE_HOST).
 fn mistyped(environment: &BTreeMap<String, String>) -> Vec<String> {
     let mut known: Vec<String> = TABLE.iter().map(Setting::environment).collect();
-    known.push("TUREEN_CONFIG".to_string());
+    // Read where they are used: the settings file's place, and the key for a server that `run --at` asks.
+    known.extend(["TUREEN_CONFIG".to_string(), "TUREEN_KEY".to_string()]);
     let unknown = environment.keys().filter(|name| !known.contains(name));
     let near = unknown.filter_map(|name| {
         let close = nearest(name, known.iter().map(String::as_str))?;
@@ -290,8 +291,8 @@ mod tests {
 
     #[test]
     fn a_mistyped_variable_is_said() {
-        let warnings =
-            resolved(&[], &[("TUREEN_THREAD", "1"), ("TUREEN_SERVICE_HOST", "x")], "").unwrap().warnings;
+        let environment = [("TUREEN_THREAD", "1"), ("TUREEN_SERVICE_HOST", "x"), ("TUREEN_KEY", "secret")];
+        let warnings = resolved(&[], &environment, "").unwrap().warnings;
         assert_eq!(warnings, ["TUREEN_THREAD sets nothing; did you mean TUREEN_THREADS?"]);
     }
 }
