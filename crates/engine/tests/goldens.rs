@@ -64,7 +64,7 @@ fn logits(path: &Path, tokens: &[u32], isa: Isa, threads: usize, chunk: usize) -
     let decoder = files.decoder();
     let (layers, pages) = (decoder.layers.len(), tokens.len().div_ceil(PAGE_TOKENS) as u32);
     let layout = KvLayout::new(layers, decoder.kv_heads, decoder.head_dim, pages, KvElement::F32);
-    let mut cache = KvCache::new(layout.expect("a layout"));
+    let mut cache = KvCache::new(layout.expect("a layout")).expect("memory");
     let sizes =
         StepSizes { context_tokens: tokens.len(), rows_max: tokens.len(), logit_rows_max: tokens.len() };
     let mut forward = Forward::load(Compute::new(isa, threads), files, sizes, &mut |_, _| {})

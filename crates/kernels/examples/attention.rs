@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use kernels::attention::{AttentionSettings, KvCache, KvElement, KvLayout, KvLayoutError, PAGE_TOKENS};
+use kernels::attention::{AttentionSettings, KvCache, KvElement, KvLayout, PAGE_TOKENS};
 use kernels::attention::{SequenceRows, attend};
 use kernels::compute::{Compute, Isa};
 
@@ -42,11 +42,11 @@ fn measure(
     sequences: usize,
     rows: usize,
     length: usize,
-) -> Result<(), KvLayoutError> {
+) -> Result<(), Box<dyn std::error::Error>> {
     let Shape { name, heads, kv_heads, head_dim } = *shape;
     let pages_each = length.div_ceil(PAGE_TOKENS);
     let layout = KvLayout::new(1, kv_heads, head_dim, (pages_each * sequences) as u32, element);
-    let mut cache = KvCache::new(layout?);
+    let mut cache = KvCache::new(layout?)?;
     let tables: Vec<Vec<u32>> =
         (0..sequences).map(|i| (0..pages_each).map(|page| (page * sequences + i) as u32).collect()).collect();
     let wave = |n: usize, step: f32| (0..n).map(|i| (i as f32 * step).sin()).collect::<Vec<f32>>();
@@ -86,12 +86,12 @@ fn measure(
     Ok(())
 }
 
-fn main() -> Result<(), KvLayoutError> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads = std::env::args().nth(1).and_then(|arg| arg.parse().ok()).unwrap_or(1);
     let isa =
         std::env::args().nth(2).and_then(|name| Isa::available().into_iter().find(|isa| isa.name() == name));
     let compute = Compute::new(isa.unwrap_or(Isa::detect()), threads);
-    println!("{}, {threads} threads", compute.isa);
+    println!("{}, {threads} threads", compute.isa());
     for shape in &SHAPES {
         for element in [KvElement::F32, KvElement::F16] {
             for (sequences, rows, length) in [(1, 512, 512), (1, 512, 4096), (1, 1, 4096), (16, 1, 512)] {

@@ -25,7 +25,7 @@ struct Settings {
 
 fn main() {
     let settings = settings(std::env::args().skip(1).collect());
-    println!("{} with {} threads", settings.compute.isa, settings.compute.pool.threads());
+    println!("{} with {} threads", settings.compute.isa(), settings.compute.pool().threads());
     println!(
         "{:>8} {:>12} {:>5} {:>10} {:>9} {:>8} {:>9}",
         "type", "n x k", "rows", "us", "GOP/s", "GB/s", "pack s/G"

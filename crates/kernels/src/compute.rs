@@ -68,8 +68,8 @@ impl fmt::Display for Isa {
 
 /// An instruction set and a pool of threads, passed to every operation.
 pub struct Compute {
-    pub isa: Isa,
-    pub pool: Pool,
+    isa: Isa,
+    pool: Pool,
 }
 
 impl Compute {
@@ -80,5 +80,14 @@ impl Compute {
     pub fn new(isa: Isa, threads: usize) -> Compute {
         assert!(isa.is_available(), "this machine has no {isa}; it has {:?}", Isa::available());
         Compute { isa, pool: Pool::new(threads) }
+    }
+
+    /// An instruction set that this machine has.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    pub fn pool(&self) -> &Pool {
+        &self.pool
     }
 }

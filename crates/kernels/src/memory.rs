@@ -21,10 +21,9 @@ const MAPPED_BYTES_MIN: usize = 4 << 20;
 ///
 /// The file must not be cut short or overwritten while it is mapped: reading a page that is gone kills the process
 /// (SIGBUS), as for every program that maps files. Replace models by renaming a new file into place; a mapping keeps
-/// the old one. [`MappedFile::check_unchanged`] tells whether the file still has its length.
+/// the old one.
 #[derive(Debug)]
 pub struct MappedFile {
-    file: File,
     map: Mmap,
 }
 
@@ -42,25 +41,12 @@ impl MappedFile {
         // SAFETY: the mapping is read-only and lives as long as this value. That nobody truncates or rewrites the file
         // meanwhile can't be enforced on the systems we run on; it is the documented duty of whoever owns the file.
         let map = unsafe { Mmap::map(&file)? };
-        Ok(MappedFile { file, map })
+        Ok(MappedFile { map })
     }
 
     /// The contents.
     pub fn bytes(&self) -> &[u8] {
         &self.map
-    }
-
-    /// Checks that the file has not become shorter or longer since it was mapped.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::InvalidData`] with both lengths when it did; what the system says when it can't tell.
-    pub fn check_unchanged(&self) -> io::Result<()> {
-        let (now, then) = (self.file.metadata()?.len(), self.map.len() as u64);
-        if now == then {
-            return Ok(());
-        }
-        let message = format!("a mapped file changed from {then} to {now} bytes while in use");
-        Err(io::Error::new(io::ErrorKind::InvalidData, message))
     }
 }
 
@@ -143,13 +129,6 @@ impl<T: Zeroed> AlignedVec<T> {
             Err(error) => panic!("{error}"),
         }
     }
-
-    /// A copy of `values`.
-    pub fn from_slice(values: &[T]) -> AlignedVec<T> {
-        let mut array = AlignedVec::zeroed(values.len());
-        array.copy_from_slice(values);
-        array
-    }
 }
 
 impl<T: Zeroed> Drop for AlignedVec<T> {
@@ -177,12 +156,6 @@ impl<T: Zeroed> DerefMut for AlignedVec<T> {
     }
 }
 
-impl<T: Zeroed> Clone for AlignedVec<T> {
-    fn clone(&self) -> Self {
-        AlignedVec::from_slice(self)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,7 +168,7 @@ mod tests {
             assert!(array.iter().all(|&x| x == 0.0));
             assert!(len == 0 || (array.as_ptr() as usize).is_multiple_of(ALIGNMENT));
             array.fill(1.5);
-            assert_eq!(array.clone().iter().filter(|&&x| x == 1.5).count(), len);
+            assert_eq!(array.iter().filter(|&&x| x == 1.5).count(), len);
         }
     }
 
@@ -208,14 +181,11 @@ mod tests {
     }
 
     #[test]
-    fn a_mapped_file_shows_its_bytes_and_notices_a_change_of_length() {
+    fn a_mapped_file_shows_its_bytes() {
         let path = std::env::temp_dir().join(format!("tureen-mapped-{}", std::process::id()));
         std::fs::write(&path, b"GGUF and more").unwrap();
         let mapped = MappedFile::open(&path).unwrap();
         assert_eq!(mapped.bytes(), b"GGUF and more");
-        mapped.check_unchanged().unwrap();
-        std::fs::write(&path, b"GGUF and more, and more").unwrap();
-        assert_eq!(mapped.check_unchanged().unwrap_err().kind(), io::ErrorKind::InvalidData);
         std::fs::write(&path, b"").unwrap();
         assert_eq!(MappedFile::open(&path).unwrap().bytes(), b"");
         std::fs::remove_file(&path).unwrap();

@@ -217,8 +217,6 @@ pub(crate) struct DisjointMut<'a, T> {
 
 // SAFETY: what is shared are the parts, each used by one thread as the contract of `slice` says.
 unsafe impl<T: Send> Sync for DisjointMut<'_, T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Send for DisjointMut<'_, T> {}
 
 impl<'a, T> DisjointMut<'a, T> {
     pub fn new(slice: &'a mut [T]) -> DisjointMut<'a, T> {

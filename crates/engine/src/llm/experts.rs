@@ -53,7 +53,7 @@ pub(super) fn mix_experts(
     let routed = quantize(step.compute, input, h, scratch.quantized);
     matmul(step.compute, routed, router, probabilities);
     for (row, shares) in probabilities.chunks_exact_mut(count).zip(buffers.shares.chunks_exact_mut(count)) {
-        softmax(step.compute.isa, row);
+        softmax(step.compute.isa(), row);
         pick(row, &buffers.settings, shares);
     }
 

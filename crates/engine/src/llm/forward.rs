@@ -285,7 +285,7 @@ impl Step<'_> {
             RotaryLayout::Interleaved => Layout::Interleaved,
             RotaryLayout::Halves => Layout::Halves,
         };
-        self.compute.pool.for_each_row(out, out.len() / self.m, |row, out| {
+        self.compute.pool().for_each_row(out, out.len() / self.m, |row, out| {
             out.copy_from_slice(heads.stack.part(stacked, self.m, heads.part, row));
             if let Some(bias) = heads.bias {
                 add(out, bias);
@@ -295,7 +295,7 @@ impl Step<'_> {
                 if let Some(norm) = heads.norm {
                     let unnormed = &mut unnormed[..head.len()];
                     unnormed.copy_from_slice(head);
-                    rms_norm(self.compute.isa, unnormed, norm, self.decoder.norm_epsilon, head);
+                    rms_norm(self.compute.isa(), unnormed, norm, self.decoder.norm_epsilon, head);
                 }
                 if let Some(angles) = heads.angles {
                     let (cos, sin) = angles.row(row);
@@ -370,12 +370,12 @@ impl Step<'_> {
         let input = quantize(self.compute, input, h, scratch.quantized);
         weights.gate_up.multiply(self.compute, input, rows, stacked);
         let inner = &mut scratch.inner[..rows * f];
-        self.compute.pool.for_each_row(inner, f, |row, inner| {
+        self.compute.pool().for_each_row(inner, f, |row, inner| {
             inner.copy_from_slice(weights.gate_up.part(stacked, rows, 0, row));
             let up = weights.gate_up.part(stacked, rows, 1, row);
             match self.decoder.activation {
-                Activation::Silu => activation::silu_mul(self.compute.isa, inner, up),
-                Activation::GeluTanh => activation::gelu_tanh_mul(self.compute.isa, inner, up),
+                Activation::Silu => activation::silu_mul(self.compute.isa(), inner, up),
+                Activation::GeluTanh => activation::gelu_tanh_mul(self.compute.isa(), inner, up),
             }
         });
         let input = quantize(self.compute, inner, f, scratch.quantized);
@@ -400,8 +400,8 @@ impl Step<'_> {
     fn norm(&self, input: &[f32], weight: &[f32], out: &mut [f32]) {
         let h = weight.len();
         let epsilon = self.decoder.norm_epsilon;
-        self.compute.pool.for_each_row(&mut out[..input.len()], h, |row, out| {
-            rms_norm(self.compute.isa, &input[row * h..][..h], weight, epsilon, out);
+        self.compute.pool().for_each_row(&mut out[..input.len()], h, |row, out| {
+            rms_norm(self.compute.isa(), &input[row * h..][..h], weight, epsilon, out);
         });
     }
 
@@ -425,8 +425,8 @@ impl Step<'_> {
         if let Some(cap) = self.decoder.logit_softcap {
             let v = self.decoder.vocabulary;
             self.compute
-                .pool
-                .for_each_row(logits, v, |_, row| activation::softcap(self.compute.isa, row, cap));
+                .pool()
+                .for_each_row(logits, v, |_, row| activation::softcap(self.compute.isa(), row, cap));
         }
     }
 }

@@ -12,6 +12,7 @@ use kernels::attention::KvCache;
 use kernels::compute::{Compute, Isa};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use super::fingerprint::fingerprint;
 use super::forward::Forward;
 use super::pages::Pages;
 use super::plan::{Plan, PlanError, plan};
@@ -43,6 +44,8 @@ pub enum LoadError {
         "the vocabulary has {tokenizer} entries in the tokeniser and {embedding} in the embedding: they must be the same model's"
     )]
     Vocabulary { tokenizer: usize, embedding: usize },
+    #[error("making room for keys and values: {0}; ask for a shorter context or fewer sequences")]
+    Cache(std::io::Error),
     #[error("starting the engine's thread: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -105,8 +108,10 @@ impl Llm {
         };
         let Plan { layout, sizes, mut memory } = plan(files.decoder(), files.facts().file_bytes, settings)?;
         let end_tokens = files.end_tokens().to_vec();
-        let mut facts = facts(&files, settings, sizes.context_tokens, memory);
-        let forward = Forward::load(compute(settings)?, files, sizes, progress)?;
+        let compute = compute(settings)?;
+        let fingerprint = fingerprint(&compute, &files, settings, sizes.context_tokens);
+        let mut facts = facts(&files, fingerprint, sizes.context_tokens, memory);
+        let forward = Forward::load(compute, files, sizes, progress)?;
         memory.weights_bytes = forward.weights_bytes() as u64;
         facts.memory = memory;
 
@@ -117,7 +122,7 @@ impl Llm {
         let (inbox, receiver) = channel();
         let scheduler = Scheduler {
             pages: Pages::new(layout.pages()),
-            cache: KvCache::new(layout),
+            cache: KvCache::new(layout).map_err(LoadError::Cache)?,
             forward,
             tokenizer: tokenizer.clone(),
             end_tokens,
@@ -217,12 +222,8 @@ fn compute(settings: &Settings) -> Result<Compute, LoadError> {
     Ok(Compute::new(settings.isa, settings.threads))
 }
 
-fn facts(files: &ModelFiles, settings: &Settings, context: usize, memory: MemoryPlan) -> ModelFacts {
+fn facts(files: &ModelFiles, fingerprint: String, context: usize, memory: MemoryPlan) -> ModelFacts {
     let (facts, decoder) = (files.facts(), files.decoder());
-    let version = env!("CARGO_PKG_VERSION");
-    let kv = settings.kv_element.name();
-    let fingerprint =
-        format!("tureen-{version}/{}/{}/{}/kv-{kv}", facts.name, facts.quantisation, settings.isa);
     ModelFacts {
         name: facts.name.clone(),
         family: decoder.family.clone(),
@@ -232,7 +233,7 @@ fn facts(files: &ModelFiles, settings: &Settings, context: usize, memory: Memory
         vocabulary: decoder.vocabulary,
         quantisation: facts.quantisation.clone(),
         licence: facts.licence.clone(),
-        fingerprint: fingerprint.replace(' ', "-").to_lowercase(),
+        fingerprint,
         memory,
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod detokenizer;
 mod experts;
+mod fingerprint;
 pub mod forward;
 mod handle;
 mod pages;

@@ -9,6 +9,9 @@ use super::request::{Event, FinishReason, GenerateRequest, Token, TokenLogprob, 
 use super::sampling::{self, Sampler};
 use super::tokenizer::Tokenizer;
 
+/// Said to a caller instead of an answer made of nothing.
+const NOT_FINITE: &str = "the model computed logits that are infinite or no numbers; its weights are damaged, or overflow for this prompt";
+
 /// A request that was accepted, on its way to the engine's thread.
 pub(super) struct Accepted {
     pub request: GenerateRequest,
@@ -150,6 +153,11 @@ impl Sequence {
         }
         if self.tokens_max == 0 {
             self.finish(FinishReason::Length);
+            return false;
+        }
+        if !logits.iter().all(|logit| logit.is_finite()) {
+            self.send(Event::Failed(NOT_FINITE.to_owned()));
+            self.finished = true;
             return false;
         }
         let unbiased = self.request.logprobs.map(|_| logits.to_vec());

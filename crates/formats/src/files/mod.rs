@@ -119,6 +119,11 @@ impl ModelFiles {
         &self.contents.end_tokens
     }
 
+    /// The bytes of every file with weights, in order: for GGUF, of all there is.
+    pub fn bytes(&self) -> impl Iterator<Item = &[u8]> {
+        self.files.iter().map(Bytes::as_slice)
+    }
+
     pub fn facts(&self) -> &Facts {
         &self.contents.facts
     }

@@ -193,14 +193,14 @@ pub(super) struct KvStore<E: Element> {
 impl KvCache {
     /// An empty cache; its memory is taken from the machine as pages are first written.
     ///
-    /// # Panics
-    /// When the machine refuses the address space.
-    pub fn new(layout: KvLayout) -> KvCache {
+    /// # Errors
+    /// [`std::io::ErrorKind::OutOfMemory`] when the machine refuses the address space.
+    pub fn new(layout: KvLayout) -> std::io::Result<KvCache> {
         let store = match layout.element {
-            KvElement::F32 => Store::F32(KvStore::new(layout)),
-            KvElement::F16 => Store::F16(KvStore::new(layout)),
+            KvElement::F32 => Store::F32(KvStore::new(layout)?),
+            KvElement::F16 => Store::F16(KvStore::new(layout)?),
         };
-        KvCache { layout, store }
+        Ok(KvCache { layout, store })
     }
 
     pub fn layout(&self) -> &KvLayout {
@@ -228,9 +228,10 @@ impl KvCache {
 }
 
 impl<E: Element> KvStore<E> {
-    fn new(layout: KvLayout) -> KvStore<E> {
-        let keys = AlignedVec::zeroed(layout.blocks() * layout.key_block());
-        KvStore { layout, keys, values: AlignedVec::zeroed(layout.blocks() * layout.value_block()) }
+    fn new(layout: KvLayout) -> std::io::Result<KvStore<E>> {
+        let keys = AlignedVec::try_zeroed(layout.blocks() * layout.key_block())?;
+        let values = AlignedVec::try_zeroed(layout.blocks() * layout.value_block())?;
+        Ok(KvStore { layout, keys, values })
     }
 
     pub(super) fn layout(&self) -> &KvLayout {
@@ -267,13 +268,13 @@ impl<E: Element> KvStore<E> {
             let (kv_head, is_key) = (index / 2, index.is_multiple_of(2));
             let (rows, store) = if is_key { (keys, &key_store) } else { (values, &value_store) };
             let place = Place { layout: &layout, layer, kv_head, is_key };
-            dispatch(compute.isa, WriteHead { place, sequences, rows, store });
+            dispatch(compute.isa(), WriteHead { place, sequences, rows, store });
         };
         let rows: usize = sequences.iter().map(|sequence| sequence.rows.len()).sum();
         if rows < PARALLEL_ROWS_MIN {
             (0..2 * layout.kv_heads).for_each(task);
         } else {
-            compute.pool.for_each(2 * layout.kv_heads, task);
+            compute.pool().for_each(2 * layout.kv_heads, task);
         }
     }
 }

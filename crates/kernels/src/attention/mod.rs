@@ -90,7 +90,7 @@ pub fn attend(
             let rows = first..(first + rows_max).min(sequence.rows.len() * group);
             let tile = &Tile { layer, kv_head, group, sequence, rows, settings };
             return SCRATCH.with_borrow_mut(|scratch| {
-                let (isa, out) = (compute.isa, &out);
+                let (isa, out) = (compute.isa(), &out);
                 match &cache.store {
                     Store::F32(store) => dispatch(isa, AttendTile { store, tile, queries, out, scratch }),
                     Store::F16(store) => dispatch(isa, AttendTile { store, tile, queries, out, scratch }),
@@ -106,7 +106,7 @@ pub fn attend(
     if work < PARALLEL_WORK_MIN {
         (0..total).for_each(attend_tile);
     } else {
-        compute.pool.for_each(total, attend_tile);
+        compute.pool().for_each(total, attend_tile);
     }
 }
 

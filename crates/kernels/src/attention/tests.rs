@@ -43,7 +43,7 @@ impl Case {
         let compute = Compute::new(isa, threads);
         let pages = self.length.div_ceil(PAGE_TOKENS) as u32 + 3;
         let layout = KvLayout::new(2, self.kv_heads, self.head_dim, pages, element).unwrap();
-        let mut cache = KvCache::new(layout);
+        let mut cache = KvCache::new(layout).unwrap();
         let table: Vec<u32> = (0..pages).rev().collect();
         let (q, k) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         let mut out = vec![0.0; self.length * q];
@@ -148,7 +148,7 @@ fn other_sequences_in_the_batch_change_nothing() {
     let case = Case::new(4, 2, 16, 40, 7);
     let alone = case.run(Isa::detect(), 2, 40, KvElement::F32);
     let other = Case::new(4, 2, 16, 70, 8);
-    let mut cache = KvCache::new(KvLayout::new(1, 2, 16, 8, KvElement::F32).unwrap());
+    let mut cache = KvCache::new(KvLayout::new(1, 2, 16, 8, KvElement::F32).unwrap()).unwrap();
     let both = |one: &[f32], two: &[f32]| [one, two].concat();
     let rows = [
         SequenceRows { rows: 0..70, first_position: 0, pages: &[5, 0, 2] },

@@ -81,29 +81,29 @@ pub fn matmul(compute: &Compute, input: Input<'_>, weights: &PackedWeights, out:
     let m = out.len() / n;
     let out = DisjointMut::new(out);
     let panels = n.div_ceil(weights.panel_columns());
-    let strip = strip_panels(weights, panels, compute.pool.threads());
+    let strip = strip_panels(weights, panels, compute.pool().threads());
     let strips = panels.div_ceil(strip);
     let panels_of = |strip_index: usize| strip_index * strip..((strip_index + 1) * strip).min(panels);
     match weights.storage() {
         Storage::Float(element_type) => {
             assert_eq!(input.values.len(), m * k, "activations of {m} rows of {k}");
-            compute.pool.for_each(strips, |task| {
+            compute.pool().for_each(strips, |task| {
                 for panel in panels_of(task) {
                     let columns = (n - panel * weights.panel_columns()).min(weights.panel_columns());
                     let target = (panel * weights.panel_columns(), columns, n);
                     let bytes = weights.panel(panel);
-                    float::panel_product(compute.isa, element_type, input.values, k, bytes, target, &out);
+                    float::panel_product(compute.isa(), element_type, input.values, k, bytes, target, &out);
                 }
             });
         }
         Storage::Quantized(format) => {
             let activations = input.quantized.rows(m, k);
             let row_block = (ROW_BLOCK_BYTES / k / ROW_TILE).max(1) * ROW_TILE;
-            compute.pool.for_each(strips, |task| {
+            compute.pool().for_each(strips, |task| {
                 for first in (0..m).step_by(row_block) {
                     let rows = first..(first + row_block).min(m);
                     let span = Span { activations, weights, rows, panels: panels_of(task) };
-                    quantized_product(compute.isa, &format, &span, &out);
+                    quantized_product(compute.isa(), &format, &span, &out);
                 }
             });
         }

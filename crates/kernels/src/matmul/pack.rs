@@ -77,7 +77,7 @@ impl PackedWeights {
         let (storage, panel_columns, panel_bytes) = match Format::of(element_type) {
             None => (Storage::Float(element_type), FLOAT_COLUMNS, FLOAT_COLUMNS * row_bytes),
             Some(format) => {
-                let n = if compute.isa == Isa::Avx512 { 16 } else { 8 };
+                let n = if compute.isa() == Isa::Avx512 { 16 } else { 8 };
                 let supers = columns / BLOCK / format.per_super;
                 (Storage::Quantized(format), n, supers * format.super_bytes(n))
             }
@@ -94,7 +94,7 @@ impl PackedWeights {
             data: AlignedVec::zeroed(panels * panel_bytes),
         };
         let data = DisjointMut::new(&mut packed.data);
-        compute.pool.for_each(panels, |panel| {
+        compute.pool().for_each(panels, |panel| {
             // SAFETY: each panel is written by one task.
             let bytes = unsafe { data.slice(panel * panel_bytes, panel_bytes) };
             for column in 0..panel_columns.min(rows - panel * panel_columns) {

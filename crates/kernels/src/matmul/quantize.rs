@@ -64,8 +64,8 @@ impl QuantizedRows {
         let sums = DisjointMut::new(&mut self.sums[..2 * self.rows * blocks]);
         let scaled_sums = DisjointMut::new(&mut self.scaled_sums[..self.rows * blocks]);
         let rows = self.rows;
-        let share = rows.div_ceil(compute.pool.threads()).max(4);
-        compute.pool.for_each(rows.div_ceil(share), |task| {
+        let share = rows.div_ceil(compute.pool().threads()).max(4);
+        compute.pool().for_each(rows.div_ceil(share), |task| {
             for row in task * share..((task + 1) * share).min(rows) {
                 // SAFETY: each row is written by one task.
                 let (codes, scales, sums, scaled_sums) = unsafe {
@@ -76,7 +76,7 @@ impl QuantizedRows {
                         scaled_sums.slice(row * blocks, blocks),
                     )
                 };
-                quantize_row(compute.isa, &values[row * columns..][..columns], codes, scales, sums);
+                quantize_row(compute.isa(), &values[row * columns..][..columns], codes, scales, sums);
                 for (scaled, (scale, sums)) in
                     scaled_sums.iter_mut().zip(scales.iter().zip(sums.as_chunks().0))
                 {

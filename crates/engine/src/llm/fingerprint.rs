@@ -1,0 +1,47 @@
+//! A name for all that decides an answer's bits: the model's content, the settings and the instruction set.
+
+use std::fmt::Write;
+
+use formats::model::ModelFiles;
+use kernels::compute::Compute;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use super::settings::Settings;
+
+/// Bytes that a thread hashes at a time.
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// `tureen-VERSION/NAME/QUANTISATION/ISA/kv-ELEMENT/CONTENT`: the same fingerprint means the same bits. CONTENT is
+/// an XXH3 hash of the weights and of what was read out of the model's description, so that a model republished
+/// under its name is told from what it was. It guards against mistakes and not against forgers.
+pub(super) fn fingerprint(
+    compute: &Compute,
+    files: &ModelFiles,
+    settings: &Settings,
+    context_tokens: usize,
+) -> String {
+    let (version, facts) = (env!("CARGO_PKG_VERSION"), files.facts());
+    let content = content(compute, files, context_tokens);
+    let mut name = String::new();
+    for part in [&facts.name, &facts.quantisation] {
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "._:-".contains(c) { c } else { '-' };
+        name.extend(part.chars().map(plain).chain(['/']));
+    }
+    let (isa, kv) = (settings.isa, settings.kv_element.name());
+    // Writing to a string does not fail.
+    let _ = write!(name, "{isa}/kv-{kv}/{content:016x}");
+    format!("tureen-{version}/{name}").to_lowercase()
+}
+
+fn content(compute: &Compute, files: &ModelFiles, context_tokens: usize) -> u64 {
+    let mut whole = Xxh3::new();
+    // Rotary frequencies may depend on the context.
+    whole.update(format!("{:?} {context_tokens}", files.decoder()).as_bytes());
+    for file in files.bytes() {
+        let chunks: Vec<&[u8]> = file.chunks(CHUNK_BYTES).collect();
+        let mut hashes = vec![0u64; chunks.len()];
+        compute.pool().for_each_row(&mut hashes, 1, |index, hash| hash[0] = xxh3_64(chunks[index]));
+        hashes.iter().for_each(|hash| whole.update(&hash.to_le_bytes()));
+    }
+    whole.digest()
+}

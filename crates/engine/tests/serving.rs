@@ -1,0 +1,194 @@
+//! A whole engine from outside: the same request has the same answer whatever else runs, and every request ends.
+
+#![allow(clippy::expect_used)] // a fixture that is not there fails the test
+
+use std::path::{Path, PathBuf};
+
+use engine::llm::request::{Event, FinishReason, GenerateRequest, Sampling, SubmitError, Usage};
+use engine::llm::{Generation, Llm, Settings};
+use kernels::attention::KvElement;
+use kernels::compute::Isa;
+
+fn fixture(family: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/decoders").join(family)
+}
+
+fn load(family: &str, settings: Settings) -> Llm {
+    let path = fixture(family);
+    Llm::load(&path, &settings, &mut |_, _| {}).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn settings() -> Settings {
+    Settings { threads: 1, sequences_max: 8, memory_max_bytes: Some(1 << 28), ..Settings::default() }
+}
+
+/// Request `index` of a mixed lot: prompts of many lengths of which some begin alike, each way of sampling.
+fn request(index: usize) -> GenerateRequest {
+    let shared = if index.is_multiple_of(3) { 40 } else { 0 };
+    let own = 1 + 7 * index % 45;
+    let prompt =
+        (0..shared).map(|i| 3 + i as u32).chain((0..own).map(|i| ((index * 31 + i * 7) % 250) as u32));
+    let seed = Some(index as u64);
+    let sampling = match index % 4 {
+        0 => Sampling { temperature: 0.0, ..Sampling::default() },
+        1 => Sampling { seed, ..Sampling::default() },
+        2 => Sampling { seed, temperature: 0.7, top_p: 0.9, top_k: 40, ..Sampling::default() },
+        _ => Sampling {
+            seed,
+            repetition_penalty: 1.2,
+            frequency_penalty: 0.3,
+            min_p: 0.02,
+            ..Sampling::default()
+        },
+    };
+    GenerateRequest {
+        prompt: prompt.collect(),
+        tokens_max: 5 + index * 3 % 24,
+        sampling,
+        stop: Vec::new(),
+        logprobs: Some(2),
+        prompt_logprobs: index % 5 == 4,
+        ignore_end: true,
+    }
+}
+
+/// All that a request reported, log-probabilities as bits; but for how much was found in the cache.
+fn answer(mut generation: Generation) -> Vec<String> {
+    let mut said = Vec::new();
+    while let Some(event) = generation.blocking_next() {
+        said.push(match event {
+            Event::Token(token) => {
+                let logprob = token.logprob.expect("asked for");
+                let top: Vec<(u32, u32)> = logprob.top.iter().map(|(id, _, p)| (*id, p.to_bits())).collect();
+                format!("{} {:?} {:x} {top:?}", token.id, token.text, logprob.logprob.to_bits())
+            }
+            Event::Prompt(entries) => {
+                let bits: Vec<u32> = entries.iter().map(|entry| entry.logprob.to_bits()).collect();
+                format!("{bits:?}")
+            }
+            Event::Done { text, reason, usage: Usage { prompt_tokens, completion_tokens, .. } } => {
+                format!("{text:?} {reason:?} {prompt_tokens} {completion_tokens}")
+            }
+            Event::Failed(reason) => panic!("{reason}"),
+        });
+    }
+    said
+}
+
+fn submit(llm: &Llm, request: GenerateRequest) -> Generation {
+    llm.submit(request).expect("taken")
+}
+
+#[test]
+fn an_answer_has_the_same_bits_alone_and_in_a_crowd() {
+    const REQUESTS: usize = 24;
+    for family in ["llama", "gemma2", "qwen3-moe"] {
+        for isa in Isa::available() {
+            let alone = load(family, Settings { isa, ..settings() });
+            let expected: Vec<_> = (0..REQUESTS).map(|i| answer(submit(&alone, request(i)))).collect();
+            for (threads, step_tokens_max, sequences_max) in [(1, 512, 8), (2, 16, 24), (3, 512, 24)] {
+                let settings = Settings { isa, threads, step_tokens_max, sequences_max, ..settings() };
+                let crowd = load(family, settings);
+                for cache in ["cold", "warm"] {
+                    let together: Vec<_> = (0..REQUESTS).map(|i| submit(&crowd, request(i))).collect();
+                    for (index, generation) in together.into_iter().enumerate() {
+                        let place = format!(
+                            "{family}, {isa}, {threads} threads, steps of {step_tokens_max}, {cache}"
+                        );
+                        assert_eq!(answer(generation), expected[index], "request {index}: {place}");
+                    }
+                }
+                assert!(crowd.stats().cached_tokens_total > 0, "a warm cache is used");
+                assert_eq!(crowd.facts().fingerprint, alone.facts().fingerprint);
+            }
+        }
+    }
+}
+
+#[test]
+fn fingerprints_differ_where_bits_may() {
+    let base = load("llama", settings()).facts().fingerprint.clone();
+    let others = [
+        load("llama-linear", settings()),
+        load("llama", Settings { context_tokens: Some(64), ..settings() }),
+        load("llama", Settings { kv_element: KvElement::F32, ..settings() }),
+        load("llama", Settings { isa: Isa::Portable, ..settings() }),
+    ];
+    for other in &others {
+        assert!(other.facts().fingerprint != base || Isa::detect() == Isa::Portable, "{base}");
+    }
+}
+
+/// A copy of the folder of `family` whose weights `change` has spoilt.
+fn damaged(family: &str, change: impl Fn(&mut [u8])) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for entry in std::fs::read_dir(fixture(family)).expect("fixtures") {
+        let entry = entry.expect("entry");
+        let mut bytes = std::fs::read(entry.path()).expect("file");
+        if entry.file_name() == "model.safetensors" {
+            let header = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+            change(&mut bytes[8 + header..]);
+        }
+        std::fs::write(folder.path().join(entry.file_name()), bytes).expect("written");
+    }
+    folder
+}
+
+#[test]
+fn logits_that_are_no_numbers_fail_the_request_and_not_the_engine() {
+    for bits in [f32::NAN.to_bits(), f32::INFINITY.to_bits()] {
+        let folder = damaged("llama", |weights| {
+            weights.as_chunks_mut::<4>().0.iter_mut().step_by(97).for_each(|w| *w = bits.to_le_bytes());
+        });
+        let llm = Llm::load(folder.path(), &settings(), &mut |_, _| {}).expect("loaded");
+        for _ in 0..2 {
+            let mut generation = submit(&llm, GenerateRequest { prompt_logprobs: false, ..request(1) });
+            match generation.blocking_next() {
+                Some(Event::Failed(reason)) => assert!(reason.contains("weights"), "{reason}"),
+                other => panic!("{other:?}"),
+            }
+            assert!(generation.blocking_next().is_none());
+        }
+        assert!(llm.is_alive());
+    }
+}
+
+#[test]
+fn a_caller_that_leaves_frees_its_place_and_its_pages() {
+    let llm = load("llama", Settings { sequences_max: 1, ..settings() });
+    let long = GenerateRequest { prompt: vec![5; 20], tokens_max: 100, ..request(0) };
+    let mut left = submit(&llm, long);
+    let waiting = submit(&llm, request(2));
+    assert!(matches!(left.blocking_next(), Some(Event::Token(_))));
+    drop(left);
+    answer(waiting);
+    llm.shutdown();
+    let stats = llm.stats();
+    assert_eq!((stats.running, stats.waiting, stats.kv_pages_used), (0, 0, 0));
+    assert_eq!(llm.submit(request(0)).err(), Some(SubmitError::Draining));
+}
+
+#[test]
+fn what_the_context_leaves_bounds_an_answer() {
+    let llm = load("llama", settings());
+    let check = |prompt: usize, tokens_max: usize, expected: Result<(usize, FinishReason), SubmitError>| {
+        let asked = GenerateRequest { prompt: vec![7; prompt], tokens_max, ..request(1) };
+        let ended = llm.submit(asked).map(|mut generation| {
+            loop {
+                match generation.blocking_next() {
+                    Some(Event::Done { reason, usage, .. }) => return (usage.completion_tokens, reason),
+                    Some(Event::Failed(reason)) => panic!("{reason}"),
+                    Some(_) => {}
+                    None => panic!("no end"),
+                }
+            }
+        });
+        assert_eq!(ended, expected, "{prompt} and {tokens_max}");
+    };
+    check(100, 500, Ok((28, FinishReason::Length)));
+    check(127, 5, Ok((1, FinishReason::Length)));
+    check(128, 0, Ok((0, FinishReason::Length)));
+    check(128, 1, Err(SubmitError::PromptTooLong { prompt: 128, context: 128 }));
+    check(129, 0, Err(SubmitError::PromptTooLong { prompt: 129, context: 128 }));
+    check(0, 1, Err(SubmitError::EmptyPrompt));
+}
