@@ -24,6 +24,13 @@ impl Bytes {
         mapped.map_err(|source| FormatError::Io { operation: "open", path: path.to_owned(), source })
     }
 
+    /// Gives memory back that can be read from the file again.
+    pub(crate) fn forget(&self) {
+        if let Bytes::Mapped(file) = self {
+            file.forget();
+        }
+    }
+
     pub fn as_slice(&self) -> &[u8] {
         match self {
             Bytes::Mapped(file) => file.bytes(),

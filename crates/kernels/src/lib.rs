@@ -7,7 +7,6 @@ pub mod elements;
 mod lanes;
 pub mod matmul;
 pub mod memory;
-mod multiversion;
 pub mod norm;
 pub mod rotary;
 pub mod softmax;

@@ -44,6 +44,14 @@ impl MappedFile {
         Ok(MappedFile { map })
     }
 
+    /// Gives the memory that holds contents back to the system; what is read again comes from the file again.
+    pub fn forget(&self) {
+        // SAFETY: the mapping is of a file and read-only, so its pages hold nothing that the file does not. Advice only:
+        // where it isn't taken, the pages stay.
+        #[cfg(unix)]
+        let _ = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+    }
+
     /// The contents.
     pub fn bytes(&self) -> &[u8] {
         &self.map
@@ -185,6 +193,8 @@ mod tests {
         let path = std::env::temp_dir().join(format!("tureen-mapped-{}", std::process::id()));
         std::fs::write(&path, b"GGUF and more").unwrap();
         let mapped = MappedFile::open(&path).unwrap();
+        assert_eq!(mapped.bytes(), b"GGUF and more");
+        mapped.forget();
         assert_eq!(mapped.bytes(), b"GGUF and more");
         std::fs::write(&path, b"").unwrap();
         assert_eq!(MappedFile::open(&path).unwrap().bytes(), b"");

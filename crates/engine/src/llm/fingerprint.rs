@@ -43,5 +43,6 @@ fn content(compute: &Compute, files: &ModelFiles, context_tokens: usize) -> u64 
         compute.pool().for_each_row(&mut hashes, 1, |index, hash| hash[0] = xxh3_64(chunks[index]));
         hashes.iter().for_each(|hash| whole.update(&hash.to_le_bytes()));
     }
+    files.forget();
     whole.digest()
 }

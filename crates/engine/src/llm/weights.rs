@@ -131,17 +131,18 @@ impl DecoderWeights {
         for index in 0..decoder.layers.len() {
             progress(index, decoder.layers.len());
             layers.push(reader.layer(index)?);
+            // Packed weights and the file's are not both needed in memory.
+            files.forget();
         }
         progress(decoder.layers.len(), decoder.layers.len());
         let output = match files.tensor(Role::Output, None)? {
             Some(tensor) => tensor,
             None => reader.required(Role::Embedding, None)?,
         };
-        Ok(DecoderWeights {
-            layers,
-            output_norm: reader.norm(Role::OutputNorm, None)?,
-            output: pack(compute, &[output])?,
-        })
+        let output_norm = reader.norm(Role::OutputNorm, None)?;
+        let output = pack(compute, &[output])?;
+        files.forget();
+        Ok(DecoderWeights { layers, output_norm, output })
     }
 
     /// Bytes of the packed matrices, in memory.

@@ -124,6 +124,11 @@ impl ModelFiles {
         self.files.iter().map(Bytes::as_slice)
     }
 
+    /// Gives the memory back that holds what was read; what is needed again comes from the files again.
+    pub fn forget(&self) {
+        self.files.iter().for_each(Bytes::forget);
+    }
+
     pub fn facts(&self) -> &Facts {
         &self.contents.facts
     }

@@ -4,7 +4,7 @@ use half::f16;
 
 use super::SequenceRows;
 use crate::compute::Compute;
-use crate::lanes::{Kernel, Lanes, WIDTH_MAX, dispatch};
+use crate::lanes::{Element, Kernel, Lanes, WIDTH_MAX, dispatch};
 use crate::memory::{AlignedVec, Zeroed};
 use crate::threads::DisjointMut;
 
@@ -128,35 +128,19 @@ impl KvLayout {
 }
 
 /// How one key or value is stored.
-pub(super) trait Element: Zeroed {
-    /// # Safety
-    /// `from` must be readable for `L::WIDTH` elements.
-    unsafe fn load<L: Lanes>(lanes: L, from: *const Self) -> L::F;
-
+pub(super) trait Kept: Element + Zeroed {
     /// Rounds `from` to the elements of `to`, which is as long.
     fn narrow<L: Lanes>(lanes: L, from: &[f32], to: &mut [Self]);
 }
 
-impl Element for f32 {
-    #[inline(always)]
-    unsafe fn load<L: Lanes>(lanes: L, from: *const f32) -> L::F {
-        // SAFETY: the caller's promise.
-        unsafe { lanes.load(from) }
-    }
-
+impl Kept for f32 {
     #[inline(always)]
     fn narrow<L: Lanes>(_: L, from: &[f32], to: &mut [f32]) {
         to.copy_from_slice(from);
     }
 }
 
-impl Element for f16 {
-    #[inline(always)]
-    unsafe fn load<L: Lanes>(lanes: L, from: *const f16) -> L::F {
-        // SAFETY: the caller's promise.
-        unsafe { lanes.load_f16(from) }
-    }
-
+impl Kept for f16 {
     #[inline(always)]
     fn narrow<L: Lanes>(lanes: L, from: &[f32], to: &mut [f16]) {
         assert_eq!(from.len(), to.len());
@@ -184,7 +168,7 @@ pub(super) enum Store {
 }
 
 /// The blocks of a cache, as elements of one type.
-pub(super) struct KvStore<E: Element> {
+pub(super) struct KvStore<E: Kept> {
     layout: KvLayout,
     keys: AlignedVec<E>,
     values: AlignedVec<E>,
@@ -227,7 +211,7 @@ impl KvCache {
     }
 }
 
-impl<E: Element> KvStore<E> {
+impl<E: Kept> KvStore<E> {
     fn new(layout: KvLayout) -> std::io::Result<KvStore<E>> {
         let keys = AlignedVec::try_zeroed(layout.blocks() * layout.key_block())?;
         let values = AlignedVec::try_zeroed(layout.blocks() * layout.value_block())?;
@@ -296,7 +280,7 @@ struct WriteHead<'a, E> {
     store: &'a DisjointMut<'a, E>,
 }
 
-impl<E: Element> Kernel for WriteHead<'_, E> {
+impl<E: Kept> Kernel for WriteHead<'_, E> {
     type Output = ();
 
     #[inline(always)]

@@ -3,31 +3,8 @@
 //! Every element of a result is one sum, taken in the order of its terms in a register of its own. So it doesn't matter
 //! to its bits how many rows are computed together; that is chosen to fill the registers.
 
-use super::cache::{Element, PAGE_TOKENS};
-use crate::lanes::Lanes;
-
-/// Calls `$function::<L, E, R>($arguments)` for each run of `R` rows, as many at a time as registers allow.
-macro_rules! for_runs_of_rows {
-    ($rows:expr, $lanes:ident, |$row:ident| $function:ident($($argument:expr),*)) => {
-        let mut $row = 0;
-        while $row < $rows {
-            let left = ($rows - $row).min(L::ROWS_MAX);
-            // SAFETY: the caller of this macro checked that `$rows` rows are there, and `left` is not more than what
-            // remains of them from `$row` on.
-            unsafe {
-                $row += match left {
-                    12.. if L::ROWS_MAX >= 12 => { $function::<L, E, 12>($lanes, $($argument),*); 12 }
-                    8.. if L::ROWS_MAX >= 8 => { $function::<L, E, 8>($lanes, $($argument),*); 8 }
-                    6.. if L::ROWS_MAX >= 6 => { $function::<L, E, 6>($lanes, $($argument),*); 6 }
-                    4.. if L::ROWS_MAX >= 4 => { $function::<L, E, 4>($lanes, $($argument),*); 4 }
-                    3.. if L::ROWS_MAX >= 3 => { $function::<L, E, 3>($lanes, $($argument),*); 3 }
-                    2.. => { $function::<L, E, 2>($lanes, $($argument),*); 2 }
-                    _ => { $function::<L, E, 1>($lanes, $($argument),*); 1 }
-                };
-            }
-        }
-    };
-}
+use super::cache::PAGE_TOKENS;
+use crate::lanes::{Element, Lanes, for_runs_of_rows};
 
 /// `scores[r, t] = sum over i of queries[r, i] * keys[i, t]`; `queries` is `[r, d]`, `keys` `[d, PAGE_TOKENS]`, `scores`
 /// `[r, PAGE_TOKENS]`.

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::cache::{Element, KvStore, PAGE_TOKENS};
+use super::cache::{Kept, KvStore, PAGE_TOKENS};
 use super::products::{add_values, score};
 use super::{AttentionSettings, SequenceRows};
 use crate::activation::Softcap;
@@ -94,7 +94,7 @@ impl Default for Scratch {
 }
 
 /// Computes one tile and writes its rows of `out`, `[m, a·d]`.
-pub(super) struct AttendTile<'a, E: Element> {
+pub(super) struct AttendTile<'a, E: Kept> {
     pub store: &'a KvStore<E>,
     pub tile: &'a Tile<'a>,
     /// `[m, a·d]`.
@@ -103,7 +103,7 @@ pub(super) struct AttendTile<'a, E: Element> {
     pub scratch: &'a mut Scratch,
 }
 
-impl<E: Element> Kernel for AttendTile<'_, E> {
+impl<E: Kept> Kernel for AttendTile<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -143,7 +143,7 @@ impl<E: Element> Kernel for AttendTile<'_, E> {
 
 /// Adds one block of keys and values to the rows that see it.
 #[inline(always)]
-fn attend_block<L: Lanes, E: Element>(
+fn attend_block<L: Lanes, E: Kept>(
     lanes: L,
     store: &KvStore<E>,
     tile: &Tile<'_>,

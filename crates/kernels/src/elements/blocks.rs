@@ -24,7 +24,9 @@ pub(crate) struct Block {
     pub mins: [u8; 2],
 }
 
-/// Block `index` of a row of quantised blocks.
+/// Block `index` of a row of quantised blocks. Inlined, so that what is known of the type is known here; plain loops,
+/// since closures may stay functions of their own, without the caller's instruction set.
+#[inline(always)]
 pub(crate) fn block(element_type: ElementType, row: &[u8], index: usize) -> Block {
     use ElementType::*;
     let per = element_type.block_elements() / BLOCK;
@@ -41,40 +43,48 @@ pub(crate) fn block(element_type: ElementType, row: &[u8], index: usize) -> Bloc
             block.codes = if element_type == Q4_1 { nibbles(&bytes[4..]) } else { five_bits(&bytes[4..]) };
         }
         Q5_0 => block.codes = five_bits(&bytes[2..]),
-        Q8_0 => block.codes = std::array::from_fn(|i| bytes[2 + i] ^ 0x80),
+        Q8_0 => {
+            for (code, byte) in block.codes.iter_mut().zip(&bytes[2..]) {
+                *code = byte ^ 0x80;
+            }
+        }
         Q2_K => {
             (block.d, block.m) = (half(80), half(82));
             let scales = [bytes[2 * b], bytes[2 * b + 1]];
             block.scales = scales.map(|scale| (scale & 15) as i8);
             block.mins = scales.map(|scale| scale >> 4);
-            block.codes = std::array::from_fn(|i| bytes[16 + b / 4 * 32 + i] >> (b % 4 * 2) & 3);
+            for (code, byte) in block.codes.iter_mut().zip(&bytes[16 + b / 4 * 32..]) {
+                *code = byte >> (b % 4 * 2) & 3;
+            }
         }
         Q3_K => {
             block.d = half(108);
-            block.scales = std::array::from_fn(|h| three_bit_scale(&bytes[96..108], 2 * b + h));
-            block.codes = std::array::from_fn(|i| {
-                let low = bytes[32 + b / 4 * 32 + i] >> (b % 4 * 2) & 3;
-                low | (bytes[i] >> b & 1) << 2
-            });
+            block.scales = [2 * b, 2 * b + 1].map(|i| three_bit_scale(&bytes[96..108], i));
+            let low = &bytes[32 + b / 4 * 32..];
+            for ((code, low), high) in block.codes.iter_mut().zip(low).zip(bytes) {
+                *code = low >> (b % 4 * 2) & 3 | (high >> b & 1) << 2;
+            }
         }
         Q4_K | Q5_K => {
             block.m = half(2);
             let (scale, min) = six_bit_pair(&bytes[4..16], b);
             (block.scales, block.mins) = ([scale as i8; 2], [min; 2]);
-            let codes = if element_type == Q4_K { 16 } else { 48 };
-            block.codes = std::array::from_fn(|i| {
-                let low = bytes[codes + b / 2 * 32 + i] >> (b % 2 * 4) & 15;
-                if element_type == Q4_K { low } else { low | (bytes[16 + i] >> b & 1) << 4 }
-            });
+            let (high, low) = if element_type == Q4_K { (None, 16) } else { (Some(&bytes[16..48]), 48) };
+            for (code, low) in block.codes.iter_mut().zip(&bytes[low + b / 2 * 32..]) {
+                *code = low >> (b % 2 * 4) & 15;
+            }
+            for (code, high) in block.codes.iter_mut().zip(high.unwrap_or_default()) {
+                *code |= (high >> b & 1) << 4;
+            }
         }
         Q6_K => {
             block.d = half(208);
             block.scales = [bytes[192 + 2 * b] as i8, bytes[193 + 2 * b] as i8];
             let (n, j) = (b / 4, b % 4);
-            block.codes = std::array::from_fn(|i| {
-                let low = bytes[64 * n + 32 * (j % 2) + i] >> (j / 2 * 4) & 15;
-                low | (bytes[128 + 32 * n + i] >> (2 * j) & 3) << 4
-            });
+            let (low, high) = (&bytes[64 * n + 32 * (j % 2)..], &bytes[128 + 32 * n..]);
+            for ((code, low), high) in block.codes.iter_mut().zip(low).zip(high) {
+                *code = low >> (j / 2 * 4) & 15 | (high >> (2 * j) & 3) << 4;
+            }
         }
         IQ4_XS => {
             let low = bytes[4 + b / 2] >> (b % 2 * 4) & 15;
@@ -108,17 +118,27 @@ pub(crate) const fn zero_point(element_type: ElementType) -> i32 {
 }
 
 /// 16 bytes: the low halves are the first 16 elements, the high ones the rest.
+#[inline(always)]
 fn nibbles(bytes: &[u8]) -> [u8; BLOCK] {
-    std::array::from_fn(|i| if i < 16 { bytes[i] & 15 } else { bytes[i - 16] >> 4 })
+    let mut codes = [0; BLOCK];
+    for (i, byte) in bytes[..16].iter().enumerate() {
+        (codes[i], codes[i + 16]) = (byte & 15, byte >> 4);
+    }
+    codes
 }
 
 /// 4 bytes of fifth bits, then nibbles.
+#[inline(always)]
 fn five_bits(bytes: &[u8]) -> [u8; BLOCK] {
-    let low = nibbles(&bytes[4..]);
-    std::array::from_fn(|i| low[i] | (bytes[i / 8] >> (i % 8) & 1) << 4)
+    let mut codes = nibbles(&bytes[4..]);
+    for (i, code) in codes.iter_mut().enumerate() {
+        *code |= (bytes[i / 8] >> (i % 8) & 1) << 4;
+    }
+    codes
 }
 
 /// Scale and min `b` of the 12 bytes that hold eight 6-bit pairs.
+#[inline(always)]
 fn six_bit_pair(bytes: &[u8], b: usize) -> (u8, u8) {
     if b < 4 {
         return (bytes[b] & 63, bytes[b + 4] & 63);
@@ -129,6 +149,7 @@ fn six_bit_pair(bytes: &[u8], b: usize) -> (u8, u8) {
 }
 
 /// Scale `i` of the 12 bytes that hold sixteen 6-bit scales, offset by 32.
+#[inline(always)]
 fn three_bit_scale(bytes: &[u8], i: usize) -> i8 {
     let low = if i < 8 { bytes[i] & 15 } else { bytes[i - 8] >> 4 };
     let high = bytes[8 + i % 4] >> (i / 4 * 2) & 3;

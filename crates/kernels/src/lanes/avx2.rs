@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::{Kernel, Lanes};
 
@@ -66,6 +66,15 @@ impl Lanes for Avx2 {
     unsafe fn load_f16(self, from: *const f16) -> Self::F {
         // SAFETY: the caller promises 8 readable values, which are 16 bytes; `self` proves the instructions.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, from: *const bf16) -> Self::F {
+        // SAFETY: the caller promises 8 readable values, which are 16 bytes; `self` proves the instructions.
+        unsafe {
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low))
+        }
     }
 
     #[inline(always)]

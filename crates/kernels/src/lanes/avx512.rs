@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::{Kernel, Lanes};
 
@@ -66,6 +66,15 @@ impl Lanes for Avx512 {
     unsafe fn load_f16(self, from: *const f16) -> Self::F {
         // SAFETY: the caller promises 16 readable values, which are 32 bytes; `self` proves the instructions.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, from: *const bf16) -> Self::F {
+        // SAFETY: the caller promises 16 readable values, which are 32 bytes; `self` proves the instructions.
+        unsafe {
+            let low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(low))
+        }
     }
 
     #[inline(always)]

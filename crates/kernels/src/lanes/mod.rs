@@ -9,13 +9,15 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod element;
 mod functions;
 mod portable;
 
+pub(crate) use element::{Element, for_runs_of_rows};
 pub(crate) use functions::{exp, sigmoid, tanh};
 pub(crate) use portable::Portable;
 
-use half::f16;
+use half::{bf16, f16};
 
 use crate::compute::Isa;
 
@@ -43,6 +45,11 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// `from` must be readable for `WIDTH` values.
     unsafe fn load_f16(self, from: *const f16) -> Self::F;
+    /// Widens exactly.
+    ///
+    /// # Safety
+    /// `from` must be readable for `WIDTH` values.
+    unsafe fn load_bf16(self, from: *const bf16) -> Self::F;
     /// Rounds to nearest, ties to even.
     ///
     /// # Safety

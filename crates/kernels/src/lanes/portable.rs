@@ -1,6 +1,6 @@
 //! Eight lanes in plain Rust: what the other instruction sets are held against.
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::Lanes;
 
@@ -36,6 +36,13 @@ impl Lanes for Portable {
     unsafe fn load_f16(self, from: *const f16) -> Self::F {
         // SAFETY: the caller promises `WIDTH` readable values.
         let values = unsafe { from.cast::<[f16; WIDTH]>().read_unaligned() };
+        std::array::from_fn(|i| values[i].to_f32())
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, from: *const bf16) -> Self::F {
+        // SAFETY: the caller promises `WIDTH` readable values.
+        let values = unsafe { from.cast::<[bf16; WIDTH]>().read_unaligned() };
         std::array::from_fn(|i| values[i].to_f32())
     }
 

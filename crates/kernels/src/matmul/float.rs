@@ -1,134 +1,135 @@
-//! The product of float rows with one panel of float weights.
+//! The product of float rows with panels of float weights: `[k, 2 · WIDTH]`, two vectors for each element of `k`.
+//!
+//! A sum is taken in the order of `k` by one fused multiply-add after another, so that its bits don't depend on how many
+//! rows are computed together, nor on where it is put down and taken up again.
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
+use std::ops::Range;
 
-use super::pack::FLOAT_COLUMNS;
+use half::{bf16, f16};
+
+use super::pack::PackedWeights;
 use crate::compute::Isa;
 use crate::elements::ElementType;
-use crate::multiversion::{multiply_add, multiversion};
+use crate::lanes::{Element, Kernel, Lanes, WIDTH_MAX, dispatch, for_runs_of_rows};
 use crate::threads::DisjointMut;
 
-/// Elements of `k` that are widened to `f32` at a time.
-const STEPS: usize = 128;
-/// Rows that share each widened weight.
-const ROWS: usize = 4;
+/// Elements of `k` of a panel that all rows meet before the next ones: they stay in the first-level cache.
+const STEPS: usize = 512;
 
-type Widened = [[f32; FLOAT_COLUMNS]; STEPS];
-
-/// Writes `out[row, column]` for all rows of `values`, `[m, k]`, and a panel's columns: first, count, and columns of `out`.
-pub(super) fn panel_product(
-    isa: Isa,
-    element_type: ElementType,
-    values: &[f32],
-    k: usize,
-    panel: &[u8],
-    (column, columns, stride): (usize, usize, usize),
-    out: &DisjointMut<'_, f32>,
-) {
-    let mut widened: Widened = [[0.0; FLOAT_COLUMNS]; STEPS];
-    let step_bytes = FLOAT_COLUMNS * element_type.block_bytes();
-    for (chunk, bytes) in panel.chunks(STEPS * step_bytes).enumerate() {
-        let steps = bytes.len() / step_bytes;
-        widen(isa, element_type, bytes, widened.as_flattened_mut());
-        let target = Target { column, columns, stride, first: chunk == 0 };
-        multiply(isa, values, k, chunk * STEPS, &widened[..steps], &target, out);
-    }
+/// Output columns of a panel.
+pub(super) fn panel_columns(isa: Isa) -> usize {
+    2 * if isa == Isa::Avx512 { 16 } else { 8 }
 }
 
-/// Where in the result a panel's columns are, and whether they are begun or added to.
-struct Target {
-    column: usize,
-    columns: usize,
-    stride: usize,
-    first: bool,
+/// Some rows, all of `k`, and some panels.
+pub(super) struct Span<'a> {
+    /// `[m, k]`.
+    pub values: &'a [f32],
+    pub rows: Range<usize>,
+    pub weights: &'a PackedWeights,
+    pub panels: Range<usize>,
 }
 
-fn widen(isa: Isa, element_type: ElementType, bytes: &[u8], out: &mut [f32]) {
-    match element_type {
-        ElementType::F16 => {
-            let (bits, _) = bytes.as_chunks::<2>();
-            let mut halves = [f16::ZERO; FLOAT_COLUMNS * STEPS];
-            let halves = &mut halves[..bits.len()];
-            halves.iter_mut().zip(bits).for_each(|(half, bits)| *half = f16::from_le_bytes(*bits));
-            halves.convert_to_f32_slice(&mut out[..bits.len()]);
+/// Writes `out[row, column]`, `[m, n]`, for the span's rows and columns.
+pub(super) fn product(isa: Isa, element_type: ElementType, span: &Span<'_>, out: &DisjointMut<'_, f32>) {
+    for panel in span.panels.clone() {
+        match element_type {
+            ElementType::F16 => dispatch(isa, Panel::<f16>::new(span, panel, out)),
+            ElementType::BF16 => dispatch(isa, Panel::<bf16>::new(span, panel, out)),
+            _ => dispatch(isa, Panel::<f32>::new(span, panel, out)),
         }
-        ElementType::BF16 => widen_bf16(isa, bytes, out),
-        _ => crate::elements::dequantize(ElementType::F32, bytes, &mut out[..bytes.len() / 4]),
     }
 }
 
-multiversion! {
-    fn widen_bf16(bytes: &[u8], out: &mut [f32]) = widen_bf16_body
+/// All rows of a span with one panel.
+struct Panel<'a, E> {
+    span: &'a Span<'a>,
+    panel: usize,
+    element: std::marker::PhantomData<E>,
+    out: &'a DisjointMut<'a, f32>,
 }
 
-#[inline(always)]
-fn widen_bf16_body<const FMA: bool>(bytes: &[u8], out: &mut [f32]) {
-    let (bits, _) = bytes.as_chunks::<2>();
-    for (out, bits) in out.iter_mut().zip(bits) {
-        *out = f32::from_bits(u32::from(u16::from_le_bytes(*bits)) << 16);
+impl<'a, E> Panel<'a, E> {
+    fn new(span: &'a Span<'a>, panel: usize, out: &'a DisjointMut<'a, f32>) -> Panel<'a, E> {
+        Panel { span, panel, element: std::marker::PhantomData, out }
     }
 }
 
-multiversion! {
-    /// Adds `steps` elements of `k`, from `start` on, to every row.
-    fn multiply(
-        values: &[f32], k: usize, start: usize, steps: &[[f32; FLOAT_COLUMNS]], target: &Target,
-        out: &DisjointMut<'_, f32>,
-    ) = multiply_body
+impl<E: Element> Kernel for Panel<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let Span { values, rows, weights, .. } = self.span;
+        let k = weights.columns();
+        let bytes = weights.panel(self.panel);
+        assert!(weights.panel_columns() == 2 * L::WIDTH && bytes.len() == k * 2 * L::WIDTH * size_of::<E>());
+        assert!(rows.end * k <= values.len());
+        for first in (0..k).step_by(STEPS) {
+            let steps = Steps {
+                weights: bytes[first * 2 * L::WIDTH * size_of::<E>()..].as_ptr().cast::<E>(),
+                values: values[first..].as_ptr(),
+                first,
+                count: STEPS.min(k - first),
+                k,
+            };
+            let start = rows.start;
+            for_runs_of_rows!(rows.len(), lanes, |row| tile(&steps, &self, start + row));
+        }
+    }
 }
 
-#[inline(always)]
-fn multiply_body<const FMA: bool>(
-    values: &[f32],
+/// Some of a panel's elements of `k`.
+struct Steps<E> {
+    /// `[count, 2 · WIDTH]`.
+    weights: *const E,
+    /// The first row's, with a row every `k`.
+    values: *const f32,
+    first: usize,
+    count: usize,
     k: usize,
-    start: usize,
-    steps: &[[f32; FLOAT_COLUMNS]],
-    target: &Target,
-    out: &DisjointMut<'_, f32>,
-) {
-    let m = values.len() / k;
-    let mut row = 0;
-    while row + ROWS <= m {
-        rows::<FMA, ROWS>(values, k, start, steps, target, row, out);
-        row += ROWS;
-    }
-    while row < m {
-        rows::<FMA, 1>(values, k, start, steps, target, row, out);
-        row += 1;
-    }
 }
 
+/// Adds the steps to `R` rows from `row` on.
+///
+/// # Safety
+/// There are such rows, and the steps' pointers are to as many elements as they say.
 #[inline(always)]
-fn rows<const FMA: bool, const R: usize>(
-    values: &[f32],
-    k: usize,
-    start: usize,
-    steps: &[[f32; FLOAT_COLUMNS]],
-    target: &Target,
+unsafe fn tile<L: Lanes, E: Element, const R: usize>(
+    lanes: L,
+    steps: &Steps<E>,
+    panel: &Panel<'_, E>,
     row: usize,
-    out: &DisjointMut<'_, f32>,
 ) {
-    let mut sums = [[0.0f32; FLOAT_COLUMNS]; R];
-    let place = |r: usize| (row + r) * target.stride + target.column;
-    if !target.first {
+    let (n, first_column) = (panel.span.weights.rows(), panel.panel * 2 * L::WIDTH);
+    let columns = (n - first_column).min(2 * L::WIDTH);
+    let mut edge = [[0.0f32; 2 * WIDTH_MAX]; R];
+    let mut sums = [[lanes.splat(0.0); 2]; R];
+    if steps.first > 0 {
         for r in 0..R {
             // SAFETY: a panel's columns of a row are used by one task.
-            let before = unsafe { out.slice(place(r), target.columns) };
-            sums[r][..target.columns].copy_from_slice(before);
+            let before = unsafe { panel.out.slice((row + r) * n + first_column, columns) };
+            edge[r][..columns].copy_from_slice(before);
+            sums[r] = [lanes.read(&edge[r]), lanes.read(&edge[r][L::WIDTH..])];
         }
     }
-    let inputs: [&[f32]; R] = std::array::from_fn(|r| &values[(row + r) * k + start..][..steps.len()]);
-    for (i, weights) in steps.iter().enumerate() {
-        for r in 0..R {
-            let value = inputs[r][i];
-            for c in 0..FLOAT_COLUMNS {
-                sums[r][c] = multiply_add::<FMA>(value, weights[c], sums[r][c]);
+    for i in 0..steps.count {
+        // SAFETY: the caller's promise, and `i` is below the count.
+        unsafe {
+            let at = steps.weights.add(i * 2 * L::WIDTH);
+            let weights = [E::load(lanes, at), E::load(lanes, at.add(L::WIDTH))];
+            for r in 0..R {
+                let value = lanes.splat(*steps.values.add((row + r) * steps.k + i));
+                sums[r][0] = lanes.fma(value, weights[0], sums[r][0]);
+                sums[r][1] = lanes.fma(value, weights[1], sums[r][1]);
             }
         }
     }
     for r in 0..R {
+        lanes.write(&mut edge[r], sums[r][0]);
+        lanes.write(&mut edge[r][L::WIDTH..], sums[r][1]);
         // SAFETY: as above.
-        unsafe { out.slice(place(r), target.columns) }.copy_from_slice(&sums[r][..target.columns]);
+        unsafe { panel.out.slice((row + r) * n + first_column, columns) }
+            .copy_from_slice(&edge[r][..columns]);
     }
 }

@@ -87,12 +87,12 @@ pub fn matmul(compute: &Compute, input: Input<'_>, weights: &PackedWeights, out:
     match weights.storage() {
         Storage::Float(element_type) => {
             assert_eq!(input.values.len(), m * k, "activations of {m} rows of {k}");
+            let row_block = (ROW_BLOCK_BYTES / (4 * k) / ROW_TILE).max(1) * ROW_TILE;
             compute.pool().for_each(strips, |task| {
-                for panel in panels_of(task) {
-                    let columns = (n - panel * weights.panel_columns()).min(weights.panel_columns());
-                    let target = (panel * weights.panel_columns(), columns, n);
-                    let bytes = weights.panel(panel);
-                    float::panel_product(compute.isa(), element_type, input.values, k, bytes, target, &out);
+                for first in (0..m).step_by(row_block) {
+                    let rows = first..(first + row_block).min(m);
+                    let span = float::Span { values: input.values, rows, weights, panels: panels_of(task) };
+                    float::product(compute.isa(), element_type, &span, &out);
                 }
             });
         }

@@ -1,13 +1,12 @@
 //! Weight matrices, rearranged once into panels for the instruction set they will meet.
 
-use super::panel::{Format, Storage};
+use super::float;
+use super::panel::{Format, Of, Storage, for_quantized};
 use crate::compute::{Compute, Isa};
 use crate::elements::{BLOCK, ElementType, block};
+use crate::lanes::{Kernel, Lanes, dispatch};
 use crate::memory::AlignedVec;
 use crate::threads::DisjointMut;
-
-/// Output columns of a panel of floats.
-pub(super) const FLOAT_COLUMNS: usize = 16;
 
 /// A matrix as stored in a file: `rows` (the product's `n`) of `columns` (its `k`), row after row.
 #[derive(Clone, Copy, Debug)]
@@ -48,34 +47,12 @@ impl PackedWeights {
     /// # Errors
     /// Parts that are empty, differ in type or columns, or have other bytes than their shape says.
     pub fn pack(compute: &Compute, parts: &[Weights<'_>]) -> Result<PackedWeights, MatmulError> {
-        let first = *parts.first().ok_or(MatmulError::Empty)?;
-        let (element_type, columns) = (first.element_type, first.columns);
-        let bytes_error = |part: &Weights<'_>| MatmulError::Bytes {
-            rows: part.rows,
-            columns: part.columns,
-            element_type,
-            bytes: part.bytes.len(),
-        };
-        let row_bytes = element_type.row_bytes(columns).ok_or_else(|| bytes_error(&first))?;
-        for part in parts {
-            if (part.element_type, part.columns) != (element_type, columns) {
-                return Err(MatmulError::Mixed {
-                    first: element_type,
-                    first_columns: columns,
-                    other: part.element_type,
-                    other_columns: part.columns,
-                });
-            }
-            if part.rows == 0 || columns == 0 {
-                return Err(MatmulError::Empty);
-            }
-            if part.rows.checked_mul(row_bytes) != Some(part.bytes.len()) {
-                return Err(bytes_error(part));
-            }
-        }
-
+        let (element_type, columns, row_bytes) = check(parts)?;
         let (storage, panel_columns, panel_bytes) = match Format::of(element_type) {
-            None => (Storage::Float(element_type), FLOAT_COLUMNS, FLOAT_COLUMNS * row_bytes),
+            None => {
+                let n = float::panel_columns(compute.isa());
+                (Storage::Float(element_type), n, n * row_bytes)
+            }
             Some(format) => {
                 let n = if compute.isa() == Isa::Avx512 { 16 } else { 8 };
                 let supers = columns / BLOCK / format.per_super;
@@ -97,20 +74,22 @@ impl PackedWeights {
         compute.pool().for_each(panels, |panel| {
             // SAFETY: each panel is written by one task.
             let bytes = unsafe { data.slice(panel * panel_bytes, panel_bytes) };
-            for column in 0..panel_columns.min(rows - panel * panel_columns) {
-                let row = row(parts, panel * panel_columns + column, row_bytes);
-                match storage {
-                    Storage::Float(_) => store_floats(bytes, column, row, row_bytes / columns),
-                    Storage::Quantized(format) => {
-                        for index in 0..columns / BLOCK {
-                            format.store(
-                                bytes,
-                                panel_columns,
-                                column,
-                                index,
-                                &block(element_type, row, index),
-                            );
-                        }
+            let first = panel * panel_columns;
+            let count = panel_columns.min(rows - first);
+            match storage {
+                Storage::Float(_) => {
+                    let rows: Vec<&[u8]> =
+                        (first..first + count).map(|index| row(parts, index, row_bytes)).collect();
+                    match row_bytes / columns {
+                        2 => store_floats::<2>(bytes, panel_columns, &rows),
+                        _ => store_floats::<4>(bytes, panel_columns, &rows),
+                    }
+                }
+                Storage::Quantized(_) => {
+                    for column in 0..count {
+                        let row = row(parts, first + column, row_bytes);
+                        let place = Column { panel: bytes, n: panel_columns, column };
+                        for_quantized!(element_type, store_blocks(compute.isa(), row, columns, place));
                     }
                 }
             }
@@ -154,6 +133,36 @@ impl PackedWeights {
     }
 }
 
+/// Type, columns and bytes of a row that all parts share.
+fn check(parts: &[Weights<'_>]) -> Result<(ElementType, usize, usize), MatmulError> {
+    let first = *parts.first().ok_or(MatmulError::Empty)?;
+    let (element_type, columns) = (first.element_type, first.columns);
+    let bytes_error = |part: &Weights<'_>| MatmulError::Bytes {
+        rows: part.rows,
+        columns: part.columns,
+        element_type,
+        bytes: part.bytes.len(),
+    };
+    let row_bytes = element_type.row_bytes(columns).ok_or_else(|| bytes_error(&first))?;
+    for part in parts {
+        if (part.element_type, part.columns) != (element_type, columns) {
+            return Err(MatmulError::Mixed {
+                first: element_type,
+                first_columns: columns,
+                other: part.element_type,
+                other_columns: part.columns,
+            });
+        }
+        if part.rows == 0 || columns == 0 {
+            return Err(MatmulError::Empty);
+        }
+        if part.rows.checked_mul(row_bytes) != Some(part.bytes.len()) {
+            return Err(bytes_error(part));
+        }
+    }
+    Ok((element_type, columns, row_bytes))
+}
+
 /// Row `index` of all parts' rows.
 fn row<'a>(parts: &[Weights<'a>], mut index: usize, row_bytes: usize) -> &'a [u8] {
     for part in parts {
@@ -165,10 +174,43 @@ fn row<'a>(parts: &[Weights<'a>], mut index: usize, row_bytes: usize) -> &'a [u8
     unreachable!("panels have no more columns than the parts have rows")
 }
 
-/// A float panel is `[k, FLOAT_COLUMNS]`.
-fn store_floats(panel: &mut [u8], column: usize, row: &[u8], element_bytes: usize) {
-    let steps = panel.chunks_exact_mut(FLOAT_COLUMNS * element_bytes);
-    for (step, value) in steps.zip(row.chunks_exact(element_bytes)) {
-        step[column * element_bytes..][..element_bytes].copy_from_slice(value);
+/// Where a row of the matrix goes.
+struct Column<'a> {
+    panel: &'a mut [u8],
+    /// Columns of the panel.
+    n: usize,
+    column: usize,
+}
+
+fn store_blocks<const T: usize>(isa: Isa, row: &[u8], columns: usize, place: Column<'_>) {
+    dispatch(isa, StoreBlocks::<T> { row, blocks: columns / BLOCK, place });
+}
+
+/// A row's blocks, read and laid out by code made for their type.
+struct StoreBlocks<'a, const T: usize> {
+    row: &'a [u8],
+    blocks: usize,
+    place: Column<'a>,
+}
+
+impl<const T: usize> Kernel for StoreBlocks<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, _: L) {
+        let Column { panel, n, column } = self.place;
+        for index in 0..self.blocks {
+            Of::<T>::FORMAT.store(panel, n, column, index, &block(ElementType::ALL[T], self.row, index));
+        }
+    }
+}
+
+/// A float panel is `[k, n]`, of elements of `B` bytes; `rows` are its columns in use.
+fn store_floats<const B: usize>(panel: &mut [u8], n: usize, rows: &[&[u8]]) {
+    let rows: Vec<&[[u8; B]]> = rows.iter().map(|row| row.as_chunks::<B>().0).collect();
+    for (i, step) in panel.as_chunks_mut::<B>().0.chunks_exact_mut(n).enumerate() {
+        for (place, row) in step.iter_mut().zip(&rows) {
+            *place = row[i];
+        }
     }
 }

@@ -59,6 +59,26 @@ pub(super) struct Format {
 /// A type's format where a constant is needed: `T` is the place in [`ElementType::ALL`].
 pub(super) struct Of<const T: usize>;
 
+/// Calls `$function::<T>($arguments)` for a quantised type, `T` its place in [`ElementType::ALL`].
+macro_rules! for_quantized {
+    ($element_type:expr, $function:ident($($argument:expr),*)) => {
+        for_quantized!(@ $element_type, $function($($argument),*),
+            Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS)
+    };
+    (@ $element_type:expr, $function:ident $arguments:tt, $($type:ident)*) => {
+        match $element_type {
+            $($crate::elements::ElementType::$type => {
+                for_quantized!(@call $function, $type, $arguments)
+            })*
+            _ => unreachable!("float panels have their own product"),
+        }
+    };
+    (@call $function:ident, $type:ident, ($($argument:expr),*)) => {
+        $function::<{ $crate::elements::ElementType::$type as usize }>($($argument),*)
+    };
+}
+pub(super) use for_quantized;
+
 impl<const T: usize> Of<T> {
     pub const FORMAT: Format = match Format::of(ElementType::ALL[T]) {
         Some(format) => format,
@@ -129,6 +149,7 @@ impl Format {
     }
 
     /// Writes block `index` of column `column` into a panel of `n` columns, which was all zeros there.
+    #[inline(always)]
     pub fn store(&self, panel: &mut [u8], n: usize, column: usize, index: usize, block: &Block) {
         let super_block = &mut panel[index / self.per_super * self.super_bytes(n)..][..self.super_bytes(n)];
         let (header, blocks) = super_block.split_at_mut(self.header_bytes(n));
@@ -182,6 +203,7 @@ pub(super) fn place(bits: usize, n: usize, column: usize, i: usize) -> (usize, u
 }
 
 /// Adds `bits` bits of each code, from bit `from` on, to `column` of a plane: a group's four codes at a time.
+#[inline(always)]
 fn store_plane(plane: &mut [u8], bits: usize, n: usize, column: usize, codes: &[u8; BLOCK], from: usize) {
     let mask = u32::from_le_bytes([((1u32 << bits) - 1) as u8; 4]);
     let groups = codes.as_chunks::<GROUP>().0;

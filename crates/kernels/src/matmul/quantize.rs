@@ -2,8 +2,8 @@
 
 use crate::compute::Compute;
 use crate::elements::BLOCK;
+use crate::lanes::{Kernel, Lanes, dispatch};
 use crate::memory::AlignedVec;
-use crate::multiversion::multiversion;
 use crate::threads::DisjointMut;
 
 /// Blocks whose largest element is below this count as zero: their scale's inverse would overflow.
@@ -76,7 +76,8 @@ impl QuantizedRows {
                         scaled_sums.slice(row * blocks, blocks),
                     )
                 };
-                quantize_row(compute.isa(), &values[row * columns..][..columns], codes, scales, sums);
+                let values = &values[row * columns..][..columns];
+                dispatch(compute.isa(), QuantizeRow { values, codes, scales, sums });
                 for (scaled, (scale, sums)) in
                     scaled_sums.iter_mut().zip(scales.iter().zip(sums.as_chunks().0))
                 {
@@ -105,53 +106,56 @@ impl QuantizedRows {
     }
 }
 
-multiversion! {
-    /// One row: to the nearest code, ties to even; a block with an infinity or no number in it scales by NaN.
-    fn quantize_row(values: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i16]) = quantize_row_body
+/// One row: to the nearest code, ties to even; a block with an infinity or no number in it scales by NaN.
+struct QuantizeRow<'a> {
+    values: &'a [f32],
+    codes: &'a mut [i8],
+    scales: &'a mut [f32],
+    sums: &'a mut [i16],
 }
 
-#[inline(always)]
-fn quantize_row_body<const FMA: bool>(
-    values: &[f32],
-    codes: &mut [i8],
-    scales: &mut [f32],
-    sums: &mut [i16],
-) {
-    /// Adding this leaves the nearest integer in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let (values, codes) = (values.as_chunks::<BLOCK>().0, codes.as_chunks_mut::<BLOCK>().0);
-    let blocks = values.iter().zip(codes).zip(scales).zip(sums.as_chunks_mut::<2>().0);
-    for (((values, codes), scale), sums) in blocks {
-        let mut lanes = [0.0f32; 8];
-        let mut finite = [0.0f32; 8];
-        for i in 0..BLOCK {
-            let magnitude = values[i].abs();
-            lanes[i % 8] = if magnitude > lanes[i % 8] { magnitude } else { lanes[i % 8] };
-            finite[i % 8] += values[i] * 0.0;
-        }
-        let (mut largest, mut spoilt) = (0.0f32, 0.0f32);
-        for lane in 0..8 {
-            largest = if lanes[lane] > largest { lanes[lane] } else { largest };
-            spoilt += finite[lane];
-        }
-        let finite = spoilt == 0.0;
-        if !finite || largest < SMALLEST {
-            *scale = if finite { 0.0 } else { f32::NAN };
-            *codes = [0; BLOCK];
-            *sums = [0; 2];
-            continue;
-        }
-        *scale = largest / 127.0;
-        let inverse = 127.0 / largest;
-        for i in 0..BLOCK {
-            codes[i] = (values[i] * inverse + ROUND).to_bits() as i8;
-        }
-        for half in 0..2 {
-            let mut sum = 0i16;
-            for i in 0..16 {
-                sum += i16::from(codes[16 * half + i]);
+impl Kernel for QuantizeRow<'_> {
+    type Output = ();
+
+    /// Plain loops, which the compiler turns into each instruction set's vectors.
+    #[inline(always)]
+    fn run<L: Lanes>(self, _: L) {
+        /// Adding this leaves the nearest integer in the low bits.
+        const ROUND: f32 = 12_582_912.0;
+        let (values, codes) = (self.values.as_chunks::<BLOCK>().0, self.codes.as_chunks_mut::<BLOCK>().0);
+        let blocks = values.iter().zip(codes).zip(self.scales).zip(self.sums.as_chunks_mut::<2>().0);
+        for (((values, codes), scale), sums) in blocks {
+            let mut lanes = [0.0f32; 8];
+            let mut finite = [0.0f32; 8];
+            for i in 0..BLOCK {
+                let magnitude = values[i].abs();
+                lanes[i % 8] = if magnitude > lanes[i % 8] { magnitude } else { lanes[i % 8] };
+                finite[i % 8] += values[i] * 0.0;
             }
-            sums[half] = sum;
+            let (mut largest, mut spoilt) = (0.0f32, 0.0f32);
+            for lane in 0..8 {
+                largest = if lanes[lane] > largest { lanes[lane] } else { largest };
+                spoilt += finite[lane];
+            }
+            let finite = spoilt == 0.0;
+            if !finite || largest < SMALLEST {
+                *scale = if finite { 0.0 } else { f32::NAN };
+                *codes = [0; BLOCK];
+                *sums = [0; 2];
+                continue;
+            }
+            *scale = largest / 127.0;
+            let inverse = 127.0 / largest;
+            for i in 0..BLOCK {
+                codes[i] = (values[i] * inverse + ROUND).to_bits() as i8;
+            }
+            for half in 0..2 {
+                let mut sum = 0i16;
+                for i in 0..16 {
+                    sum += i16::from(codes[16 * half + i]);
+                }
+                sums[half] = sum;
+            }
         }
     }
 }

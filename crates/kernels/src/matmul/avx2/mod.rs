@@ -13,9 +13,9 @@ mod strip;
 use std::arch::x86_64::*;
 
 use super::Span;
-use super::panel::{Format, GROUP, GROUPS, Of, Small};
+use super::panel::{Format, GROUP, GROUPS, Of, Small, for_quantized};
 use super::quantize::Activations;
-use crate::elements::{BLOCK, ElementType};
+use crate::elements::BLOCK;
 use crate::threads::DisjointMut;
 use codes::{Factors, Header, group_codes};
 
@@ -28,24 +28,9 @@ const PREFETCH_BYTES: usize = 1536;
 
 /// Writes `out[row, column]` for the span's rows and columns.
 pub(super) fn product(format: &Format, span: &Span<'_>, out: &DisjointMut<'_, f32>) {
-    use ElementType::*;
     // SAFETY: this path is taken only where `Isa::available` found AVX2, FMA and F16C.
     unsafe {
-        match format.element_type {
-            Q4_0 => typed::<{ Q4_0 as usize }>(span, out),
-            Q4_1 => typed::<{ Q4_1 as usize }>(span, out),
-            Q5_0 => typed::<{ Q5_0 as usize }>(span, out),
-            Q5_1 => typed::<{ Q5_1 as usize }>(span, out),
-            Q8_0 => typed::<{ Q8_0 as usize }>(span, out),
-            Q2_K => typed::<{ Q2_K as usize }>(span, out),
-            Q3_K => typed::<{ Q3_K as usize }>(span, out),
-            Q4_K => typed::<{ Q4_K as usize }>(span, out),
-            Q5_K => typed::<{ Q5_K as usize }>(span, out),
-            Q6_K => typed::<{ Q6_K as usize }>(span, out),
-            IQ4_NL => typed::<{ IQ4_NL as usize }>(span, out),
-            IQ4_XS => typed::<{ IQ4_XS as usize }>(span, out),
-            F32 | F16 | BF16 => unreachable!("float panels have their own product"),
-        }
+        for_quantized!(format.element_type, typed(span, out));
     }
 }
 
