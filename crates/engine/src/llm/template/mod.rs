@@ -10,11 +10,14 @@ mod python;
 mod tests;
 
 use std::io::Write;
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, SystemTime};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
-use minijinja::{Environment, Error, ErrorKind};
+use minijinja::{Environment, Error, ErrorKind, State};
 use serde_json::Value as Json;
 
 use super::tokenizer::Tokenizer;
@@ -26,6 +29,9 @@ const STEPS_MAX: u64 = 2_000_000;
 /// Stack of the threads that compile and render, bytes of address space: chains of operators, as long as a template may
 /// be, are compiled by recursion, and lists in lists, as deep as the steps allow, freed by it.
 const STACK_BYTES: usize = 1 << 30;
+/// For one prompt. The steps bound all but what a template made to do harm can reach: comparing or joining lists that
+/// hold each other many times over. Nothing stops such a rendering; while one runs, its template is not used.
+const RENDER_TIME_MAX: Duration = Duration::from_secs(30);
 /// Nesting of a template's blocks and calls; a call counts for ten.
 const RECURSION_MAX: usize = 300;
 /// Longest prompt.
@@ -79,6 +85,8 @@ pub enum TemplateError {
     TooMuchWork,
     #[error("the prompt is longer than {PROMPT_BYTES_MAX} bytes")]
     PromptTooLong,
+    #[error("the model's chat template takes more than {} seconds for a conversation", RENDER_TIME_MAX.as_secs())]
+    TooSlow,
 }
 
 /// What `raise_exception` says, carried through the interpreter.
@@ -89,10 +97,12 @@ struct Refusal(String);
 /// A compiled template. Shared freely between threads.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    environment: Arc<Environment<'static>>,
     tokens: TemplateTokens,
     literals: Literals,
-    source: String,
+    time_max: Duration,
+    /// Renderings that nobody waits for any more.
+    overdue: Arc<AtomicUsize>,
 }
 
 impl ChatTemplate {
@@ -107,14 +117,17 @@ impl ChatTemplate {
         let mut environment = environment().map_err(syntax)?;
         let compile =
             || environment.add_template_owned(NAME, without_generation_tags(source)).map_err(syntax);
-        on_large_stack(compile)?;
-        let literals = Literals::new(&tokens.control);
-        Ok(ChatTemplate { environment, tokens, literals, source: source.to_owned() })
-    }
-
-    /// The template as published.
-    pub fn source(&self) -> &str {
-        &self.source
+        std::thread::scope(|scope| {
+            let thread = large_stack().spawn_scoped(scope, compile).map_err(|error| no_thread(&error))?;
+            thread.join().unwrap_or_else(|_| Err(panicked()))
+        })?;
+        Ok(ChatTemplate {
+            environment: Arc::new(environment),
+            literals: Literals::new(&tokens.control),
+            tokens,
+            time_max: RENDER_TIME_MAX,
+            overdue: Arc::default(),
+        })
     }
 
     /// The prompt for a list of messages (`{"role", "content", ...}`), to be encoded with `parse_special`.
@@ -128,13 +141,14 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         extra: Option<&serde_json::Map<String, Json>>,
     ) -> Result<String, TemplateError> {
-        let mut variables: Vec<(&str, Value)> = vec![("documents", Value::from(()))];
+        let mut variables = vec![("documents".to_owned(), Value::from(()))];
         for (name, value) in extra.into_iter().flatten() {
-            variables.push((name, self.value(value)));
+            variables.push((name.clone(), self.value(value)));
         }
-        variables.push(("messages", self.value(messages)));
-        variables.push(("tools", tools.map_or(Value::from(()), |tools| self.value(tools))));
-        variables.push(("add_generation_prompt", Value::from(add_generation_prompt)));
+        let mut set = |name: &str, value: Value| variables.push((name.to_owned(), value));
+        set("messages", self.value(messages));
+        set("tools", tools.map_or(Value::from(()), |tools| self.value(tools)));
+        set("add_generation_prompt", Value::from(add_generation_prompt));
         let tokens = &self.tokens;
         let named = [
             ("bos_token", &tokens.bos),
@@ -144,22 +158,39 @@ impl ChatTemplate {
         ];
         for (name, text) in named {
             // Absent ones stay undefined and render as nothing.
-            variables.extend(text.as_ref().map(|text| (name, Value::from(text.as_str()))));
+            if let Some(text) = text {
+                set(name, Value::from(text.as_str()));
+            }
         }
-        self.render_apart(variables)
+        self.render_apart(Value::from_pairs(variables))
     }
 
-    fn render_apart(&self, variables: Vec<(&str, Value)>) -> Result<String, TemplateError> {
-        let render = || {
-            let mut prompt = Limited(Vec::new());
-            let template = self.environment.get_template(NAME).map_err(|error| failure(&error))?;
-            template
-                .render_captured_to(Value::from_pairs(variables), &mut prompt)
-                .map_err(|error| failure(&error))?;
-            // The interpreter writes nothing but strings.
-            Ok(String::from_utf8_lossy(&prompt.0).into_owned())
+    /// On a thread of its own, with a stack that no template can use up; a panic of the interpreter ends there too.
+    fn render_apart(&self, variables: Value) -> Result<String, TemplateError> {
+        if self.overdue.load(Ordering::Acquire) > 0 {
+            return Err(TemplateError::TooSlow);
+        }
+        let (environment, overdue) = (self.environment.clone(), self.overdue.clone());
+        let (sender, receiver) = channel();
+        let settled = Arc::new(AtomicBool::new(false));
+        let end = RenderingEnd { settled: settled.clone(), overdue };
+        let render = move || {
+            let _end = end;
+            // Where nobody waits any more, nobody wants it.
+            let _ = sender.send(render(&environment, variables));
         };
-        on_large_stack(render)
+        large_stack().spawn(render).map_err(|error| no_thread(&error))?;
+        match receiver.recv_timeout(self.time_max) {
+            Ok(rendered) => rendered,
+            Err(RecvTimeoutError::Disconnected) => Err(panicked()),
+            Err(RecvTimeoutError::Timeout) => {
+                self.overdue.fetch_add(1, Ordering::AcqRel);
+                if settled.swap(true, Ordering::AcqRel) {
+                    self.overdue.fetch_sub(1, Ordering::AcqRel);
+                }
+                Err(TemplateError::TooSlow)
+            }
+        }
     }
 
     fn value(&self, json: &Json) -> Value {
@@ -167,21 +198,39 @@ impl ChatTemplate {
     }
 }
 
-/// Runs `task` on a thread of its own, with a stack that no template can use up; a panic of the interpreter ends there
-/// too.
-fn on_large_stack<T: Send>(
-    task: impl FnOnce() -> Result<T, TemplateError> + Send,
-) -> Result<T, TemplateError> {
-    std::thread::scope(|scope| {
-        let builder = std::thread::Builder::new().name("chat template".into()).stack_size(STACK_BYTES);
-        let thread = builder.spawn_scoped(scope, task).map_err(|error| TemplateError::Failed {
-            line: 0,
-            message: format!("no thread for it: {error}"),
-        })?;
-        thread.join().unwrap_or_else(|_| {
-            Err(TemplateError::Failed { line: 0, message: "the interpreter panicked".to_owned() })
-        })
-    })
+/// Dropped when a rendering ends, however it ends: one that was given up is overdue no more. `settled` is set by the
+/// rendering's end or by its caller's patience, whichever comes first.
+struct RenderingEnd {
+    settled: Arc<AtomicBool>,
+    overdue: Arc<AtomicUsize>,
+}
+
+impl Drop for RenderingEnd {
+    fn drop(&mut self) {
+        if self.settled.swap(true, Ordering::AcqRel) {
+            self.overdue.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+fn render(environment: &Environment<'_>, variables: Value) -> Result<String, TemplateError> {
+    let mut prompt = Limited(Vec::new());
+    let template = environment.get_template(NAME).map_err(|error| failure(&error))?;
+    template.render_captured_to(variables, &mut prompt).map_err(|error| failure(&error))?;
+    // The interpreter writes nothing but strings.
+    Ok(String::from_utf8_lossy(&prompt.0).into_owned())
+}
+
+fn large_stack() -> std::thread::Builder {
+    std::thread::Builder::new().name("chat template".into()).stack_size(STACK_BYTES)
+}
+
+fn no_thread(error: &std::io::Error) -> TemplateError {
+    TemplateError::Failed { line: 0, message: format!("no thread for it: {error}") }
+}
+
+fn panicked() -> TemplateError {
+    TemplateError::Failed { line: 0, message: "the interpreter panicked".to_owned() }
 }
 
 /// The environment that `transformers` makes for chat templates.
@@ -192,9 +241,7 @@ fn environment() -> Result<Environment<'static>, Error> {
     environment.set_recursion_limit(RECURSION_MAX);
     environment.set_fuel(Some(STEPS_MAX));
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_formatter(|out, _, value| {
-        python::write_str(value, out).map_err(|_| Error::from(ErrorKind::BadSerialization))
-    });
+    environment.set_formatter(|out, state, value| charged(state, out, |out| python::write_str(value, out)));
     environment.set_unknown_method_callback(|state, value, method, arguments| {
         if method == "format" {
             check_widths(value)?;
@@ -209,12 +256,44 @@ fn environment() -> Result<Environment<'static>, Error> {
             .map_err(|directive| refuse(&format!("strftime_now: {directive} is not supported")))
     });
     environment.add_filter("tojson", tojson);
-    environment.add_filter("string", |value: &Value| -> Result<String, Error> {
+    environment.add_filter("string", |state: &State, value: &Value| -> Result<String, Error> {
         let mut text = String::new();
-        python::write_str(value, &mut text).map_err(|_| Error::from(ErrorKind::BadSerialization))?;
+        charged(state, &mut text, |out| python::write_str(value, out))?;
         Ok(text)
     });
+    // Writes a list that holds others many times over without counting steps, and no model's template has it.
+    environment.remove_filter("pprint");
     Ok(environment)
+}
+
+/// Writes a value and counts it as steps: one for each part, and for each 64 bytes.
+fn charged(
+    state: &State,
+    out: &mut dyn std::fmt::Write,
+    write: impl FnOnce(&mut dyn std::fmt::Write) -> std::fmt::Result,
+) -> Result<(), Error> {
+    let mut out = Charged { state, out, failed: None };
+    match (write(&mut out), out.failed) {
+        (_, Some(error)) => Err(error),
+        (Err(_), None) => Err(refuse("the value is nested too deeply, or can't be written")),
+        (Ok(()), None) => Ok(()),
+    }
+}
+
+struct Charged<'a, 's> {
+    state: &'a State<'s, 's>,
+    out: &'a mut dyn std::fmt::Write,
+    failed: Option<Error>,
+}
+
+impl std::fmt::Write for Charged<'_, '_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        if let Err(error) = self.state.consume_fuel(1 + text.len() as u64 / 64) {
+            self.failed = Some(error);
+            return Err(std::fmt::Error);
+        }
+        self.out.write_str(text)
+    }
 }
 
 fn refuse(message: &str) -> Error {
@@ -232,7 +311,7 @@ fn check_widths(pattern: &Value) -> Result<(), Error> {
 }
 
 /// `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`, as Python's `json.dumps`.
-fn tojson(value: &Value, arguments: Kwargs) -> Result<Value, Error> {
+fn tojson(state: &State, value: &Value, arguments: Kwargs) -> Result<Value, Error> {
     let separators: Option<(String, String)> = match arguments.get::<Option<Value>>("separators")? {
         Some(pair) if !pair.is_none() => {
             let part = |index: usize| pair.get_item_by_index(index).map(|part| part.to_string());
@@ -250,7 +329,17 @@ fn tojson(value: &Value, arguments: Kwargs) -> Result<Value, Error> {
     if options.indent.is_some_and(|width| width > INDENT_MAX) {
         return Err(refuse("tojson: the indent is too large"));
     }
-    python::json(value, &options).map(Value::from).map_err(|reason| refuse(&format!("tojson: {reason}")))
+    let (mut json, mut refused) = (String::new(), None);
+    let written = charged(state, &mut json, |out| {
+        python::write_json(value, &options, 0, out).map_err(|reason| {
+            refused = reason;
+            std::fmt::Error
+        })
+    });
+    match refused {
+        Some(reason) => Err(refuse(&format!("tojson: {reason}"))),
+        None => written.map(|()| Value::from(json)),
+    }
 }
 
 /// `{% generation %}` marks what an assistant wrote, for training. It prints its contents and nothing else, as

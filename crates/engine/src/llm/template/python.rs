@@ -51,7 +51,8 @@ fn write_repr(value: &Value, out: &mut dyn Write, depth: usize) -> fmt::Result {
     }
 }
 
-fn write_quoted(text: &str, out: &mut dyn Write) -> fmt::Result {
+fn write_quoted(text: &str, whole: &mut dyn Write) -> fmt::Result {
+    let out = &mut String::with_capacity(text.len() + 2);
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.write_char(quote)?;
     for character in text.chars() {
@@ -65,7 +66,8 @@ fn write_quoted(text: &str, out: &mut dyn Write) -> fmt::Result {
             c => out.write_char(c)?,
         }
     }
-    out.write_char(quote)
+    out.write_char(quote)?;
+    whole.write_str(out)
 }
 
 fn number(value: &Value, special: [&str; 3]) -> String {
@@ -106,49 +108,49 @@ pub(super) struct JsonOptions {
     pub sort_keys: bool,
 }
 
-/// `json.dumps`.
-pub(super) fn json(value: &Value, options: &JsonOptions) -> Result<String, &'static str> {
-    let mut out = String::new();
-    write_json(value, options, 0, &mut out)?;
-    Ok(out)
-}
+/// Why a value can't be written as JSON; `None` where the writer failed.
+type JsonError = Option<&'static str>;
 
-fn write_json(
+/// `json.dumps`, of a value that stands `depth` levels deep in another.
+pub(super) fn write_json(
     value: &Value,
     options: &JsonOptions,
     depth: usize,
-    out: &mut String,
-) -> Result<(), &'static str> {
+    out: &mut dyn Write,
+) -> Result<(), JsonError> {
     if depth > DEPTH_MAX {
-        return Err("the value is nested too deeply");
+        return Err(Some("the value is nested too deeply"));
     }
+    let items = || value.try_iter().map_err(|_| Some("the value is not JSON"));
     match value.kind() {
-        ValueKind::None => out.push_str("null"),
-        ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
-        ValueKind::Number => out.push_str(&number(value, ["NaN", "Infinity", "-Infinity"])),
+        ValueKind::None => put(out, "null"),
+        ValueKind::Bool => put(out, if value.is_true() { "true" } else { "false" }),
+        ValueKind::Number => put(out, &number(value, ["NaN", "Infinity", "-Infinity"])),
         ValueKind::String => write_json_string(value.as_str().unwrap_or_default(), options.ensure_ascii, out),
         ValueKind::Seq | ValueKind::Iterable => {
-            let items = value.try_iter().map_err(|_| "the value is not JSON")?;
-            write_json_items(items, ['[', ']'], options, depth, out, |item, out| {
+            write_json_items(items()?, ['[', ']'], options, depth, out, |item, out| {
                 write_json(&item, options, depth + 1, out)
-            })?;
+            })
         }
         ValueKind::Map => {
-            let mut keys: Vec<Value> = value.try_iter().map_err(|_| "the value is not JSON")?.collect();
+            let mut keys: Vec<Value> = items()?.collect();
             if options.sort_keys {
                 keys.sort_by_key(Value::to_string);
             }
             let colon = options.separators.as_ref().map_or(": ", |(_, colon)| colon);
             write_json_items(keys.into_iter(), ['{', '}'], options, depth, out, |key, out| {
-                write_json_string(&key.to_string(), options.ensure_ascii, out);
-                out.push_str(colon);
+                write_json_string(&key.to_string(), options.ensure_ascii, out)?;
+                put(out, colon)?;
                 write_json(&value.get_item(&key).unwrap_or_default(), options, depth + 1, out)
-            })?;
+            })
         }
-        ValueKind::Undefined => return Err("the value is undefined"),
-        _ => return Err("the value is not JSON"),
+        ValueKind::Undefined => Err(Some("the value is undefined")),
+        _ => Err(Some("the value is not JSON")),
     }
-    Ok(())
+}
+
+fn put(out: &mut dyn Write, text: &str) -> Result<(), JsonError> {
+    out.write_str(text).map_err(|_| None)
 }
 
 fn write_json_items(
@@ -156,54 +158,53 @@ fn write_json_items(
     brackets: [char; 2],
     options: &JsonOptions,
     depth: usize,
-    out: &mut String,
-    mut write: impl FnMut(Value, &mut String) -> Result<(), &'static str>,
-) -> Result<(), &'static str> {
+    out: &mut dyn Write,
+    mut write: impl FnMut(Value, &mut dyn Write) -> Result<(), JsonError>,
+) -> Result<(), JsonError> {
     let default = if options.indent.is_some() { "," } else { ", " };
     let comma = options.separators.as_ref().map_or(default, |(comma, _)| comma);
-    let break_line = |out: &mut String, depth: usize| {
-        if let Some(indent) = options.indent {
-            out.push('\n');
-            out.extend(std::iter::repeat_n(' ', indent * depth));
-        }
+    let break_line = |out: &mut dyn Write, depth: usize| match options.indent {
+        Some(indent) => put(out, &format!("\n{}", " ".repeat(indent * depth))),
+        None => Ok(()),
     };
-    out.push(brackets[0]);
+    put(out, brackets[0].encode_utf8(&mut [0; 4]))?;
     let mut any = false;
     for item in items {
         if any {
-            out.push_str(comma);
+            put(out, comma)?;
         }
         any = true;
-        break_line(out, depth + 1);
+        break_line(out, depth + 1)?;
         write(item, out)?;
     }
     if any {
-        break_line(out, depth);
+        break_line(out, depth)?;
     }
-    out.push(brackets[1]);
-    Ok(())
+    put(out, brackets[1].encode_utf8(&mut [0; 4]))
 }
 
-fn write_json_string(text: &str, ensure_ascii: bool, out: &mut String) {
-    out.push('"');
+fn write_json_string(text: &str, ensure_ascii: bool, out: &mut dyn Write) -> Result<(), JsonError> {
+    let mut json = String::with_capacity(text.len() + 2);
+    json.push('"');
     for character in text.chars() {
         match character {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
+            '"' => json.push_str("\\\""),
+            '\\' => json.push_str("\\\\"),
+            '\n' => json.push_str("\\n"),
+            '\r' => json.push_str("\\r"),
+            '\t' => json.push_str("\\t"),
+            '\u{8}' => json.push_str("\\b"),
+            '\u{c}' => json.push_str("\\f"),
             c if (c as u32) < 0x20 || ensure_ascii && !c.is_ascii() => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
-                    out.push_str(&format!("\\u{unit:04x}"));
+                    json.push_str(&format!("\\u{unit:04x}"));
                 }
             }
-            c => out.push(c),
+            c => json.push(c),
         }
     }
-    out.push('"');
+    json.push('"');
+    put(out, &json)
 }
 
 const MONTHS: [&str; 12] = [

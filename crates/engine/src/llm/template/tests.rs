@@ -107,6 +107,12 @@ fn hostile_templates_end() {
         "{% set ns = namespace(x=[]) %}{% for i in range(90000) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}",
     );
     check("{% for i in range(90000) %}{{ 'xxxxxxxxxx' * 100 }}{% endfor %}");
+    // A list that holds itself twice, thirty times over.
+    let doubled =
+        "{% set ns = namespace(x=[1]) %}{% for i in range(30) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
+    for end in ["{{ ns.x }}", "{{ ns.x | tojson }}", "{{ ns.x | string | length }}", "{{ ns.x | pprint }}"] {
+        check(&format!("{doubled}{end}"));
+    }
     let long = "x".repeat(TEMPLATE_BYTES_MAX + 1);
     assert!(matches!(ChatTemplate::new(&long, tokens()), Err(TemplateError::TooLong { .. })));
 }
@@ -173,4 +179,21 @@ fn no_chain_of_operators_exhausts_the_stack() {
             let _ = template.render(&json!([]), None, true, None);
         }
     }
+}
+
+#[test]
+fn a_rendering_that_nothing_stops_is_given_up_and_its_template_rests() {
+    let source = "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(22) %}{% set ns.x = [ns.x, ns.x] %}\
+                  {% set ns.y = [ns.y, ns.y] %}{% endfor %}{{ messages and ns.x == ns.y }}";
+    let template = ChatTemplate { time_max: Duration::from_millis(50), ..template(source) };
+    let slow = || template.render(&json!([1]), None, true, None);
+    assert_eq!(slow(), Err(TemplateError::TooSlow));
+    assert_eq!(template.overdue.load(Ordering::Acquire), 1);
+    let begun = std::time::Instant::now();
+    assert_eq!(slow(), Err(TemplateError::TooSlow));
+    assert!(begun.elapsed() < template.time_max);
+    while template.overdue.load(Ordering::Acquire) > 0 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(template.render(&json!([]), None, true, None).as_deref(), Ok("[]"));
 }
