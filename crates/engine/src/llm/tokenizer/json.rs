@@ -11,11 +11,14 @@ use super::{Named, Parts, TextModel, TokenizerError};
 /// Stands for the text while a post-processor shows what it puts around it.
 const PLACEHOLDER: u32 = u32::MAX;
 
+/// The library unwraps in places where a file is inconsistent; to us that is a bad file, not a crash.
 pub(super) fn parts(json: &[u8], config: Option<&Value>) -> Result<Parts, TokenizerError> {
-    // The library unwraps in places where a file is inconsistent; to us that is a bad file, not a crash.
-    let parsed = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(json)))
-        .map_err(|_| TokenizerError::Inconsistent)?
-        .map_err(TokenizerError::library("tokenizer.json"))?;
+    catch_unwind(AssertUnwindSafe(|| read(json, config))).map_err(|_| TokenizerError::Inconsistent)?
+}
+
+fn read(json: &[u8], config: Option<&Value>) -> Result<Parts, TokenizerError> {
+    let parsed =
+        tokenizers::Tokenizer::from_bytes(json).map_err(TokenizerError::library("tokenizer.json"))?;
     let decoder = serde_json::to_string(&parsed.get_decoder()).unwrap_or_default();
     let pre = serde_json::to_string(&parsed.get_pre_tokenizer()).unwrap_or_default();
     let spelling = if decoder.contains("ByteLevel") || pre.contains("ByteLevel") {

@@ -7,11 +7,14 @@
 
 mod gguf;
 mod json;
+mod normalizers;
 mod pretokenizers;
 mod sentencepiece;
 #[cfg(test)]
 mod tests;
 mod vocabulary;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ahash::AHashMap;
 use formats::tokenizer::TokenizerSource;
@@ -28,6 +31,9 @@ use vocabulary::Vocabulary;
 /// Inside a text that is read with `parse_special`: what it stands in is not a control token. It is removed
 /// from the text before anything else. A noncharacter, which no text means to contain.
 pub const LITERAL_MARK: char = '\u{FDD0}';
+
+/// Encoded when a tokeniser is loaded: what fails on this fails on any text.
+const PROBE: &str = "Hello, 12 \u{e9}\u{4e16}\n\t{}";
 
 /// A model's tokeniser. Shared freely between threads.
 pub struct Tokenizer {
@@ -124,13 +130,17 @@ pub enum TokenizerError {
     BosMissing,
     #[error("tokenizer.json contradicts itself: its parts don't fit together")]
     Inconsistent,
-    #[error("{part}: {source}")]
-    Library { part: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("the normaliser {0}")]
+    Normalizer(String),
+    #[error("a text like {text:?} breaks the tokeniser: one of its patterns can't be used")]
+    Broken { text: String },
+    #[error("{part}: {cause}")]
+    Library { part: &'static str, cause: String },
 }
 
 impl TokenizerError {
-    fn library<E: Into<Box<dyn std::error::Error + Send + Sync>>>(part: &'static str) -> impl Fn(E) -> Self {
-        move |source| TokenizerError::Library { part, source: source.into() }
+    fn library<E: std::fmt::Display>(part: &'static str) -> impl Fn(E) -> Self {
+        move |error| TokenizerError::Library { part, cause: error.to_string() }
     }
 }
 
@@ -140,6 +150,7 @@ impl Tokenizer {
             TokenizerSource::Gguf(source) => gguf::parts(source)?,
             TokenizerSource::TokenizerJson { json, config } => json::parts(json, config.as_ref())?,
         };
+        parts.normalizer.as_ref().map_or(Ok(()), normalizers::check)?;
         let unmark =
             Replace::new(LITERAL_MARK.to_string(), "").map_err(TokenizerError::library("literal mark"))?;
         let steps = std::iter::once(NormalizerWrapper::Replace(unmark)).chain(parts.normalizer.clone());
@@ -147,7 +158,7 @@ impl Tokenizer {
         let mut user_added = all_added.clone();
         user_added.set_encode_special_tokens(true);
         let control = parts.added.into_iter().filter(|(_, token)| token.special);
-        Ok(Tokenizer {
+        let tokenizer = Tokenizer {
             model: parts.model,
             unmarking: NormalizerWrapper::Sequence(Sequence::new(steps.collect())),
             normalizer: parts.normalizer,
@@ -158,7 +169,16 @@ impl Tokenizer {
             prefix: parts.prefix,
             named: parts.named,
             control_texts: control.map(|(_, token)| token.content).collect(),
-        })
+        };
+        tokenizer.encode(PROBE, true, true)?;
+        Ok(tokenizer)
+    }
+
+    /// Bytes that a text of at most `tokens` tokens has at most: those of the longest token, each time. Only what a
+    /// tokeniser leaves out (marks, white space beside some tokens, characters it has no token for) could make a longer
+    /// text fit.
+    pub fn text_bytes_max(&self, tokens: usize) -> usize {
+        tokens.saturating_mul(self.vocabulary.token_bytes_max())
     }
 
     /// The ids of a text. `parse_special` reads control tokens in it as such (a prompt rendered by a chat
@@ -171,6 +191,17 @@ impl Tokenizer {
         parse_special: bool,
         add_special: bool,
     ) -> Result<Vec<u32>, TokenizerError> {
+        // The library unwraps where a pattern out of a file does what it doesn't expect.
+        let ids = catch_unwind(AssertUnwindSafe(|| self.encode_plain(text, parse_special)));
+        let broken = || TokenizerError::Broken { text: text.chars().take(PROBE.len()).collect() };
+        let mut ids = ids.map_err(|_| broken())??;
+        if add_special && !ids.starts_with(&self.prefix) {
+            ids.splice(0..0, self.prefix.iter().copied());
+        }
+        Ok(ids)
+    }
+
+    fn encode_plain(&self, text: &str, parse_special: bool) -> Result<Vec<u32>, TokenizerError> {
         let added = if parse_special { &self.all_added } else { &self.user_added };
         let normalizer = if parse_special && text.contains(LITERAL_MARK) {
             Some(&self.unmarking)
@@ -184,11 +215,7 @@ impl Tokenizer {
         let failed = TokenizerError::library("encoding");
         pieces.tokenize(|piece| self.model.tokenize(piece.get())).map_err(&failed)?;
         let encoding = pieces.into_encoding(None, 0, OffsetType::None).map_err(&failed)?;
-        let mut ids = encoding.get_ids().to_vec();
-        if add_special && !ids.starts_with(&self.prefix) {
-            ids.splice(0..0, self.prefix.iter().copied());
-        }
-        Ok(ids)
+        Ok(encoding.get_ids().to_vec())
     }
 
     /// What a token adds to a text: exact bytes, not necessarily whole characters; nothing for a control token.

@@ -241,3 +241,51 @@ fn long_runs_take_no_quadratic_time() {
     }
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }
+
+#[test]
+fn hostile_tokenizer_json_is_refused_or_bounded() {
+    let golden = fixture("library_byte_level.json");
+    let load = |part: &str, value: Value| {
+        let mut json = golden["json"].clone();
+        json[part] = value;
+        let json = serde_json::to_vec(&json).unwrap();
+        Tokenizer::new(&TokenizerSource::TokenizerJson { json, config: None })
+    };
+    let check = |part: &str, value: Value, expected: &str| {
+        let error = load(part, value).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error:?} should contain {expected:?}");
+    };
+    let replace = |pattern: Value, content: &str| serde_json::json!({"type": "Replace", "pattern": pattern, "content": content});
+    let sequence = |steps: Vec<Value>| serde_json::json!({"type": "Sequence", "normalizers": steps});
+    let grow = replace(serde_json::json!({"String": "a"}), "aaaaaaaaa");
+    check("normalizer", sequence(vec![grow.clone(); 2]), "64 times as long");
+    check("normalizer", sequence(vec![replace(serde_json::json!({"String": "a"}), ""); 40]), "32 steps");
+    check(
+        "normalizer",
+        serde_json::json!({"type": "Prepend", "prepend": "x".repeat(99)}),
+        "16 bytes in front",
+    );
+    check("normalizer", replace(serde_json::json!({"Regex": ""}), "x"), "");
+    check(
+        "post_processor",
+        serde_json::json!({
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<none>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {},
+        }),
+        "",
+    );
+    assert!(load("normalizer", grow).is_ok());
+    // Breaks on some texts only: an error for these, not a panic.
+    if let Ok(tokenizer) = load("normalizer", replace(serde_json::json!({"Regex": "(?=q)"}), "x")) {
+        let _ = tokenizer.encode("q", true, true);
+        assert!(tokenizer.encode("a", true, true).is_ok());
+    }
+}
+
+#[test]
+fn the_bound_of_a_text_s_length_is_the_longest_token_s() {
+    let tokenizer = gguf(tiny());
+    assert_eq!(tokenizer.text_bytes_max(3), 3 * "<|end|>".len());
+}

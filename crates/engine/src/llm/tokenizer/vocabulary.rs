@@ -32,10 +32,12 @@ pub(super) struct Vocabulary {
     /// `ends[id]` closes the bytes of token `id`, which begin where the one before ends.
     ends: Vec<usize>,
     control: Vec<bool>,
+    token_bytes_max: usize,
 }
 
 impl Vocabulary {
     pub fn push(&mut self, text: &str, kind: Kind, spelling: Spelling) {
+        let begin = self.bytes.len();
         match (kind, spelling) {
             (Kind::Control | Kind::UserDefined, _) | (_, Spelling::Plain) => {
                 self.bytes.extend_from_slice(text.as_bytes());
@@ -51,6 +53,12 @@ impl Vocabulary {
         }
         self.ends.push(self.bytes.len());
         self.control.push(kind == Kind::Control);
+        self.token_bytes_max = self.token_bytes_max.max(self.bytes.len() - begin);
+    }
+
+    /// Of the longest token.
+    pub fn token_bytes_max(&self) -> usize {
+        self.token_bytes_max
     }
 
     pub fn len(&self) -> usize {
