@@ -70,7 +70,8 @@ enum Piece {
 }
 
 enum Pieces {
-    Here(Generation),
+    /// With the end that follows the text that its last event carried.
+    Here(Generation, Option<Piece>),
     Server(UnboundedReceiver<Piece>),
 }
 
@@ -88,7 +89,7 @@ impl Answerer {
     ) -> anyhow::Result<Ended> {
         let started = Instant::now();
         let mut pieces = match self {
-            Answerer::Here(llm) => Pieces::Here(submit(llm, prompt, options)?),
+            Answerer::Here(llm) => Pieces::Here(submit(llm, prompt, options)?, None),
             Answerer::Server { url, model, key } => {
                 let body = body(model, prompt, options);
                 let path = if matches!(prompt, Prompt::Text(_)) { "completions" } else { "chat/completions" };
@@ -129,26 +130,23 @@ impl Pieces {
                 .recv()
                 .await
                 .unwrap_or_else(|| Piece::Failed("the server's answer broke off".to_string())),
-            Pieces::Here(generation) => match generation.next().await {
+            Pieces::Here(_, end @ Some(_)) => end.take().unwrap_or_else(no_answer),
+            Pieces::Here(generation, end) => match generation.next().await {
                 Some(Event::Prompt(_)) => Piece::Text(String::new()),
                 Some(Event::Token(token)) => Piece::Text(token.text),
-                // The engine's last event carries the text that was held back; it is shown before the end.
-                Some(Event::Done { text, reason, usage }) if text.is_empty() => {
-                    Piece::Done { at_limit: reason == FinishReason::Length, usage: Some(usage) }
-                }
                 Some(Event::Done { text, reason, usage }) => {
-                    let (sender, receiver) = unbounded_channel();
-                    let done = Piece::Done { at_limit: reason == FinishReason::Length, usage: Some(usage) };
-                    // The receiver is right here.
-                    let _ = sender.send(done);
-                    *self = Pieces::Server(receiver);
+                    *end = Some(Piece::Done { at_limit: reason == FinishReason::Length, usage: Some(usage) });
                     Piece::Text(text)
                 }
                 Some(Event::Failed(message)) => Piece::Failed(message),
-                None => Piece::Failed("the engine ended without an answer".to_string()),
+                None => no_answer(),
             },
         }
     }
+}
+
+fn no_answer() -> Piece {
+    Piece::Failed("the engine ended without an answer".to_string())
 }
 
 fn submit(llm: &Llm, prompt: &Prompt, options: &Options) -> anyhow::Result<Generation> {
