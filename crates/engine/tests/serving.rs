@@ -188,7 +188,8 @@ fn what_the_context_leaves_bounds_an_answer() {
     check(100, 500, Ok((28, FinishReason::Length)));
     check(127, 5, Ok((1, FinishReason::Length)));
     check(128, 0, Ok((0, FinishReason::Length)));
-    check(128, 1, Err(SubmitError::PromptTooLong { prompt: 128, context: 128 }));
-    check(129, 0, Err(SubmitError::PromptTooLong { prompt: 129, context: 128 }));
+    let too_long = |prompt| SubmitError::PromptTooLong { prompt, context: 128, extensible: false };
+    check(128, 1, Err(too_long(128)));
+    check(129, 0, Err(too_long(129)));
     check(0, 1, Err(SubmitError::EmptyPrompt));
 }

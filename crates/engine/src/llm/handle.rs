@@ -31,8 +31,8 @@ pub enum LoadError {
     #[error(transparent)]
     Format(#[from] FormatError),
     #[error("the tokeniser: {0}")]
-    Tokenizer(#[from] TokenizerError),
-    #[error("the chat template: {0}")]
+    Tokenizer(TokenizerError),
+    #[error(transparent)]
     Template(#[from] TemplateError),
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -46,7 +46,7 @@ pub enum LoadError {
     Vocabulary { tokenizer: usize, embedding: usize },
     #[error("making room for keys and values: {0}; ask for a shorter context or fewer sequences")]
     Cache(std::io::Error),
-    #[error("starting the engine's thread: {0}")]
+    #[error("starting the engine's thread")]
     Thread(#[from] std::io::Error),
 }
 
@@ -97,7 +97,7 @@ impl Llm {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Llm, LoadError> {
         let files = ModelFiles::open(path)?;
-        let tokenizer = Arc::new(Tokenizer::new(files.tokenizer())?);
+        let tokenizer = Arc::new(Tokenizer::new(files.tokenizer()).map_err(LoadError::Tokenizer)?);
         let vocabulary = files.decoder().vocabulary;
         if tokenizer.vocabulary() > vocabulary {
             return Err(LoadError::Vocabulary { tokenizer: tokenizer.vocabulary(), embedding: vocabulary });
@@ -155,39 +155,67 @@ impl Llm {
         self.shared.template.as_ref()
     }
 
-    /// Queues a request. Its answer comes from the [`Generation`]; dropping that cancels the request.
+    /// Whether the engine can serve a request at all.
     ///
     /// # Errors
-    /// At once, where the request can't be served: see [`SubmitError`].
-    pub fn submit(&self, request: GenerateRequest) -> Result<Generation, SubmitError> {
-        let shared = &*self.shared;
-        let (prompt, context) = (request.prompt.len(), shared.facts.context);
+    /// An empty prompt, one beyond the context, a token that the model doesn't have.
+    pub fn check(&self, request: &GenerateRequest) -> Result<(), SubmitError> {
+        let facts = &self.shared.facts;
+        let (prompt, context) = (request.prompt.len(), facts.context);
         if prompt == 0 {
             return Err(SubmitError::EmptyPrompt);
         }
         if prompt > context || (prompt == context && request.tokens_max > 0) {
-            return Err(SubmitError::PromptTooLong { prompt, context });
+            let extensible = context < facts.context_trained;
+            return Err(SubmitError::PromptTooLong { prompt, context, extensible });
         }
-        let vocabulary = shared.facts.vocabulary;
+        let vocabulary = facts.vocabulary;
         let biased = request.sampling.logit_bias.iter().map(|(token, _)| token);
         if let Some(token) = request.prompt.iter().chain(biased).find(|token| **token as usize >= vocabulary)
         {
             return Err(SubmitError::UnknownToken { token: *token, vocabulary });
         }
+        Ok(())
+    }
+
+    /// Queues a request. Its answer comes from the [`Generation`]; dropping that cancels the request.
+    ///
+    /// # Errors
+    /// At once, where the request can't be served: see [`SubmitError`].
+    pub fn submit(&self, request: GenerateRequest) -> Result<Generation, SubmitError> {
+        let places = places(&self.stats(), self.shared.queue_max);
+        self.enqueue(request, places)
+    }
+
+    /// The same for a further answer to what a caller asked that was let in by [`Llm::submit`]: a full queue doesn't
+    /// refuse it. Callers bound how many they keep under way.
+    ///
+    /// # Errors
+    /// As [`Llm::submit`], but for a full queue.
+    pub fn submit_further(&self, request: GenerateRequest) -> Result<Generation, SubmitError> {
+        self.enqueue(request, u64::MAX)
+    }
+
+    /// Queues a request where fewer than `places` wait.
+    fn enqueue(&self, request: GenerateRequest, places: u64) -> Result<Generation, SubmitError> {
+        self.check(&request)?;
+        let shared = &*self.shared;
         if shared.draining.load(Ordering::Acquire) {
             return Err(SubmitError::Draining);
         }
-        let queued = shared.counters.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| {
-            (waiting < shared.queue_max as u64).then_some(waiting + 1)
+        let waiting = &shared.counters.waiting;
+        let queued = waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| {
+            (waiting < places).then_some(waiting + 1)
         });
         queued.map_err(|waiting| SubmitError::QueueFull { waiting: waiting as usize })?;
         let (events, receiver) = unbounded_channel();
-        let tokens_max = request.tokens_max.min(context - prompt);
+        let tokens_max = request.tokens_max.min(shared.facts.context - request.prompt.len());
         let accepted = Box::new(Accepted { request, tokens_max, events });
-        match shared.inbox.send(Message::Submit(accepted)) {
-            Ok(()) => Ok(Generation { events: receiver, ended: false }),
-            Err(_) => Err(SubmitError::Stopped("its thread has ended".to_owned())),
+        if shared.inbox.send(Message::Submit(accepted)).is_err() {
+            waiting.fetch_sub(1, Ordering::AcqRel);
+            return Err(SubmitError::Stopped("its thread has ended".to_owned()));
         }
+        Ok(Generation { events: receiver, ended: false })
     }
 
     pub fn stats(&self) -> Stats {
@@ -211,6 +239,11 @@ impl Llm {
             let _ = thread.join();
         }
     }
+}
+
+/// How many requests may wait: those for whom a slot is free, which wait for the next step only, and the queue.
+fn places(stats: &Stats, queue_max: usize) -> u64 {
+    stats.slots.saturating_sub(stats.running) + queue_max as u64
 }
 
 fn compute(settings: &Settings) -> Result<Compute, LoadError> {
@@ -265,5 +298,23 @@ impl Generation {
         let event = event.unwrap_or_else(|| Event::Failed("the engine stopped".to_owned()));
         self.ended = matches!(event, Event::Done { .. } | Event::Failed(_));
         Some(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_slots_are_no_queue() {
+        let check = |running: u64, queue_max: usize, expected: u64| {
+            let stats = Stats { slots: 8, running, ..Stats::default() };
+            assert_eq!(places(&stats, queue_max), expected);
+        };
+        check(0, 4, 12);
+        check(7, 4, 5);
+        check(8, 4, 4);
+        check(3, 0, 5);
+        check(8, 0, 0);
     }
 }

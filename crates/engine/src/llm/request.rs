@@ -90,6 +90,8 @@ pub struct TokenLogprob {
     pub id: u32,
     /// The token's own bytes, not necessarily whole characters; the name of a control token.
     pub bytes: Vec<u8>,
+    /// A control token: no part of a text, except where a caller wrote its name in a prompt.
+    pub is_control: bool,
     /// Natural logarithm of its probability under the model's own distribution (temperature 1, no filter).
     pub logprob: f32,
     /// The likeliest tokens in its place, likeliest first: id, bytes, log-probability.
@@ -109,6 +111,7 @@ pub struct Usage {
     pub prompt_tokens: usize,
     /// Of these, found in the cache.
     pub cached_tokens: usize,
+    /// Those of the answer; the end token that a model closes it with is none.
     pub completion_tokens: usize,
 }
 
@@ -118,11 +121,14 @@ pub enum SubmitError {
     #[error("the prompt is empty: at least one token is needed")]
     EmptyPrompt,
     #[error("the prompt has {prompt} tokens, and the context is {context}")]
-    PromptTooLong { prompt: usize, context: usize },
+    PromptTooLong {
+        prompt: usize,
+        context: usize,
+        /// Whether the model could be served with a longer one.
+        extensible: bool,
+    },
     #[error("token {token} is not in the vocabulary of {vocabulary}")]
     UnknownToken { token: u32, vocabulary: usize },
-    #[error("{0}")]
-    Invalid(String),
     #[error("{waiting} requests wait already, which is the limit")]
     QueueFull { waiting: usize },
     #[error("the server is shutting down")]

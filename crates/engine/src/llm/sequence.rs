@@ -126,7 +126,7 @@ impl Sequence {
     }
 
     /// Takes the logits of a span, `[span.logits, v]`: reports prompt tokens, or chooses the next token.
-    /// Returns whether a token was generated.
+    /// Returns whether the answer has one token more.
     pub fn advance(&mut self, span: &Span, logits: &mut [f32], tokenizer: &Tokenizer, ends: &[u32]) -> bool {
         self.cached += span.tokens.len();
         let vocabulary = logits.len().checked_div(span.logits.len()).unwrap_or(0);
@@ -146,7 +146,8 @@ impl Sequence {
         if self.generated.is_empty() && reports_prompt(&self.request) {
             let id = self.request.prompt[0];
             let bytes = tokenizer.token_bytes_with_special(id).to_vec();
-            let first = TokenLogprob { id, bytes, logprob: f32::NAN, top: Vec::new() };
+            let is_control = tokenizer.is_special(id);
+            let first = TokenLogprob { id, bytes, is_control, logprob: f32::NAN, top: Vec::new() };
             self.prompt_logprobs.insert(0, first);
             let logprobs = std::mem::take(&mut self.prompt_logprobs);
             self.send(Event::Prompt(logprobs));
@@ -164,7 +165,7 @@ impl Sequence {
         let id = self.sampler.sample(logits);
         if ends.contains(&id) && !self.request.ignore_end {
             self.finish(FinishReason::Stop);
-            return true;
+            return false;
         }
         self.generated.push(id);
         let logprob = unbiased.and_then(|logits| self.logprob(&logits, id, tokenizer));
@@ -182,7 +183,7 @@ impl Sequence {
         let bytes = |id| tokenizer.token_bytes_with_special(id).to_vec();
         let (logprob, top) = sampling::logprobs(logits, id, self.request.logprobs?);
         let top = top.into_iter().map(|(id, logprob)| (id, bytes(id), logprob)).collect();
-        Some(TokenLogprob { id, bytes: bytes(id), logprob, top })
+        Some(TokenLogprob { id, bytes: bytes(id), is_control: tokenizer.is_special(id), logprob, top })
     }
 
     fn finish(&mut self, reason: FinishReason) {

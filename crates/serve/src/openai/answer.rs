@@ -117,7 +117,7 @@ mod tests {
     }
 
     fn logprob(bytes: &str) -> TokenLogprob {
-        TokenLogprob { id: 1, bytes: bytes.into(), logprob: -1.0, top: Vec::new() }
+        TokenLogprob { id: 1, bytes: bytes.into(), is_control: false, logprob: -1.0, top: Vec::new() }
     }
 
     fn done(prompt_tokens: usize, cached_tokens: usize, completion_tokens: usize) -> Event {

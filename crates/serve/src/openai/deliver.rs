@@ -153,7 +153,8 @@ mod tests {
     }
 
     fn logged(text: &str) -> Event {
-        let logprob = TokenLogprob { id: 1, bytes: text.into(), logprob: -0.5, top: Vec::new() };
+        let logprob =
+            TokenLogprob { id: 1, bytes: text.into(), is_control: false, logprob: -0.5, top: Vec::new() };
         Event::Token(Token { id: 1, text: text.to_owned(), logprob: Some(logprob) })
     }
 

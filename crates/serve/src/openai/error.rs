@@ -117,17 +117,17 @@ impl ApiError {
     pub fn submit(error: SubmitError, prompt_param: &str, retry_after_seconds: u64) -> ApiError {
         let message = error.to_string();
         match error {
-            SubmitError::PromptTooLong { prompt, context } => {
+            SubmitError::PromptTooLong { prompt, context, extensible } => {
+                let longer = if extensible { ", or serve the model with a longer context" } else { "" };
                 let message = format!(
                     "the prompt has {prompt} tokens, and this model's context is {context} tokens, of which the \
-                     answer needs at least one: shorten the prompt, or serve the model with a longer context"
+                     answer needs at least one: shorten the prompt{longer}"
                 );
                 ApiError::bad_request(prompt_param, "context_length_exceeded", message)
             }
             SubmitError::EmptyPrompt | SubmitError::UnknownToken { .. } => {
                 ApiError::invalid(prompt_param, message)
             }
-            SubmitError::Invalid(_) => ApiError::new(StatusCode::BAD_REQUEST, "invalid_value", message),
             SubmitError::QueueFull { waiting } => ApiError::queue_full(waiting, retry_after_seconds),
             SubmitError::Draining => ApiError::draining(),
             SubmitError::Stopped(_) => ApiError::internal(message),
@@ -193,8 +193,11 @@ mod tests {
             let error = ApiError::submit(error, "messages", 7);
             assert_eq!((error.json()["error"].clone(), error.status().as_u16()), (expected, status));
         };
+        let too_long = |extensible| SubmitError::PromptTooLong { prompt: 9000, context: 8192, extensible };
+        let at_most = ApiError::submit(too_long(false), "messages", 7).json()["error"]["message"].to_string();
+        assert!(at_most.ends_with("at least one: shorten the prompt\""), "{at_most}");
         check(
-            SubmitError::PromptTooLong { prompt: 9000, context: 8192 },
+            too_long(true),
             json!({
                 "message": "the prompt has 9000 tokens, and this model's context is 8192 tokens, of which the answer \
                             needs at least one: shorten the prompt, or serve the model with a longer context",

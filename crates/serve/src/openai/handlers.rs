@@ -6,7 +6,6 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Json, Response};
 use engine::llm::Generation;
-use engine::llm::request::SubmitError;
 use serde_json::{Map, Value, json};
 
 use super::answer::Answer;
@@ -116,12 +115,10 @@ async fn submit(
 
     let mut generations = Vec::with_capacity(requests.len());
     for request in requests {
-        let biased: Vec<u32> = request.sampling.logit_bias.iter().map(|(token, _)| *token).collect();
-        let generation = service.llm.submit(request).map_err(|error| {
-            let is_bias = matches!(&error, SubmitError::UnknownToken { token, .. } if biased.contains(token));
-            let param = if is_bias { "logit_bias" } else { kind.prompt_param() };
-            ApiError::submit(error, param, retry_seconds(app, &service))
-        })?;
+        let generation = service
+            .llm
+            .submit(request)
+            .map_err(|error| ApiError::submit(error, kind.prompt_param(), retry_seconds(app, &service)))?;
         generations.push(generation);
     }
     let head = Head::new(kind, service.name.clone(), service.llm.facts().fingerprint.clone(), logprobs);

@@ -90,7 +90,7 @@ mod tests {
 
     fn token(id: u32, bytes: &[u8], logprob: f32, top: &[(&[u8], f32)]) -> TokenLogprob {
         let top = top.iter().map(|(bytes, logprob)| (0, bytes.to_vec(), *logprob)).collect();
-        TokenLogprob { id, bytes: bytes.to_vec(), logprob, top }
+        TokenLogprob { id, bytes: bytes.to_vec(), is_control: false, logprob, top }
     }
 
     #[test]

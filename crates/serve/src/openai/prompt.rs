@@ -58,11 +58,15 @@ pub fn prepare(llm: &Llm, asked: Asked) -> Result<Work, ApiError> {
             (request.options, prompts, request.tokens_max, request.logprobs)
         }
     };
-    let context = llm.facts().context;
-    if let Some(prompt) = prompts.iter().map(|(tokens, _)| tokens.len()).find(|prompt| *prompt > context) {
-        return Err(ApiError::submit(SubmitError::PromptTooLong { prompt, context }, param, 0));
+    let work = spread(&options, prompts, tokens_max, logprobs);
+    let biased = |token: &u32| options.sampling.logit_bias.iter().any(|(biased, _)| biased == token);
+    for request in &work.requests {
+        llm.check(request).map_err(|error| {
+            let is_bias = matches!(&error, SubmitError::UnknownToken { token, .. } if biased(token));
+            ApiError::submit(error, if is_bias { "logit_bias" } else { param }, 0)
+        })?;
     }
-    Ok(spread(&options, prompts, tokens_max, logprobs))
+    Ok(work)
 }
 
 /// Each prompt's choices, prompt after prompt. A choice's seed depends on its number alone, so that a prompt gets
