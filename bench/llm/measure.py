@@ -1,8 +1,7 @@
-"""Interleaves runs of this engine and of llama.cpp, and writes a Markdown table: see `run`.
+"""Interleaves runs of this engine and of its peers, and writes a Markdown table: see `run`.
 
-Each run is a process of its own: it loads the file, evaluates a prompt of random tokens once unmeasured, then another
-one measured: the time until its first token is chosen, and the rate of the tokens after that. The peer runs without
-and with its flash attention.
+Each run is a process of its own, which loads the model, runs the workload once unmeasured and then measures it; the
+workloads are those of `crates/engine/examples/bench.rs`. The ratio is of the medians, to the better peer.
 """
 
 import argparse
@@ -18,29 +17,54 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT / "fixtures" / "smollm2"))
 
-PROMPT_TOKENS = 512
-DECODE_TOKENS = 128
+WORKLOADS = ["prefill:512", "decode:32"]
+PEERS = {
+    "llama.cpp": ["peer_llama.py"],
+    "llama.cpp, flash attention": ["peer_llama.py", "flash"],
+}
 
 
 def measured(command):
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        sys.exit(f"{command[0]} failed:\n{done.stderr[-2000:]}")
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def commands(path, threads, seed):
+def commands(path, threads, workload, seed):
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    sizes = [str(path), str(threads), str(PROMPT_TOKENS), str(DECODE_TOKENS), str(seed)]
-    return {
-        "tureen": [str(target / "release" / "examples" / "bench"), *sizes],
-        "llama.cpp": [sys.executable, str(HERE / "peer.py"), *sizes],
-        "llama.cpp, flash attention": [sys.executable, str(HERE / "peer.py"), *sizes, "flash"],
-    }
+    common = [str(path), str(threads), workload, str(seed)]
+    all = {"tureen": [str(target / "release" / "examples" / "bench"), *common]}
+    for name, (script, *flags) in PEERS.items():
+        all[name] = [sys.executable, str(HERE / script), *common, *flags]
+    return all
 
 
-def spread(values, digits):
+def figure(workload, run):
+    """What a workload is about, the higher the better: tokens a second, or starts a second."""
+    kind, _, number = workload.partition(":")
+    if kind == "prefill":
+        return int(number) / run["first_token_ms"] * 1e3
+    return 1e3 / run["first_token_ms"] if kind == "start" else run["tokens_per_s"]
+
+
+def spread(values):
+    digits = 1 if max(values) < 100 else 0
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def model(name):
+    """A variant of SmolLM2-135M by its quantisation, SHAPE-MIX of random weights (1B-Q4_K_M), or a file."""
+    if Path(name).is_file():
+        return Path(name)
+    from reference import CACHE, published, variant
+    shape, _, mix = name.partition("-")
+    if not mix:
+        return variant(name)
+    path = CACHE / f"{name}.gguf"
+    if not path.exists():
+        subprocess.run([sys.executable, HERE / "random_model.py", shape, mix, published(), path], check=True)
+    return path
 
 
 def processor():
@@ -50,33 +74,40 @@ def processor():
     return platform.processor()
 
 
+def rows(name, path, workload, options):
+    """Lines of the table: one an engine."""
+    runs = {}
+    for repetition in range(options.repetitions):
+        for engine, command in commands(path, options.threads, workload, repetition + 1).items():
+            run = measured(command)
+            runs.setdefault(engine, []).append(run)
+            print(f"{name} {workload} {engine}: {run}", file=sys.stderr, flush=True)
+    figures = {engine: [figure(workload, run) for run in of] for engine, of in runs.items()}
+    peer = max(statistics.median(values) for engine, values in figures.items() if engine != "tureen")
+    for engine, values in figures.items():
+        memory = statistics.median(run["resident_mib"] for run in runs[engine])
+        ratio = f"{statistics.median(values) / peer:.2f}"
+        yield f"| {name} | {workload} | {engine} | {spread(values)} | {ratio} | {memory:.0f} |"
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="prefill:N, decode:N, batch:B, start")
     parser.add_argument("--output", type=Path, help="write the table here, too")
-    parser.add_argument("variants", nargs="*", default=["Q4_1"])
+    parser.add_argument("models", nargs="*", default=["Q4_1"], help=model.__doc__)
     options = parser.parse_args()
     import llama_cpp
-    from reference import variant
 
     lines = [f"{processor()}, {options.threads} threads, {options.repetitions} runs of each, interleaved: median (least to most).",
-             f"llama-cpp-python {llama_cpp.__version__}, built for this machine.", "",
-             f"| SmolLM2-135M | engine | first token of {PROMPT_TOKENS}, ms | prompt tok/s | decoding tok/s |",
-             "| --- | --- | --- | --- | --- |"]
-    for name in options.variants:
-        path = variant(name)
-        runs = {}
-        for repetition in range(options.repetitions):
-            for engine, command in commands(path, options.threads, repetition + 1).items():
-                run = measured(command)
-                runs.setdefault(engine, []).append(run)
-                print(f"{name} {engine}: {run}", file=sys.stderr, flush=True)
-        for engine, of in runs.items():
-            first = [run["first_token_ms"] for run in of]
-            prompt = [PROMPT_TOKENS / ms * 1e3 for ms in first]
-            decode = [run["decode_tokens_per_s"] for run in of]
-            lines.append(f"| {name} | {engine} | {spread(first, 0)} | {spread(prompt, 0)} | {spread(decode, 1)} |")
+             f"llama-cpp-python {llama_cpp.__version__}, built for this machine. Tokens a second (`start`: starts a second).", "",
+             "| model | workload | engine | a second | to the better peer | resident MiB |",
+             "| --- | --- | --- | --- | --- | --- |"]
+    for name in options.models:
+        path = model(name)
+        for workload in options.workloads.split(","):
+            lines.extend(rows(name, path, workload, options))
     table = "\n".join(lines) + "\n"
     print(table)
     if options.output:
