@@ -8,7 +8,7 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value};
 
-use crate::json_depth::json_depth;
+use crate::json_depth::{JSON_DEPTH_MAX, json_depth};
 use crate::settings::ServeSettings;
 
 /// What is read of a body that is too large, in multiples of the limit, so that a client that sends it all before it
@@ -26,8 +26,8 @@ pub enum BodyError {
     TooSlow { limit: Duration },
     #[error("the body broke off: {0}")]
     Broken(String),
-    #[error("the body nests {depth} levels of arrays and objects; at most {limit} are allowed")]
-    TooDeep { depth: usize, limit: usize },
+    #[error("the body nests {depth} levels of arrays and objects; at most {JSON_DEPTH_MAX} are allowed")]
+    TooDeep { depth: usize },
     #[error("the body is not JSON: {0}")]
     Syntax(String),
     #[error("the body must be a JSON object; received {0}")]
@@ -43,14 +43,14 @@ pub async fn read_json(
     let limit = settings.body_timeout;
     let read = tokio::time::timeout(limit, read(headers, body, settings.body_bytes_max));
     let bytes = read.await.map_err(|_| BodyError::TooSlow { limit })??;
-    parse_object(&bytes, settings.json_depth_max)
+    parse_object(&bytes)
 }
 
 /// The bytes as a JSON object of limited depth.
-pub fn parse_object(bytes: &[u8], depth_max: usize) -> Result<Map<String, Value>, BodyError> {
+pub fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, BodyError> {
     let depth = json_depth(bytes);
-    if depth > depth_max {
-        return Err(BodyError::TooDeep { depth, limit: depth_max });
+    if depth > JSON_DEPTH_MAX {
+        return Err(BodyError::TooDeep { depth });
     }
     match serde_json::from_slice(bytes).map_err(|error| BodyError::Syntax(error.to_string()))? {
         Value::Object(object) => Ok(object),
@@ -99,13 +99,14 @@ mod tests {
     #[test]
     fn only_objects_of_limited_depth_pass() {
         let check = |json: &str, expected: &str| {
-            let outcome = parse_object(json.as_bytes(), 3);
+            let outcome = parse_object(json.as_bytes());
             let outcome =
                 outcome.map_or_else(|error| error.to_string(), |object| Value::Object(object).to_string());
             assert_eq!(outcome, expected);
         };
         check(r#"{"a":[[1]]}"#, r#"{"a":[[1]]}"#);
-        check(r#"{"a":[[[1]]]}"#, "the body nests 4 levels of arrays and objects; at most 3 are allowed");
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(32), "]".repeat(32));
+        check(&deep, "the body nests 33 levels of arrays and objects; at most 32 are allowed");
         check("[1]", "the body must be a JSON object; received an array");
         check("null", "the body must be a JSON object; received null");
         check("", "the body is not JSON: EOF while parsing a value at line 1 column 0");

@@ -2,10 +2,11 @@
 //! table of URLs.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue};
+use axum::http::header::{ACCESS_CONTROL_REQUEST_HEADERS, HOST, HeaderValue};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -13,12 +14,16 @@ use axum::routing::get;
 
 use crate::access::{Denied, Keys};
 use crate::gate::Gate;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Recorded};
 use crate::openai::{self, ApiError};
+use crate::preparing::Preparing;
 use crate::services::Services;
 use crate::settings::ServeSettings;
 use crate::unique::unique;
 use crate::{operate, origins};
+
+/// Characters of a request's path in the log.
+const LOGGED_CHARS_MAX: usize = 100;
 
 /// What handlers share.
 pub struct App {
@@ -27,17 +32,26 @@ pub struct App {
     pub services: Services,
     pub metrics: Arc<Metrics>,
     pub gate: Gate,
+    pub preparing: Preparing,
 }
 
 impl App {
     pub fn new(settings: ServeSettings, services: Services) -> Arc<App> {
         let keys = Keys::new(&settings.keys);
-        Arc::new(App { keys, services, settings, metrics: Arc::default(), gate: Gate::open() })
+        Arc::new(App {
+            keys,
+            services,
+            settings,
+            metrics: Arc::default(),
+            gate: Gate::open(),
+            preparing: Preparing::new(),
+        })
     }
 }
 
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
+        .route("/", get(operate::greeting))
         .route("/health", get(operate::health))
         .route("/ready", get(operate::ready))
         .route("/metrics", get(operate::metrics))
@@ -50,6 +64,8 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// Names the request, and lets it through where its page and its key allow.
 async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let line = format!("{} {:.*}", request.method(), LOGGED_CHARS_MAX, request.uri().path());
     let page = origins::origin(request.headers()).cloned();
     let listed = page.clone().filter(|origin| origins::is_listed(origin, &app.settings.origins));
     let preflight = request.method() == Method::OPTIONS && page.is_some();
@@ -66,6 +82,9 @@ async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     } else {
         next.run(request).await
     };
+    if response.extensions().get::<Recorded>().is_none() {
+        log(&line, response.status(), begun);
+    }
     let headers = response.headers_mut();
     if let Some(origin) = &listed {
         origins::allow(origin, headers);
@@ -76,17 +95,32 @@ async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     response
 }
 
+/// What operators' tools ask every few seconds is no news.
+fn log(line: &str, status: StatusCode, begun: Instant) {
+    let (status, ms) = (status.as_u16(), begun.elapsed().as_millis());
+    if matches!(line, "GET /health" | "GET /ready" | "GET /metrics") {
+        tracing::debug!(status, ms, "{line}");
+    } else {
+        tracing::info!(status, ms, "{line}");
+    }
+}
+
 fn check(app: &App, request: &Request, page: Option<&HeaderValue>, listed: bool) -> Result<(), ApiError> {
     let path = request.uri().path();
     let guarded = path == "/metrics" || path == "/v1" || path.starts_with("/v1/");
     if !guarded {
         return Ok(());
     }
-    if app.keys.is_open()
-        && !listed
-        && let Some(page) = page.filter(|page| !origins::is_loopback(page))
-    {
-        return Err(ApiError::origin_refused(&String::from_utf8_lossy(page.as_bytes())));
+    if app.keys.is_open() && !listed {
+        if let Some(page) = page.filter(|page| !origins::is_loopback(page)) {
+            return Err(ApiError::origin_refused(&String::from_utf8_lossy(page.as_bytes())));
+        }
+        // Of a page whose name was made to resolve to this machine, a browser sends no origin, but the name.
+        let host = request.uri().authority().map(|host| host.as_str().as_bytes());
+        let host = host.or_else(|| request.headers().get(HOST).map(HeaderValue::as_bytes));
+        if let Some(host) = host.filter(|host| !origins::is_host_allowed(host, &app.settings.origins)) {
+            return Err(ApiError::host_refused(&String::from_utf8_lossy(host)));
+        }
     }
     app.keys.check(request.headers()).map_err(|denied| match denied {
         Denied::KeyMissing => ApiError::key_missing(),
@@ -162,7 +196,9 @@ mod tests {
     #[tokio::test]
     async fn unknown_urls_methods_and_models_answer_in_the_same_shape() {
         let app = app(&[], &[]);
-        check(&app, "GET /", &[], 404, "unknown_url").await;
+        check(&app, "GET /v2", &[], 404, "unknown_url").await;
+        let greeting = text(send(&app, "GET /", &[], "").await).await;
+        assert!(greeting.contains("/v1/chat/completions"), "{greeting}");
         check(&app, "POST /v1/embeddings", &[], 404, "unknown_url").await;
         check(&app, "GET /v1/chat/completions", &[], 405, "method_not_allowed").await;
         check(&app, "GET /v1/models/other", &[], 404, "model_not_found").await;
@@ -218,6 +254,25 @@ mod tests {
         assert_eq!(models.headers()["access-control-allow-origin"], "https://chat.example");
         let stranger = send(&listed, "OPTIONS /v1/models", &[evil], "").await;
         assert!(!stranger.headers().contains_key("access-control-allow-origin"));
+    }
+
+    #[tokio::test]
+    async fn without_a_key_only_names_of_this_machine_are_answered_to() {
+        let open = app(&[], &[]);
+        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "127.1.2.3", "[::1]:8080", "[::1]"] {
+            check(&open, "GET /v1/models", &[("host", host)], 200, "").await;
+        }
+        for host in ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "192.168.1.7", ""] {
+            check(&open, "GET /v1/models", &[("host", host)], 403, "host_not_allowed").await;
+            check(&open, "POST /v1/completions", &[("host", host), JSON], 403, "host_not_allowed").await;
+        }
+        check(&open, "GET http://evil.example/v1/models", &[], 403, "host_not_allowed").await;
+        check(&open, "GET /health", &[("host", "evil.example")], 200, "").await;
+        let proxied = ("host", "chat.example:8443");
+        check(&app(&[], &["https://chat.example:8443"]), "GET /v1/models", &[proxied], 200, "").await;
+        check(&app(&[], &["*"]), "GET /v1/models", &[proxied], 200, "").await;
+        let key = ("authorization", "Bearer secret");
+        check(&app(&["secret"], &[]), "GET /v1/models", &[proxied, key], 200, "").await;
     }
 
     #[tokio::test]

@@ -1,5 +1,8 @@
 //! How deep a JSON text nests, counted without parsing it: parsers recurse, so depth is limited before them.
 
+/// Arrays and objects inside each other in what callers send.
+pub const JSON_DEPTH_MAX: usize = 32;
+
 /// Arrays and objects inside each other at the deepest place of `json`. What isn't JSON has some depth too; the
 /// parser refuses it later.
 pub fn json_depth(json: &[u8]) -> usize {

@@ -14,6 +14,8 @@ mod metrics;
 mod openai;
 mod operate;
 mod origins;
+mod patience;
+mod preparing;
 mod server;
 mod services;
 mod settings;

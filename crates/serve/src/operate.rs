@@ -9,6 +9,14 @@ use axum::response::{IntoResponse, Response};
 
 use crate::http::App;
 
+/// For a person who opens the address in a browser.
+pub async fn greeting() -> &'static str {
+    "This is Tureen, a server of language models. It speaks OpenAI's API:\n\n    \
+     GET  /v1/models\n    POST /v1/chat/completions\n    POST /v1/completions\n\n\
+     Give OpenAI clients this address with /v1 as their base URL.\n\
+     For operators: /health, /ready, /metrics.\n"
+}
+
 /// 200 as long as the process answers at all.
 pub async fn health() -> &'static str {
     "alive\n"

@@ -1,8 +1,8 @@
 //! Which web pages' scripts may call. A browser sends `Origin` with them; other clients send none.
 //!
 //! Without keys, a page of any site that its user happens to visit could otherwise use a server on the same
-//! machine, by a plain form or by a name that resolves to 127.0.0.1. So a keyless server refuses foreign origins,
-//! and browsers get the headers that let a script read answers only for origins in the settings.
+//! machine, by a plain form or by a name that resolves to 127.0.0.1. So a keyless server refuses foreign origins and
+//! foreign hosts, and browsers get the headers that let a script read answers only for origins in the settings.
 
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -22,15 +22,27 @@ pub fn is_listed(origin: &HeaderValue, origins: &[String]) -> bool {
 
 /// Whether `origin` is a page that this machine itself serves.
 pub fn is_loopback(origin: &HeaderValue) -> bool {
-    let Some((_, place)) = origin.to_str().ok().and_then(|origin| origin.split_once("://")) else {
-        return false;
+    let place = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    place.is_some_and(|(_, place)| is_loopback_host(place))
+}
+
+/// Whether a server without a key answers to `host`, as `localhost:8080`: a name of this machine alone, or the host of
+/// an origin of the settings.
+pub fn is_host_allowed(host: &[u8], origins: &[String]) -> bool {
+    let Ok(host) = std::str::from_utf8(host) else { return false };
+    let listed = |origin: &String| {
+        origin == "*" || origin.split_once("://").is_some_and(|(_, listed)| listed.eq_ignore_ascii_case(host))
     };
+    is_loopback_host(host) || origins.iter().any(listed)
+}
+
+fn is_loopback_host(place: &str) -> bool {
     let host = match place.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => place,
     };
     let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Lets the script of a listed origin read the answer.

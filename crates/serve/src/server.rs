@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::error::ServeError;
 use crate::http::{App, router};
+use crate::patience::Patient;
 use crate::services::Services;
 use crate::settings::ServeSettings;
 use crate::signals::Shutdown;
@@ -124,7 +125,8 @@ fn serve(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(settings.header_timeout).max_buf_size(HEAD_BYTES_MAX);
     let service = TowerToHyperService::new(router.clone());
-    let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+    let connection = graceful
+        .watch(http.serve_connection(TokioIo::new(Patient::new(stream, settings.write_timeout)), service));
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!("a connection ended: {error}");
@@ -228,8 +230,21 @@ mod tests {
         server.send("").await;
         server.send("GET /ready HTTP/1.1\r\nhost:").await;
         assert!(server.send(&READY.replace("close", "keep-alive")).await.starts_with("HTTP/1.1 200"));
-        let half = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
+        let half = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
         assert!(server.send(half).await.starts_with("HTTP/1.1 408"));
+    }
+
+    #[tokio::test]
+    async fn clients_that_take_nothing_lose_their_connection() {
+        let settings =
+            ServeSettings { write_timeout: Duration::from_millis(100), ..ServeSettings::default() };
+        let server = start(settings).await;
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let asking = async {
+            // Answers pile up until no buffer takes more; the server's end then breaks this loop.
+            while stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.is_ok() {}
+        };
+        timeout(Duration::from_secs(60), asking).await.unwrap();
     }
 
     #[tokio::test]

@@ -15,13 +15,13 @@ pub struct ServeSettings {
     /// Origins of web pages whose scripts may call, as `https://chat.example`; `*` is any.
     pub origins: Vec<String>,
     pub body_bytes_max: usize,
-    /// Arrays and objects inside each other in a request's JSON.
-    pub json_depth_max: usize,
     pub connections_max: usize,
     /// For a request's headers to arrive, and for a connection to stay open without a request.
     pub header_timeout: Duration,
     /// For a request's body to arrive.
     pub body_timeout: Duration,
+    /// For a client to take some of its answer; one that takes nothing for so long loses its connection.
+    pub write_timeout: Duration,
     /// For running answers to end once the server was told to stop.
     pub drain_max: Duration,
 }
@@ -33,10 +33,10 @@ impl Default for ServeSettings {
             keys: Vec::new(),
             origins: Vec::new(),
             body_bytes_max: 4 << 20,
-            json_depth_max: 32,
             connections_max: 1024,
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             drain_max: Duration::from_secs(300),
         }
     }

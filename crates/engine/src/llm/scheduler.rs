@@ -46,6 +46,8 @@ impl Scheduler {
         while self.receive() {
             self.drop_abandoned();
             self.admit();
+            // Before the step, which may be long: whoever submits counts the free places.
+            self.publish();
             self.step();
             self.publish();
         }
@@ -86,7 +88,6 @@ impl Scheduler {
         });
         let gone = left_queue + (running - self.running.len()) as u64;
         self.counters.requests_cancelled_total.fetch_add(gone, Ordering::Relaxed);
-        self.publish();
     }
 
     /// Gives places to those who wait, first come first served, while there are places and pages.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::http::StatusCode;
 
 use histogram::Histogram;
-pub use record::{Outcome, Record};
+pub use record::{Outcome, Record, Recorded};
 
 /// Counters of a server.
 #[derive(Default)]

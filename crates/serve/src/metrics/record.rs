@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use engine::llm::request::Usage;
+
 use super::{Metrics, Times};
 use crate::gate::Permit;
 
@@ -30,6 +32,10 @@ impl Outcome {
     }
 }
 
+/// Marks the response to a request that has a record, which is logged when the record ends.
+#[derive(Clone, Copy)]
+pub struct Recorded;
+
 /// Until told otherwise, the request counts as cancelled: nobody tells when a client goes away.
 pub struct Record {
     metrics: Arc<Metrics>,
@@ -38,6 +44,9 @@ pub struct Record {
     times: Option<Arc<Times>>,
     begun: Instant,
     first_token: Option<Instant>,
+    /// Of the prompts, known at the end.
+    prompt_tokens: Option<usize>,
+    tokens: usize,
     outcome: Outcome,
     _permit: Option<Permit>,
 }
@@ -52,6 +61,8 @@ impl Record {
             times: None,
             begun: Instant::now(),
             first_token: None,
+            prompt_tokens: None,
+            tokens: 0,
             outcome: Outcome::Cancelled,
             _permit: permit,
         }
@@ -66,6 +77,7 @@ impl Record {
     /// A token came, of a choice whose token before that came at `previous`. Returns now, the next one's `previous`.
     pub fn token(&mut self, previous: Option<Instant>) -> Instant {
         let now = Instant::now();
+        self.tokens += 1;
         if let Some(times) = &self.times {
             if self.first_token.is_none() {
                 self.first_token = Some(now);
@@ -76,6 +88,11 @@ impl Record {
             }
         }
         now
+    }
+
+    pub fn answered(&mut self, usage: Usage) {
+        self.prompt_tokens = Some(usage.prompt_tokens);
+        self.outcome = Outcome::Answered;
     }
 
     pub fn end(&mut self, outcome: Outcome) {
@@ -91,14 +108,17 @@ impl Drop for Record {
         }
         let (outcome, status) = self.outcome.labels();
         let first_token_ms = self.first_token.map(|at| (at - self.begun).as_millis());
-        let whole_ms = self.begun.elapsed().as_millis();
-        tracing::debug!(
-            endpoint = self.endpoint,
-            model = self.model,
-            outcome,
+        tracing::info!(
             status,
+            outcome,
+            model = self.model,
+            prompt_tokens = self.prompt_tokens,
+            tokens = self.tokens,
             first_token_ms,
-            whole_ms
+            ms = self.begun.elapsed().as_millis(),
+            // An endpoint is called as its URL ends.
+            "POST /v1/{}",
+            self.endpoint.replace('_', "/")
         );
     }
 }

@@ -88,8 +88,10 @@ fn quoted(value: &str) -> String {
 mod tests {
     use std::sync::Arc;
 
+    use engine::llm::request::Usage;
+
     use super::*;
-    use crate::metrics::{Outcome, Record};
+    use crate::metrics::Record;
 
     #[test]
     fn each_request_is_counted_once_at_its_end() {
@@ -98,7 +100,7 @@ mod tests {
         answered.set_model("a\"b");
         let first = answered.token(None);
         answered.token(Some(first));
-        answered.end(Outcome::Answered);
+        answered.answered(Usage { prompt_tokens: 3, ..Usage::default() });
         let cancelled = Record::begin(&metrics, "chat", None);
         assert!(!metrics.render(&[]).contains("tureen_requests_total{"));
         drop((answered, cancelled));

@@ -18,8 +18,8 @@ pub struct Piece {
     pub text: String,
     /// Of the tokens of this piece, where they were asked for.
     pub logprobs: Vec<TokenLogprob>,
-    /// Characters of the choice before the first of these tokens.
-    pub offset_chars: usize,
+    /// Characters of the choice before each of these tokens.
+    pub offsets_chars: Vec<usize>,
     pub finish: Option<FinishReason>,
 }
 
@@ -56,18 +56,24 @@ impl Answer {
         let choice = &mut self.choices[index];
         let first = !std::mem::replace(&mut choice.started, true);
         let echo = choice.echo.take().unwrap_or_default();
-        let mut piece =
-            Piece { index, first, text: echo, offset_chars: choice.offset_chars, ..Piece::default() };
+        choice.offset_chars += echo.chars().count();
+        let mut piece = Piece { index, first, text: echo, ..Piece::default() };
         match event {
-            Event::Prompt(tokens) => piece.logprobs = tokens,
+            Event::Prompt(tokens) => {
+                piece.offsets_chars = echo_offsets(&piece.text, &tokens);
+                piece.logprobs = tokens;
+            }
             Event::Token(token) => {
                 choice.previous_token = Some(self.record.token(choice.previous_token));
-                // An echoed prompt without log-probabilities comes before the first token, in the same piece.
-                if first && token.logprob.is_some() {
-                    piece.offset_chars += piece.text.chars().count();
-                }
                 piece.text.push_str(&token.text);
-                piece.logprobs.extend(token.logprob);
+                if let Some(logprob) = token.logprob {
+                    piece.offsets_chars.push(choice.offset_chars);
+                    // The answer's text has no control tokens.
+                    if !logprob.is_control {
+                        choice.offset_chars += chars_begun(&logprob.bytes);
+                    }
+                    piece.logprobs.push(logprob);
+                }
             }
             Event::Done { text, reason, usage } => {
                 piece.text.push_str(&text);
@@ -76,10 +82,8 @@ impl Answer {
             }
             Event::Failed(why) => return Err(ApiError::internal(format!("the answer broke off: {why}"))),
         }
-        let begun: usize = piece.logprobs.iter().map(|token| chars_begun(&token.bytes)).sum();
-        choice.offset_chars = piece.offset_chars + begun;
         if self.choices.iter().all(|choice| choice.usage.is_some()) {
-            self.record.end(Outcome::Answered);
+            self.record.answered(self.usage());
         }
         Ok(piece)
     }
@@ -100,6 +104,26 @@ impl Answer {
         }
         sum
     }
+}
+
+/// Characters of a prompt's echo before each of its tokens. What the echo doesn't have takes no place in it: a control
+/// token that was put in front or is not shown, the space that some tokenisers put before a text.
+fn echo_offsets(echo: &str, tokens: &[TokenLogprob]) -> Vec<usize> {
+    let (mut rest, mut chars) = (echo.as_bytes(), 0);
+    let offset = |token: &TokenLogprob| {
+        let offset = chars;
+        let bytes = token.bytes.as_slice();
+        let spaceless = bytes.strip_prefix(b" ").unwrap_or(bytes);
+        let len = match [bytes, spaceless].into_iter().find(|bytes| rest.starts_with(bytes)) {
+            Some(bytes) => bytes.len(),
+            None if token.is_control => 0,
+            None => bytes.len().min(rest.len()),
+        };
+        chars += chars_begun(&rest[..len]);
+        rest = &rest[len..];
+        offset
+    };
+    tokens.iter().map(offset).collect()
 }
 
 #[cfg(test)]
@@ -132,14 +156,33 @@ mod tests {
         let mut with_prompt = answer(&[Some("né")], 1);
         let piece = with_prompt.take(0, Event::Prompt(vec![logprob("n"), logprob("é")])).unwrap();
         assert_eq!(
-            (piece.first, piece.text.as_str(), piece.offset_chars, piece.logprobs.len()),
-            (true, "né", 0, 2)
+            (piece.first, piece.text.as_str(), piece.offsets_chars, piece.logprobs.len()),
+            (true, "né", vec![0, 1], 2)
         );
         let piece = with_prompt.take(0, token("x")).unwrap();
-        assert_eq!((piece.first, piece.text.as_str(), piece.offset_chars), (false, "x", 2));
+        assert_eq!((piece.first, piece.text.as_str(), piece.offsets_chars), (false, "x", vec![2]));
         let mut without = answer(&[Some("né")], 1);
         let piece = without.take(0, token("x")).unwrap();
-        assert_eq!((piece.text.as_str(), piece.offset_chars), ("néx", 2));
+        assert_eq!((piece.text.as_str(), piece.offsets_chars), ("néx", vec![2]));
+    }
+
+    #[test]
+    fn what_the_text_does_not_show_moves_no_offsets() {
+        let control = |bytes: &str| TokenLogprob { is_control: true, ..logprob(bytes) };
+        let check = |echo: &str, tokens: &[TokenLogprob], expected: &[usize]| {
+            assert_eq!(echo_offsets(echo, tokens), expected, "{echo}");
+        };
+        // Put in front; written by the caller; not shown.
+        check("é<|a|>b", &[control("<s>"), logprob("é"), control("<|a|>"), logprob("b")], &[0, 0, 1, 6]);
+        check("<s>a", &[control("<s>"), logprob("a")], &[0, 3]);
+        check("ab", &[logprob("a"), control("<|a|>"), logprob("b")], &[0, 1, 1]);
+        check("one two", &[control("<s>"), logprob(" one"), logprob(" two")], &[0, 0, 3]);
+        check("", &[control("<s>")], &[0]);
+        let mut answer = answer(&[None], 1);
+        for (event, offset) in [(control("<|end|>"), 0), (logprob("a"), 0), (logprob("b"), 1)] {
+            let token = Token { id: 1, text: String::new(), logprob: Some(event) };
+            assert_eq!(answer.take(0, Event::Token(token)).unwrap().offsets_chars, [offset]);
+        }
     }
 
     #[test]

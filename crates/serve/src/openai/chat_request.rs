@@ -26,11 +26,17 @@ impl ChatRequest {
         let values = fields.array("messages")?.ok_or_else(|| ApiError::missing("messages"))?;
         let tokens_max = tokens_max(&mut fields)?;
         let logprobs = logprobs(&mut fields)?;
-        let template_variables = match fields.take("chat_template_kwargs") {
+        let mut template_variables = match fields.take("chat_template_kwargs") {
             None => Map::new(),
             Some(Value::Object(map)) => map,
             Some(other) => return Err(wrong("chat_template_kwargs", "an object", &other)),
         };
+        // Some models' templates tell the model of these; the others have nothing that they would change.
+        for name in ["reasoning_effort", "verbosity"] {
+            if let Some(text) = fields.string(name)? {
+                template_variables.entry(name).or_insert(Value::String(text));
+            }
+        }
         refuse_unsupported(&mut fields)?;
         fields.finish()?;
         Ok(ChatRequest { options, messages: messages(values)?, template_variables, tokens_max, logprobs })
@@ -140,6 +146,15 @@ mod tests {
         ] {
             assert!(decode(neutral.clone()).is_ok(), "{neutral}");
         }
+    }
+
+    #[test]
+    fn efforts_reach_the_template() {
+        let variables = |extra: Value| Value::Object(decode(extra).unwrap().template_variables);
+        assert_eq!(variables(json!({ "reasoning_effort": "low" })), json!({ "reasoning_effort": "low" }));
+        let both = json!({ "verbosity": "high", "chat_template_kwargs": { "verbosity": "low", "a": 1 } });
+        assert_eq!(variables(both), json!({ "verbosity": "low", "a": 1 }));
+        check_refused(json!({ "reasoning_effort": 3 }), "reasoning_effort", "invalid_value");
     }
 
     #[test]

@@ -6,9 +6,8 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use engine::llm::Generation;
-use engine::llm::request::Event;
-use futures_util::stream::{Stream, StreamExt, select_all, unfold};
+use engine::llm::request::{Event, TokenLogprob};
+use futures_util::stream::{Stream, StreamExt, unfold};
 use tokio::time::timeout;
 
 use super::answer::{Answer, Piece};
@@ -19,17 +18,10 @@ use super::response::Head;
 /// gone is noticed.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
-/// The events of all choices as they come, each with its choice's index. Dropping it cancels what still runs.
-pub fn merged(generations: Vec<Generation>) -> impl Stream<Item = (usize, Event)> + Send + Unpin {
-    let events = |(index, generation): (usize, Generation)| {
-        let next = move |mut generation: Generation| async move {
-            let event = generation.next().await?;
-            Some(((index, event), generation))
-        };
-        Box::pin(unfold(generation, next))
-    };
-    select_all(generations.into_iter().enumerate().map(events))
-}
+/// An answer that is sent whole is in memory whole; this is the most of it.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// A log-probability in an answer, about.
+const LOGPROB_BYTES: usize = 100;
 
 /// Waits for all of it.
 ///
@@ -42,14 +34,22 @@ pub async fn whole(
 ) -> Result<Response, ApiError> {
     let mut wholes: Vec<Piece> =
         (0..answer.choices()).map(|index| Piece { index, ..Piece::default() }).collect();
+    let mut bytes = 0;
     while let Some((index, event)) = events.next().await {
-        let piece = answer.take(index, event).inspect_err(|error| answer.fail(error.status().as_u16()))?;
+        let piece = answer.take(index, event);
+        let piece = piece.and_then(|piece| {
+            bytes += piece_bytes(&piece);
+            if bytes > ANSWER_BYTES_MAX {
+                Err(ApiError::answer_too_large(ANSWER_BYTES_MAX))
+            } else {
+                Ok(piece)
+            }
+        });
+        let piece = piece.inspect_err(|error| answer.fail(error.status().as_u16()))?;
         let whole = &mut wholes[index];
-        if whole.logprobs.is_empty() {
-            whole.offset_chars = piece.offset_chars;
-        }
         whole.text.push_str(&piece.text);
         whole.logprobs.extend(piece.logprobs);
+        whole.offsets_chars.extend(piece.offsets_chars);
         whole.finish = whole.finish.or(piece.finish);
     }
     let json = head.whole(wholes, answer.usage()).map_err(|error| {
@@ -57,6 +57,12 @@ pub async fn whole(
         ApiError::internal(format!("writing the answer: {error}"))
     })?;
     Ok(([(CONTENT_TYPE, "application/json")], json).into_response())
+}
+
+/// Memory that a piece of a whole answer takes, about.
+fn piece_bytes(piece: &Piece) -> usize {
+    let token = |token: &TokenLogprob| LOGPROB_BYTES * (1 + token.top.len());
+    piece.text.len() + piece.logprobs.iter().map(token).sum::<usize>()
 }
 
 /// Answers at once; pieces follow as they come.
@@ -140,7 +146,7 @@ fn failed(error: &ApiError) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use engine::llm::request::{FinishReason, Token, TokenLogprob, Usage};
+    use engine::llm::request::{FinishReason, Token, Usage};
     use futures_util::stream;
     use serde_json::{Value, json};
 
@@ -271,6 +277,18 @@ mod tests {
         });
         assert_eq!(serde_json::from_str::<Value>(&body(response).await).unwrap(), expected);
         assert!(metrics.render(&[]).contains("outcome=\"answered\",status=\"200\"} 1"));
+    }
+
+    #[tokio::test]
+    async fn a_whole_answer_is_bounded() {
+        let text = "x".repeat(ANSWER_BYTES_MAX / 2);
+        let events = stream::iter([(0, token(&text)), (1, token(&text)), (0, token("x"))]);
+        let metrics = Arc::default();
+        let error = whole(&head(Kind::Text, false), answer(2, &metrics), events).await.unwrap_err();
+        assert_eq!(
+            (error.status().as_u16(), &error.json()["error"]["code"]),
+            (400, &json!("answer_too_large"))
+        );
     }
 
     #[tokio::test]

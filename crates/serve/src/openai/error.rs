@@ -9,6 +9,17 @@ use serde_json::{Value, json};
 
 use crate::body::BodyError;
 
+/// What other servers call parameters, and what they are called here.
+const OTHER_NAMES: [(&str, &str); 7] = [
+    ("repeat_penalty", "repetition_penalty"),
+    ("typical", "typical_p"),
+    ("n_predict", "max_tokens"),
+    ("num_predict", "max_tokens"),
+    ("max_new_tokens", "max_tokens"),
+    ("stop_sequences", "stop"),
+    ("n_probs", "logprobs"),
+];
+
 /// An answer that says what went wrong.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiError {
@@ -49,9 +60,11 @@ impl ApiError {
     }
 
     pub fn unknown(param: &str) -> ApiError {
-        let message = format!(
-            "`{param}` is not a parameter that this server knows: leave it out, or check its spelling"
-        );
+        let advice = match OTHER_NAMES.iter().find(|(other, _)| *other == param) {
+            Some((_, name)) => format!("it is called `{name}` here"),
+            None => "leave it out, or check its spelling".to_owned(),
+        };
+        let message = format!("`{param}` is not a parameter that this server knows: {advice}");
         ApiError::bad_request(param, "unknown_parameter", message)
     }
 
@@ -76,10 +89,28 @@ impl ApiError {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "draining", message).retry_after(5)
     }
 
+    /// A prompt that is not even turned into tokens.
+    pub fn text_too_long(param: &str, bytes: usize, bytes_max: usize, context: usize) -> ApiError {
+        let message = format!(
+            "the prompt is {bytes} bytes long, and this model's context of {context} tokens holds at most \
+             {bytes_max}: shorten the prompt"
+        );
+        ApiError::bad_request(param, "context_length_exceeded", message)
+    }
+
     /// `waiting` other requests would go first.
     pub fn queue_full(waiting: usize, retry_after_seconds: u64) -> ApiError {
         let message = format!("the server is busy: {waiting} requests wait already, which is the limit");
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message).retry_after(retry_after_seconds)
+    }
+
+    /// One that is sent whole, and was more than `bytes_max` before its end.
+    pub fn answer_too_large(bytes_max: usize) -> ApiError {
+        let message = format!(
+            "the answer has more than {bytes_max} bytes, the most that is sent whole: stream it, or ask for fewer \
+             choices, tokens or log-probabilities"
+        );
+        ApiError::new(StatusCode::BAD_REQUEST, "answer_too_large", message)
     }
 
     /// Our own failure; the request may be good.
@@ -102,6 +133,14 @@ impl ApiError {
             "pages of {origin} may not call this server: its operator can allow the origin, or set a key"
         );
         ApiError::new(StatusCode::FORBIDDEN, "origin_not_allowed", message)
+    }
+
+    pub fn host_refused(host: &str) -> ApiError {
+        let message = format!(
+            "a server without a key answers to localhost and the addresses 127.0.0.1 and [::1]; this request is for \
+             {host:?}: its operator can allow the origin http://{host}, or set a key"
+        );
+        ApiError::new(StatusCode::FORBIDDEN, "host_not_allowed", message)
     }
 
     pub fn no_such_url(method: &Method, path: &str) -> ApiError {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Json, Response};
-use engine::llm::Generation;
 use serde_json::{Map, Value, json};
 
 use super::answer::Answer;
 use super::chat_request::ChatRequest;
+use super::choices::Choices;
 use super::completion_request::CompletionRequest;
 use super::deliver;
 use super::error::ApiError;
@@ -18,7 +18,8 @@ use super::prompt::{Asked, Work, prepare};
 use super::response::Head;
 use crate::body::read_json;
 use crate::http::App;
-use crate::metrics::{Outcome, Record};
+use crate::metrics::{Outcome, Record, Recorded};
+use crate::preparing::Unprepared;
 use crate::services::{Found, Service};
 
 /// Bounds of what a client is told to wait when the queue is full.
@@ -65,11 +66,11 @@ async fn respond(
     decode: impl Fn(Map<String, Value>) -> Result<Asked, ApiError>,
 ) -> Response {
     let mut record = Record::begin(&app.metrics, endpoint, app.gate.enter());
-    match submit(app, request, decode, &mut record).await {
+    let mut response = match submit(app, request, decode, &mut record).await {
         Ok(submitted) => {
-            let Submitted { head, delivery, echoes, choices_per_prompt, generations } = submitted;
+            let Submitted { head, delivery, echoes, choices_per_prompt, choices } = submitted;
             let answer = Answer::new(echoes, choices_per_prompt, record);
-            let events = deliver::merged(generations);
+            let events = choices.events();
             match delivery {
                 Delivery::Stream { include_usage } => deliver::stream(head, answer, events, include_usage),
                 Delivery::Whole => deliver::whole(&head, answer, events).await.into_response(),
@@ -79,7 +80,9 @@ async fn respond(
             record.end(Outcome::Refused(error.status().as_u16()));
             error.into_response()
         }
-    }
+    };
+    response.extensions_mut().insert(Recorded);
+    response
 }
 
 /// A request that the engine works on.
@@ -88,7 +91,7 @@ struct Submitted {
     delivery: Delivery,
     echoes: Vec<Option<String>>,
     choices_per_prompt: usize,
-    generations: Vec<Generation>,
+    choices: Choices,
 }
 
 async fn submit(
@@ -108,21 +111,17 @@ async fn submit(
     let (kind, delivery, choices_per_prompt) =
         (asked.kind(), asked.options().delivery, asked.options().choices);
     let llm = service.llm.clone();
-    let prepared = tokio::task::spawn_blocking(move || prepare(&llm, asked)).await;
-    let Work { requests, echoes } =
-        prepared.map_err(|_| ApiError::internal("preparing the prompt broke off".to_owned()))??;
+    let prepared = app.preparing.run(move || prepare(&llm, asked)).await;
+    let Work { requests, echoes } = prepared.map_err(|unprepared| match unprepared {
+        Unprepared::Full { waiting } => ApiError::queue_full(waiting, retry_seconds(app, &service)),
+        Unprepared::BrokeOff => ApiError::internal("preparing the prompt broke off".to_owned()),
+    })??;
     let logprobs = requests.iter().any(|request| request.logprobs.is_some());
 
-    let mut generations = Vec::with_capacity(requests.len());
-    for request in requests {
-        let generation = service
-            .llm
-            .submit(request)
-            .map_err(|error| ApiError::submit(error, kind.prompt_param(), retry_seconds(app, &service)))?;
-        generations.push(generation);
-    }
+    let choices = Choices::begin(service.llm.clone(), requests)
+        .map_err(|error| ApiError::submit(error, kind.prompt_param(), retry_seconds(app, &service)))?;
     let head = Head::new(kind, service.name.clone(), service.llm.facts().fingerprint.clone(), logprobs);
-    Ok(Submitted { head, delivery, echoes, choices_per_prompt, generations })
+    Ok(Submitted { head, delivery, echoes, choices_per_prompt, choices })
 }
 
 fn find(app: &App, name: &str) -> Result<Service, ApiError> {

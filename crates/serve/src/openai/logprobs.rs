@@ -54,9 +54,9 @@ pub struct TextLogprobs {
     text_offset: Vec<usize>,
 }
 
-/// `offset_chars` is where the first token stands in the answer.
-pub fn text_logprobs(tokens: &[TokenLogprob], mut offset_chars: usize) -> TextLogprobs {
-    let mut lists = TextLogprobs::default();
+/// `offsets_chars` are where the tokens stand in the answer.
+pub fn text_logprobs(tokens: &[TokenLogprob], offsets_chars: Vec<usize>) -> TextLogprobs {
+    let mut lists = TextLogprobs { text_offset: offsets_chars, ..TextLogprobs::default() };
     for token in tokens {
         let known = !token.logprob.is_nan();
         let logprob = token.logprob.max(LOGPROB_MIN);
@@ -69,8 +69,6 @@ pub fn text_logprobs(tokens: &[TokenLogprob], mut offset_chars: usize) -> TextLo
         lists.tokens.push(lossy(&token.bytes));
         lists.token_logprobs.push(known.then_some(logprob));
         lists.top_logprobs.push(known.then_some(top));
-        lists.text_offset.push(offset_chars);
-        offset_chars += chars_begun(&token.bytes);
     }
     lists
 }
@@ -120,6 +118,6 @@ mod tests {
             "top_logprobs": [null, { "x": -0.5, "\u{fffd}": -1.0 }, { "\u{fffd}\u{fffd}": -2.0 }, { "!": -3.0 }],
             "text_offset": [10, 11, 12, 12],
         });
-        assert_eq!(serde_json::to_value(text_logprobs(&tokens, 10)).unwrap(), expected);
+        assert_eq!(serde_json::to_value(text_logprobs(&tokens, vec![10, 11, 12, 12])).unwrap(), expected);
     }
 }

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
 use super::fields::{Fields, shorten, wrong};
+use crate::json_depth::{JSON_DEPTH_MAX, json_depth};
 
 const MESSAGES_MAX: usize = 4096;
 const ROLES: &str = "one of system, developer, user, assistant and tool";
@@ -18,7 +19,31 @@ pub fn messages(values: Vec<Value>) -> Result<Value, ApiError> {
         return Err(ApiError::invalid("messages", message));
     }
     let place = |(index, value)| message(value, &format!("messages[{index}]"));
-    values.into_iter().enumerate().map(place).collect::<Result<Vec<Value>, _>>().map(Value::Array)
+    let messages = values.into_iter().enumerate().map(place).collect::<Result<Vec<Value>, _>>()?;
+    check_tool_messages(&messages)?;
+    Ok(Value::Array(messages))
+}
+
+/// A result of a tool follows the assistant's message that called it, or another result: templates take that for
+/// granted, and OpenAI refuses anything else.
+fn check_tool_messages(messages: &[Value]) -> Result<(), ApiError> {
+    let mut calls: &[Value] = &[];
+    for (index, message) in messages.iter().enumerate() {
+        if message["role"] != "tool" {
+            calls = message["tool_calls"].as_array().map_or(&[], Vec::as_slice);
+            continue;
+        }
+        let param = format!("messages[{index}].tool_call_id");
+        let id = message.get("tool_call_id").ok_or_else(|| ApiError::missing(&param))?;
+        if !calls.iter().any(|call| call["id"] == *id) {
+            let message = format!(
+                "`{param}` must be the id of a call in the assistant's message before it; received {}",
+                shorten(&id.to_string())
+            );
+            return Err(ApiError::invalid(&param, message));
+        }
+    }
+    Ok(())
 }
 
 fn message(value: Value, path: &str) -> Result<Value, ApiError> {
@@ -101,6 +126,11 @@ fn tool_calls(fields: &mut Fields) -> Result<Vec<Value>, ApiError> {
         let mut function = Fields::of(function, &function_path)?;
         let name = function.required_string("name")?;
         let arguments = function.required_string("arguments")?;
+        if json_depth(arguments.as_bytes()) > JSON_DEPTH_MAX {
+            let param = function.path("arguments");
+            let message = format!("`{param}` nests more than {JSON_DEPTH_MAX} levels of arrays and objects");
+            return Err(ApiError::invalid(&param, message));
+        }
         let arguments: Map<String, Value> = serde_json::from_str(&arguments).map_err(|_| {
             wrong(&function.path("arguments"), "the text of a JSON object", &Value::String(arguments))
         })?;
@@ -160,6 +190,46 @@ mod tests {
             json!([{ "role": "assistant", "tool_calls": call(json!("[1]")) }]),
             "messages[0].tool_calls[0].function.arguments",
             "`messages[0].tool_calls[0].function.arguments` must be the text of a JSON object; received \"[1]\"",
+        );
+    }
+
+    #[test]
+    fn results_of_tools_follow_their_calls() {
+        let assistant = json!({ "role": "assistant", "tool_calls": [
+            { "id": "1", "function": { "name": "f", "arguments": "{}" } },
+            { "id": "2", "function": { "name": "f", "arguments": "{}" } },
+        ]});
+        let user = json!({ "role": "user", "content": "x" });
+        let tool = |id: &str| json!({ "role": "tool", "tool_call_id": id, "content": "y" });
+        assert!(messages(vec![user.clone(), assistant.clone(), tool("2"), tool("1"), user.clone()]).is_ok());
+        let place = |index: usize| format!("messages[{index}].tool_call_id");
+        let wrong = |index: usize, id: &str| {
+            format!(
+                "`{}` must be the id of a call in the assistant's message before it; received \"{id}\"",
+                place(index)
+            )
+        };
+        check_refused(json!([tool("1")]), &place(0), &wrong(0, "1"));
+        check_refused(json!([assistant, user, tool("1")]), &place(2), &wrong(2, "1"));
+        check_refused(json!([assistant, tool("3")]), &place(1), &wrong(1, "3"));
+        let nameless = json!({ "role": "tool", "content": "y" });
+        check_refused(
+            json!([assistant, nameless]),
+            &place(1),
+            &format!("`{}` is required and missing", place(1)),
+        );
+    }
+
+    #[test]
+    fn arguments_of_calls_are_as_shallow_as_bodies() {
+        let arguments = format!("{{\"a\":{}{}}}", "[".repeat(32), "]".repeat(32));
+        let param = "messages[0].tool_calls[0].function.arguments";
+        check_refused(
+            json!([{ "role": "assistant", "tool_calls": [
+                { "id": "1", "function": { "name": "f", "arguments": arguments } },
+            ]}]),
+            param,
+            &format!("`{param}` nests more than 32 levels of arrays and objects"),
         );
     }
 

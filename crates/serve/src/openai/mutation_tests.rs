@@ -114,7 +114,7 @@ fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
 }
 
 fn decode(bytes: &[u8], is_chat: bool) -> Result<(), ApiError> {
-    let body = parse_object(bytes, 32)?;
+    let body = parse_object(bytes)?;
     if is_chat { ChatRequest::decode(body).map(|_| ()) } else { CompletionRequest::decode(body).map(|_| ()) }
 }
 

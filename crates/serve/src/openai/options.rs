@@ -17,14 +17,12 @@ pub const LOGPROBS_MAX: i64 = 20;
 const TOP_K_MAX: i64 = u32::MAX as i64;
 
 /// Parameters that make no difference to the answer here, and are ignored whatever they are.
-const IGNORED: [&str; 14] = [
+const IGNORED: [&str; 12] = [
     "user",
     "store",
     "metadata",
     "service_tier",
     "parallel_tool_calls",
-    "reasoning_effort",
-    "verbosity",
     "prediction",
     "safety_identifier",
     "prompt_cache_key",
@@ -280,6 +278,8 @@ mod tests {
         let message =
             "`temprature` is not a parameter that this server knows: leave it out, or check its spelling";
         check_refused(json!({ "temprature": 0 }), "temprature", message);
+        let message = "`repeat_penalty` is not a parameter that this server knows: it is called `repetition_penalty` here";
+        check_refused(json!({ "repeat_penalty": 1.1 }), "repeat_penalty", message);
         let inner = json!({ "stream": true, "stream_options": { "usage": true } });
         let message = "`stream_options.usage` is not a parameter that this server knows: leave it out, or check its spelling";
         check_refused(inner, "stream_options.usage", message);

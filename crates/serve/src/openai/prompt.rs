@@ -10,6 +10,9 @@ use super::error::ApiError;
 use super::options::Options;
 use super::response::Kind;
 
+/// Bytes of all echoes of a request together.
+const ECHO_BYTES_MAX: usize = 16 << 20;
+
 /// A body as either endpoint decodes it.
 pub enum Asked {
     Chat(ChatRequest),
@@ -45,17 +48,23 @@ pub struct Work {
 /// A template that fails, a prompt beyond the context.
 pub fn prepare(llm: &Llm, asked: Asked) -> Result<Work, ApiError> {
     let param = asked.kind().prompt_param();
+    let context = llm.facts().context;
     let (options, prompts, tokens_max, logprobs) = match asked {
         Asked::Chat(request) => {
             let tokens = chat_tokens(llm, &request.messages, &request.template_variables)?;
             // The engine cuts this to what the context leaves.
-            let tokens_max = request.tokens_max.unwrap_or(usize::MAX);
+            let tokens_max = match request.tokens_max {
+                None => usize::MAX,
+                Some(tokens_max) => check_answer(tokens_max, context)?,
+            };
             (request.options, vec![(tokens, None)], tokens_max, request.logprobs)
         }
         Asked::Completion(request) => {
             let prompts = request.prompts.into_iter().map(|prompt| text_tokens(llm, prompt, request.echo));
             let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
-            (request.options, prompts, request.tokens_max, request.logprobs)
+            check_echoes(&prompts, request.options.choices)?;
+            let tokens_max = check_answer(request.tokens_max, context)?;
+            (request.options, prompts, tokens_max, request.logprobs)
         }
     };
     let work = spread(&options, prompts, tokens_max, logprobs);
@@ -67,6 +76,29 @@ pub fn prepare(llm: &Llm, asked: Asked) -> Result<Work, ApiError> {
         })?;
     }
     Ok(work)
+}
+
+/// More than any prompt leaves room for is a mistake; as much as some would is cut to what this one does.
+fn check_answer(tokens_max: usize, context: usize) -> Result<usize, ApiError> {
+    if tokens_max > context {
+        let message =
+            format!("`max_tokens` must be at most {context}, this model's context; received {tokens_max}");
+        return Err(ApiError::invalid("max_tokens", message));
+    }
+    Ok(tokens_max)
+}
+
+fn check_echoes(prompts: &[(Vec<u32>, Option<String>)], choices: usize) -> Result<(), ApiError> {
+    let bytes: usize = prompts.iter().filter_map(|(_, echo)| echo.as_ref().map(String::len)).sum();
+    let bytes = bytes.saturating_mul(choices);
+    if bytes > ECHO_BYTES_MAX {
+        let message = format!(
+            "`echo` would repeat {bytes} bytes over all choices; at most {ECHO_BYTES_MAX} are: ask for fewer \
+             choices, or without it"
+        );
+        return Err(ApiError::invalid("echo", message));
+    }
+    Ok(())
 }
 
 /// Each prompt's choices, prompt after prompt. A choice's seed depends on its number alone, so that a prompt gets
@@ -129,6 +161,11 @@ fn text_tokens(llm: &Llm, prompt: TextPrompt, echo: bool) -> Result<(Vec<u32>, O
 }
 
 fn encode(llm: &Llm, text: &str, add_special: bool, param: &str) -> Result<Vec<u32>, ApiError> {
+    let context = llm.facts().context;
+    let bytes_max = llm.tokenizer().text_bytes_max(context);
+    if text.len() > bytes_max {
+        return Err(ApiError::text_too_long(param, text.len(), bytes_max, context));
+    }
     let tokens = llm.tokenizer().encode(text, true, add_special);
     tokens
         .map_err(|error| ApiError::invalid(param, format!("`{param}` can't be turned into tokens: {error}")))
@@ -140,6 +177,23 @@ mod tests {
 
     use super::*;
     use crate::openai::options::Delivery;
+
+    #[test]
+    fn echoes_and_answers_are_bounded() {
+        let check = |bytes: usize, choices: usize, expected: bool| {
+            let prompts = [(vec![1], Some("x".repeat(bytes))), (vec![1], None)];
+            assert_eq!(check_echoes(&prompts, choices).is_ok(), expected, "{bytes} {choices}");
+        };
+        check(ECHO_BYTES_MAX, 1, true);
+        check(ECHO_BYTES_MAX / 128, 128, true);
+        check(4 << 20, 128, false);
+        assert_eq!(check_answer(8192, 8192), Ok(8192));
+        let error = check_answer(8193, 8192).unwrap_err().json();
+        assert_eq!(
+            error["error"]["message"],
+            "`max_tokens` must be at most 8192, this model's context; received 8193"
+        );
+    }
 
     #[test]
     fn each_prompt_gets_its_choices_with_seeds_that_count_up() {

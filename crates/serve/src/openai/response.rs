@@ -129,7 +129,7 @@ impl Head {
         TextChoice {
             index: piece.index,
             text: piece.text,
-            logprobs: self.logprobs.then(|| text_logprobs(&piece.logprobs, piece.offset_chars)),
+            logprobs: self.logprobs.then(|| text_logprobs(&piece.logprobs, piece.offsets_chars)),
             finish_reason: piece.finish.map(finish_reason),
         }
     }
