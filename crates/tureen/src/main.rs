@@ -3,6 +3,7 @@
 mod commands;
 mod models;
 mod nearest;
+mod plain;
 mod settings;
 
 use std::process::ExitCode;

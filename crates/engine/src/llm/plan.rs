@@ -73,7 +73,8 @@ pub(super) fn plan(decoder: &Decoder, file_bytes: u64, settings: &Settings) -> R
         KvLayout::new(decoder.layers.len(), kv_heads, head_dim, pages, settings.kv_element)
     };
     let page_bytes = layout(1)?.bytes() as u64;
-    let budget = settings.memory_max_bytes.or_else(|| free_memory_bytes().map(|free| free / 10 * 9));
+    let free = || Some(free_memory_bytes()?.saturating_sub(settings.memory_promised_bytes) / 10 * 9);
+    let budget = settings.memory_max_bytes.or_else(free);
     let budget = budget.unwrap_or(u64::MAX);
     let pages_affordable = budget.saturating_sub(weights.saturating_add(activations)) / page_bytes;
     let pages_affordable = usize::try_from(pages_affordable).unwrap_or(usize::MAX);

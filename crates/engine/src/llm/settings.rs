@@ -23,6 +23,8 @@ pub struct Settings {
     pub step_tokens_max: usize,
     /// Memory for weights, keys/values and activations together; `None` takes nine tenths of what is free.
     pub memory_max_bytes: Option<u64>,
+    /// Of what is free, what others have been promised and have not touched yet.
+    pub memory_promised_bytes: u64,
 }
 
 impl Default for Settings {
@@ -36,6 +38,7 @@ impl Default for Settings {
             kv_element: KvElement::F16,
             step_tokens_max: 512,
             memory_max_bytes: None,
+            memory_promised_bytes: 0,
         }
     }
 }
@@ -89,16 +92,33 @@ pub fn free_memory_bytes() -> Option<u64> {
     let machine = machine.and_then(|text| kibibytes(&text, "MemAvailable:")).map(|kib| kib * 1024);
     let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let limit = number("/sys/fs/cgroup/memory.max");
-    let used = number("/sys/fs/cgroup/memory.current").unwrap_or(0);
+    // Cached files count as used there, and go when memory is wanted.
+    let cached = std::fs::read_to_string("/sys/fs/cgroup/memory.stat").map_or(0, |text| cached_files(&text));
+    let used = number("/sys/fs/cgroup/memory.current").unwrap_or(0).saturating_sub(cached);
     match (machine, limit) {
         (Some(machine), Some(limit)) => Some(machine.min(limit.saturating_sub(used))),
         (machine, limit) => machine.or(limit),
     }
 }
 
+/// Bytes of cached files in a control group's `memory.stat`.
+fn cached_files(stat: &str) -> u64 {
+    let value = |line: &str| {
+        let (key, value) = line.split_once(' ')?;
+        matches!(key, "inactive_file" | "active_file").then(|| value.trim().parse::<u64>().ok())?
+    };
+    stat.lines().filter_map(value).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cached_files_of_a_container_can_be_had() {
+        assert_eq!(cached_files("anon 5\nfile 90\ninactive_file 30\nactive_file 12\ninactive_anon 7\n"), 42);
+        assert_eq!(cached_files(""), 0);
+    }
 
     #[test]
     fn bytes_read_as_people_say_them() {

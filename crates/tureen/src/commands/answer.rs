@@ -152,7 +152,8 @@ fn no_answer() -> Piece {
 fn submit(llm: &Llm, prompt: &Prompt, options: &Options) -> anyhow::Result<Generation> {
     let tokenizer = llm.tokenizer();
     let tokens = match prompt {
-        Prompt::Text(text) => tokenizer.encode(text, false, true)?,
+        // Control tokens in it count, as in a server's /v1/completions.
+        Prompt::Text(text) => tokenizer.encode(text, true, true)?,
         Prompt::Messages(messages) => {
             let template = llm.template().context(
                 "this model has no chat template, so how a conversation is written for it is unknown; \

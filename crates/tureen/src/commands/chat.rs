@@ -238,7 +238,7 @@ fn set(options: &Options, name: &str, value: &str) -> anyhow::Result<Options> {
 pub fn check_options(options: &Options) -> anyhow::Result<()> {
     let sampling = &options.sampling;
     let ranges = [
-        ("temperature", sampling.temperature, 0.0, 100.0),
+        ("temperature", sampling.temperature, 0.0, 2.0),
         ("top_p", sampling.top_p, f32::MIN_POSITIVE, 1.0),
         ("min_p", sampling.min_p, 0.0, 1.0),
     ];
@@ -293,7 +293,7 @@ mod tests {
             assert!(said.contains(expected), "{text}: {said}");
         };
         check("/set temperature 0.5", "temperature 0.5");
-        check("/set temperature -1", "temperature is to be from 0 to 100");
+        check("/set temperature -1", "temperature is to be from 0 to 2");
         check("/set temperature hot", "is a number, received \"hot\"");
         check("/set seed 7", "seed 7");
         check("/set seed off", "seed off");

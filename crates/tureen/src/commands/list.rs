@@ -5,6 +5,7 @@ use clap::Args;
 use super::Context;
 use super::table::{columns, parameters, size};
 use crate::models::catalogue;
+use crate::plain::plain;
 
 /// List the models that were pulled
 #[derive(Args)]
@@ -47,6 +48,12 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&manifests)?);
         return Ok(());
     }
+    for (model, bytes) in context.store.unfinished()? {
+        eprintln!(
+            "unfinished: {model}, {} came; pull it again to go on, or delete them: tureen rm {model}",
+            size(bytes)
+        );
+    }
     if manifests.is_empty() {
         println!("No models in {}.", context.resolved.settings.models.display());
         println!("Get one: tureen pull smollm2:135m (tureen list --catalogue shows more)");
@@ -64,6 +71,6 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
             manifest.pulled.get(..16).unwrap_or(&manifest.pulled).replace('T', " "),
         ]);
     }
-    print!("{}", columns(&rows));
+    print!("{}", plain(&columns(&rows)));
     Ok(())
 }

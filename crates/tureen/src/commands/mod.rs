@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::models::store::Store;
+use crate::plain::plain;
 use crate::settings::{self, Resolved};
 
 /// Large models as a service, in one program.
@@ -54,16 +55,27 @@ pub struct Context {
     pub store: Store,
 }
 
-/// Exit codes: 0 all is well, 1 it failed, 2 it was called wrongly (clap's own).
+/// What shells say of a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+/// Exit codes: 0 all is well, 1 it failed, 2 it was called wrongly (clap's own), 130 it was ended by Ctrl-C.
 pub fn main() -> ExitCode {
     let matches = command().get_matches();
     match dispatch(&matches) {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has enough of it.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if error.is::<run::Interrupted>() => ExitCode::from(INTERRUPTED),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", plain(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.root_cause().downcast_ref::<std::io::Error>();
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// The derived command line with each command's settings from the table.

@@ -59,9 +59,11 @@ pub fn read_facts(path: &Path) -> anyhow::Result<Facts> {
     })
 }
 
-/// Loads one model and, where that is wanted, says what it is and what it takes.
-pub fn load(model: &Model, settings: &Settings, say: bool) -> anyhow::Result<Llm> {
-    let settings = engine_settings(settings);
+/// Loads one model and, where that is wanted, says what it is and what it takes. `promised_bytes` of memory are other
+/// models', though they have not touched them yet.
+pub fn load(model: &Model, settings: &Settings, promised_bytes: u64, say: bool) -> anyhow::Result<Llm> {
+    let settings =
+        engine::llm::Settings { memory_promised_bytes: promised_bytes, ..engine_settings(settings) };
     let started = Instant::now();
     let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(0).with_message("loading"));
     let mut progress = |done: usize, all: usize| {
@@ -119,5 +121,6 @@ fn engine_settings(settings: &Settings) -> engine::llm::Settings {
         kv_element: settings.kv_element.0,
         step_tokens_max: settings.step_tokens_max,
         memory_max_bytes: settings.memory_max.map(|bytes| bytes.0),
+        memory_promised_bytes: 0,
     }
 }

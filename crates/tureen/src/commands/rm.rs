@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::Context;
 use super::table::size;
+use crate::models::name::ModelName;
 
 /// Delete a model that was pulled
 #[derive(Args)]
@@ -29,7 +30,17 @@ A model that is being served keeps working until the server ends.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     // All are looked up first, so that a wrong name deletes nothing.
-    let models = arguments.names.iter().map(|text| context.store.require(text));
+    let mut names = Vec::new();
+    for text in &arguments.names {
+        let unfinished = ModelName::parse(text)
+            .is_ok_and(|model| context.store.get(&model).is_ok_and(|found| found.is_none()));
+        if unfinished && context.store.clear_unfinished(&ModelName::parse(text)?)? {
+            println!("What an interrupted pull of {text} left is deleted.");
+        } else {
+            names.push(text);
+        }
+    }
+    let models = names.into_iter().map(|text| context.store.require(text));
     for (model, manifest) in models.collect::<anyhow::Result<Vec<_>>>()? {
         if !arguments.yes && !confirmed(&format!("Delete {model} ({})?", size(manifest.bytes())))? {
             println!("{model} stays.");

@@ -9,6 +9,8 @@ use serde_json::json;
 
 use super::answer::{Answerer, End, Ended, Options, Prompt};
 use super::{Context, chat, model};
+use crate::plain::plain;
+use crate::settings::Origin;
 
 /// Bytes of a prompt from standard input.
 const PROMPT_BYTES_MAX: u64 = 16 << 20;
@@ -20,9 +22,9 @@ pub struct Arguments {
     /// A .gguf file, a folder, or the name of a model that was pulled (with --at, its name there)
     #[arg(value_name = "MODEL")]
     model: String,
-    /// What to ask; without it, standard input where that is no terminal, else a chat
+    /// What to ask, with what is on standard input (a file or a pipe) below it; without either, a chat
     #[arg(value_name = "PROMPT")]
-    prompt: Option<String>,
+    prompt: Vec<String>,
     /// What the model is told before the conversation
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -33,7 +35,7 @@ pub struct Arguments {
     #[arg(long, value_name = "URL")]
     at: Option<String>,
     /// 0 takes the likeliest token each time; more is more varied
-    #[arg(long, value_name = "NUMBER", default_value_t = 0.7)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0.7, allow_negative_numbers = true)]
     temperature: f32,
     /// Keep the fewest likeliest tokens whose probabilities reach this sum; 1 keeps all
     #[arg(long, value_name = "SHARE", default_value_t = 0.95)]
@@ -60,6 +62,7 @@ Examples:
   tureen run smollm2:135m                               a chat; /help in it says more
   tureen run smollm2:135m \"Why is the sky blue?\"        one answer
   tureen run smollm2:135m --temperature 0 < letter.txt
+  tureen run smollm2:135m \"Summarise this letter:\" < letter.txt
   tureen run ./base.gguf --raw \"Once upon a time\"
   tureen run smollm2:135m --at http://127.0.0.1:8080    a chat with a running server
 
@@ -67,11 +70,7 @@ In a chat, Ctrl-C stops the answer, Ctrl-D ends the chat.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let options = options(arguments)?;
-    let prompt = match &arguments.prompt {
-        Some(prompt) => Some(prompt.clone()),
-        None if std::io::stdin().is_terminal() => None,
-        None => Some(read_input()?),
-    };
+    let prompt = prompt(&arguments.prompt.join(" "), !arguments.prompt.is_empty())?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting threads")?;
     let answerer = answerer(context, arguments, prompt.is_none())?;
@@ -90,7 +89,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
         eprintln!("{}", stats(&ended));
     }
     match ended.end {
-        End::Stopped => bail!("stopped by Ctrl-C"),
+        End::Stopped => Err(Interrupted.into()),
         End::Finished { at_limit, .. } => {
             if at_limit {
                 eprintln!("(the limit of tokens is reached)");
@@ -100,16 +99,68 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     }
 }
 
+/// Ended by Ctrl-C, which is no failure to speak of.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped by Ctrl-C")]
+pub struct Interrupted;
+
+/// What was asked on the command line, if anything was, and below it what comes on standard input.
+fn prompt(asked: &str, is_asked: bool) -> anyhow::Result<Option<String>> {
+    if is_asked && asked.trim().is_empty() {
+        bail!("the PROMPT is empty; leave it out for a chat");
+    }
+    if std::io::stdin().is_terminal() {
+        return Ok(is_asked.then(|| asked.to_string()));
+    }
+    if is_asked && !brings_something() {
+        return Ok(Some(asked.to_string()));
+    }
+    let input = read_input()?;
+    match (is_asked, input.trim().is_empty()) {
+        (true, true) => Ok(Some(asked.to_string())),
+        (true, false) => Ok(Some(format!("{asked}\n\n{input}"))),
+        (false, true) => bail!("there is nothing on standard input; give a PROMPT"),
+        (false, false) => Ok(Some(input)),
+    }
+}
+
+/// Whether standard input is a file or a pipe: what a service manager or a scheduler leaves there is neither.
+fn brings_something() -> bool {
+    let Ok(facts) = std::fs::metadata("/dev/stdin") else { return false };
+    #[cfg(unix)]
+    let is_pipe = std::os::unix::fs::FileTypeExt::is_fifo(&facts.file_type());
+    #[cfg(not(unix))]
+    let is_pipe = false;
+    facts.is_file() || is_pipe
+}
+
+/// Settings that load a model, which a server has done already.
+const LOADING: [&str; 6] = ["context", "step_tokens_max", "threads", "isa", "kv_element", "memory_max"];
+
+/// The base of a server's address, without `/v1`.
+fn server_url(context: &Context, url: &str) -> anyhow::Result<String> {
+    if !url.starts_with("http://") && !url.starts_with("https://") {
+        bail!("--at {url}: a server's address is wanted, such as http://127.0.0.1:8080");
+    }
+    let flags = context.resolved.origins.iter().filter(|(_, _, origin)| matches!(origin, Origin::Flag(_)));
+    if let Some((_, _, flag)) = flags.into_iter().find(|(key, _, _)| LOADING.contains(key)) {
+        bail!(
+            "{flag} is for a model loaded here, and --at asks a server, which has loaded it: leave one of them out"
+        );
+    }
+    Ok(url.trim_end_matches('/').trim_end_matches("/v1").to_string())
+}
+
 fn answerer(context: &Context, arguments: &Arguments, is_chat: bool) -> anyhow::Result<Answerer> {
     if let Some(url) = &arguments.at {
-        let url = url.trim_end_matches('/').trim_end_matches("/v1").to_string();
+        let url = server_url(context, url)?;
         let key = std::env::var("TUREEN_KEY").ok().filter(|key| !key.is_empty());
         return Ok(Answerer::Server { url, model: arguments.model.clone(), key });
     }
     let model = model::find(context, &arguments.model)?;
     // One conversation at a time, whatever a server would be set to.
     let settings = crate::settings::Settings { sequences_max: 1, ..context.resolved.settings.clone() };
-    let llm = model::load(&model, &settings, is_chat || arguments.stats)?;
+    let llm = model::load(&model, &settings, 0, is_chat || arguments.stats)?;
     Ok(Answerer::Here(Box::new(llm)))
 }
 
@@ -141,16 +192,17 @@ fn read_input() -> anyhow::Result<String> {
     if text.len() as u64 > PROMPT_BYTES_MAX {
         bail!("standard input has more than {PROMPT_BYTES_MAX} bytes, the longest prompt that is read");
     }
-    if text.trim().is_empty() {
-        bail!("there is nothing on standard input; give a PROMPT");
-    }
     Ok(text)
 }
 
 /// To standard output at once, so that an answer is seen as it is made.
 pub fn write(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    if out.is_terminal() {
+        out.write_all(plain(text).as_bytes())?;
+    } else {
+        out.write_all(text.as_bytes())?;
+    }
     out.flush()
 }
 

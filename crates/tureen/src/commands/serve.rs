@@ -68,8 +68,11 @@ async fn serve(serve: ServeSettings, settings: Settings, models: Vec<Model>) -> 
     let names: Vec<String> = models.iter().map(|model| model.name.clone()).collect();
     let mut running = tokio::spawn(server.run(shutdown));
     let loading = tokio::task::spawn_blocking(move || {
+        let mut promised_bytes = 0;
         models.iter().try_for_each(|model| {
-            let llm = load(model, &settings, true)?;
+            let llm = load(model, &settings, promised_bytes, true)?;
+            let memory = llm.facts().memory;
+            promised_bytes += memory.kv_bytes + memory.activations_bytes;
             services.loaded(&model.name, llm);
             anyhow::Ok(())
         })

@@ -5,6 +5,7 @@ use clap::Args;
 
 use super::table::{columns, parameters, size};
 use super::{Context, model};
+use crate::plain::plain;
 
 /// Show what a model is: architecture, size, context, quantisation, template, licence
 #[derive(Args)]
@@ -76,7 +77,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
         ("context", Some(format!("{} tokens", decoder.context))),
         ("quantisation", Some(facts.quantisation.clone())),
         ("size", Some(size(facts.file_bytes))),
-        ("layers", Some(format!("{} of {}", decoder.layers.len(), decoder.hidden))),
+        ("layers", Some(format!("{}, {} wide", decoder.layers.len(), decoder.hidden))),
         ("attention", Some(attention)),
         ("experts", experts),
         ("vocabulary", Some(format!("{} tokens", decoder.vocabulary))),
@@ -88,6 +89,6 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     ];
     let rows: Vec<Vec<String>> =
         rows.into_iter().filter_map(|(name, value)| Some(vec![name.to_string(), value?])).collect();
-    print!("{}", columns(&rows));
+    print!("{}", plain(&columns(&rows)));
     Ok(())
 }

@@ -4,6 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -13,9 +14,12 @@ use super::http::{Answer, Client, FetchError, header};
 use super::progress::Progress;
 use super::store::write_durably;
 use super::url::Url;
+use crate::plain::plain;
 
 /// Bytes moved at once.
 const CHUNK_BYTES: usize = 256 << 10;
+/// A try that brings less has not brought the download on.
+const PROGRESS_BYTES_MIN: u64 = 64 << 10;
 
 /// A file to be fetched.
 #[derive(Clone, Debug)]
@@ -33,6 +37,8 @@ pub struct Wanted {
 pub struct Fetched {
     /// Without secrets.
     pub url: String,
+    /// Of the whole URL.
+    identity: String,
     pub bytes: u64,
     pub sha256: String,
     pub verified: bool,
@@ -41,7 +47,8 @@ pub struct Fetched {
 /// What is known of a file that isn't whole yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Partial {
-    url: String,
+    /// Of the URL.
+    identity: String,
     /// A strong validator (ETag or Last-Modified): what is resumed is still the same file.
     validator: Option<String>,
     sha256: Option<String>,
@@ -75,7 +82,7 @@ impl Places {
 pub fn download(client: &Client, wanted: &Wanted, folder: &Path) -> anyhow::Result<Fetched> {
     let places = Places::new(folder, &wanted.name);
     if let Some(fetched) = already_there(&places, wanted) {
-        eprintln!("{}: here already", wanted.name);
+        eprintln!("{}", plain(&format!("{}: here already", wanted.name)));
         return Ok(fetched);
     }
     let mut retry = 0;
@@ -86,7 +93,7 @@ pub fn download(client: &Client, wanted: &Wanted, folder: &Path) -> anyhow::Resu
             Ok(done) => break done,
             Err(Failure::Fetch(FetchError::Transient { message, after })) => {
                 let after_bytes = std::fs::metadata(&places.partial).map_or(0, |facts| facts.len());
-                retry = if after_bytes > before { 0 } else { retry };
+                retry = if after_bytes >= before + PROGRESS_BYTES_MIN { 0 } else { retry };
                 if retry >= client.patience.retries_max {
                     bail!(
                         "{message}; {} tries failed. What is here is kept: the same command goes on",
@@ -97,7 +104,7 @@ pub fn download(client: &Client, wanted: &Wanted, folder: &Path) -> anyhow::Resu
                 let line = format!("{message}; trying again in {:.0} s", pause.as_secs_f64().ceil());
                 match &progress {
                     Some(progress) => Progress::say(progress, &line),
-                    None => eprintln!("{line}"),
+                    None => eprintln!("{}", plain(&line)),
                 }
                 progress = None;
                 std::thread::sleep(pause);
@@ -112,21 +119,17 @@ pub fn download(client: &Client, wanted: &Wanted, folder: &Path) -> anyhow::Resu
     }
     std::fs::rename(&places.partial, &places.whole)
         .with_context(|| format!("naming {}", places.whole.display()))?;
-    let fetched = Fetched { url: wanted.url.to_string(), bytes: received, sha256, verified };
+    let (url, identity) = (wanted.url.to_string(), wanted.url.identity());
+    let fetched = Fetched { url, identity, bytes: received, sha256, verified };
     write_durably(&places.done, &serde_json::to_vec(&fetched)?)?;
     remove(&places.state)?;
     Ok(fetched)
 }
 
-/// Removes the note that a file in `folder` is whole, before the folder is published.
-pub fn forget(folder: &Path, name: &str) -> anyhow::Result<()> {
-    remove(&Places::new(folder, name).done)
-}
-
 fn already_there(places: &Places, wanted: &Wanted) -> Option<Fetched> {
     let fetched: Fetched = serde_json::from_slice(&std::fs::read(&places.done).ok()?).ok()?;
     let bytes = std::fs::metadata(&places.whole).ok()?.len();
-    let same = fetched.url == wanted.url.to_string()
+    let same = fetched.identity == wanted.url.identity()
         && fetched.bytes == bytes
         && wanted.bytes.is_none_or(|wanted| wanted == bytes)
         && wanted.sha256.as_ref().is_none_or(|wanted| *wanted == fetched.sha256);
@@ -191,8 +194,11 @@ fn attempt(
         hasher = Sha256::new();
     }
     let sha256 = wanted.sha256.clone().or_else(|| linked_sha256(&answer));
-    let state =
-        Partial { url: wanted.url.to_string(), validator: strong_validator(&answer), sha256: sha256.clone() };
+    let state = Partial {
+        identity: wanted.url.identity(),
+        validator: strong_validator(&answer),
+        sha256: sha256.clone(),
+    };
     write_durably(&places.state, &serde_json::to_vec(&state).map_err(anyhow::Error::from)?)?;
     let total = total.or(wanted.bytes);
     if total.is_none() && sha256.is_none() {
@@ -204,7 +210,7 @@ fn attempt(
         start
     } else {
         let target = Target { places, start, total };
-        let received = receive(answer, &target, &mut hasher, &mut shown);
+        let received = receive(answer, &target, client.patience.slow, &mut hasher, &mut shown);
         *progress = Some(shown);
         received?
     };
@@ -257,7 +263,7 @@ fn resume_point(wanted: &Wanted, places: &Places) -> anyhow::Result<(Sha256, u64
         std::fs::read(&places.state).ok().and_then(|text| serde_json::from_slice(&text).ok());
     // Without a validator or a hash nothing could tell an old beginning from a new file's.
     let usable = state.filter(|state| {
-        state.url == wanted.url.to_string()
+        state.identity == wanted.url.identity()
             && (state.validator.is_some() || wanted.sha256.is_some())
             && (wanted.sha256.is_none() || state.sha256 == wanted.sha256)
     });
@@ -329,6 +335,7 @@ struct Target<'a> {
 fn receive(
     answer: Answer,
     target: &Target,
+    slow: Duration,
     hasher: &mut Sha256,
     progress: &mut Progress,
 ) -> Result<u64, Failure> {
@@ -341,6 +348,7 @@ fn receive(
     let mut body = answer.into_reader();
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut at = target.start;
+    let (mut window, mut window_start) = (Instant::now(), at);
     let cut = |message: String| Failure::Fetch(FetchError::Transient { message, after: None });
     loop {
         let count = match body.read(&mut chunk) {
@@ -355,6 +363,14 @@ fn receive(
         hasher.update(&chunk[..count]);
         at += count as u64;
         progress.add(count);
+        if window.elapsed() >= slow {
+            if at - window_start < PROGRESS_BYTES_MIN {
+                file.sync_all().map_err(disk)?;
+                let (bytes, seconds) = (at - window_start, slow.as_secs());
+                return Err(cut(format!("{host}: {bytes} bytes in {seconds} s are too slow to wait for")));
+            }
+            (window, window_start) = (Instant::now(), at);
+        }
     }
     file.sync_all().map_err(disk)?;
     match target.total {

@@ -78,6 +78,13 @@ fn the_next_run_goes_on_where_the_last_one_gave_up() {
 }
 
 #[test]
+fn a_server_that_drips_is_given_up() {
+    let case = case(Page { drip: true, ..Page::new(contents()) });
+    let error = case.download(&case.wanted()).unwrap_err().to_string();
+    assert!(error.contains("too slow to wait for; 3 tries failed"), "{error}");
+}
+
+#[test]
 fn a_file_that_changed_meanwhile_is_fetched_anew() {
     let page = Page { cuts: vec![100_000, 0, 0, 0], ..Page::new(contents()) }.header("etag", "\"one\"");
     let case = case(page);
@@ -132,8 +139,11 @@ fn what_was_received_whole_is_not_asked_for_again() {
     case.download(&case.wanted()).unwrap();
     // As if the process had died between the last byte and the name.
     std::fs::rename(case.folder.path().join("m.gguf"), case.folder.path().join("m.gguf.partial")).unwrap();
-    let state =
-        Partial { url: case.wanted().url.to_string(), validator: Some("\"one\"".to_string()), sha256: None };
+    let state = Partial {
+        identity: case.wanted().url.identity(),
+        validator: Some("\"one\"".to_string()),
+        sha256: None,
+    };
     std::fs::write(case.folder.path().join("m.gguf.partial.json"), serde_json::to_vec(&state).unwrap())
         .unwrap();
     case.download(&case.wanted()).unwrap();

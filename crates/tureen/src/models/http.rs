@@ -26,6 +26,8 @@ pub struct Patience {
     pub connect: Duration,
     /// Without a byte, after which a connection counts as dead.
     pub stall: Duration,
+    /// In which a download must bring something worth the wait.
+    pub slow: Duration,
     /// Tries after the first that fail in a row without a byte received.
     pub retries_max: u32,
     /// Before the first further try; doubled for each after it.
@@ -36,6 +38,7 @@ impl Patience {
     pub const DOWNLOAD: Patience = Patience {
         connect: Duration::from_secs(15),
         stall: Duration::from_secs(30),
+        slow: Duration::from_secs(60),
         retries_max: 5,
         backoff: Duration::from_secs(1),
     };

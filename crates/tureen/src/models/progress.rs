@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
 
+use crate::plain::plain;
+
 /// Between two lines of a log.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -25,6 +27,7 @@ impl Progress {
     /// `bytes_before` of `total` are there already.
     pub fn start(name: &str, bytes_before: u64, total: Option<u64>) -> Progress {
         let now = Instant::now();
+        let name = &plain(name);
         let bar = std::io::stderr().is_terminal().then(|| bar(name, bytes_before, total));
         let progress = Progress {
             bar,
@@ -68,8 +71,8 @@ impl Progress {
     /// A line that doesn't disturb the bar.
     pub fn say(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bar) => bar.suspend(|| eprintln!("{}", plain(line))),
+            None => eprintln!("{}", plain(line)),
         }
     }
 

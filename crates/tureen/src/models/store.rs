@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
+use super::catalogue;
 use super::manifest::{FILE_NAME, Manifest, SCHEMA};
 use super::name::ModelName;
 use crate::nearest::nearest;
@@ -15,6 +16,9 @@ use crate::nearest::nearest;
 const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 /// Folders looked at in one folder, against a models folder that is something else.
 const ENTRIES_MAX: usize = 10_000;
+
+/// With what the names of folders begin that are about to be deleted.
+const TRASH: &str = "removed-";
 
 /// The models folder; it needs not exist before something is pulled.
 #[derive(Clone, Debug)]
@@ -25,8 +29,8 @@ pub struct Store {
 /// A model that is being pulled: a folder of its own, and a lock so that nobody else pulls it at the same time.
 pub struct Staging {
     pub folder: PathBuf,
-    lock: File,
-    lock_path: PathBuf,
+    /// Its file stays: were it removed, two pulls could each hold a lock on a file of that name.
+    _lock: File,
 }
 
 impl Store {
@@ -75,8 +79,13 @@ impl Store {
             || names.iter().map(String::as_str).find(|name| name.split(':').next() == Some(model.name()));
         match nearest(&wanted, names.iter().map(String::as_str)).or_else(same_name) {
             Some(close) => bail!("there is no model {wanted} here; did you mean {close}?"),
+            None if catalogue::find(&model).is_some() => {
+                bail!("{wanted} is not here yet; get it with: tureen pull {wanted}")
+            }
             None if names.is_empty() => {
-                bail!("there is no model {wanted} here, nor any other; get it with: tureen pull {wanted}")
+                bail!(
+                    "there is no model {wanted} here, nor any other; `tureen list --catalogue` shows what can be pulled"
+                )
             }
             None => {
                 bail!("there is no model {wanted} here; `tureen list` shows what is, `tureen pull` gets more")
@@ -104,7 +113,7 @@ impl Store {
         std::fs::rename(&folder, &trash).with_context(|| format!("removing {}", folder.display()))?;
         // Other tags may live there, and then it stays.
         let _ = std::fs::remove_dir(self.folder.join(model.name()));
-        std::fs::remove_dir_all(&trash).with_context(|| format!("deleting {}", trash.display()))
+        delete(&trash)
     }
 
     /// The folder to gather a model's files in; what an interrupted pull left there is still there.
@@ -117,10 +126,14 @@ impl Store {
         std::fs::create_dir_all(&folder).with_context(|| {
             format!("making {}; name another models folder by --models or TUREEN_MODELS", folder.display())
         })?;
+        for name in folders_in(&partial)?.iter().filter(|name| name.starts_with(TRASH)) {
+            // Somebody may be deleting it right now.
+            let _ = std::fs::remove_dir_all(partial.join(name));
+        }
         let lock_path = partial.join(format!("{}@{}.lock", model.name(), model.tag()));
         let lock = File::create(&lock_path).with_context(|| format!("making {}", lock_path.display()))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Staging { folder, lock, lock_path }),
+            Ok(()) => Ok(Staging { folder, _lock: lock }),
             Err(TryLockError::WouldBlock) => {
                 bail!("{model} is being pulled by another process; wait for that, or end it")
             }
@@ -128,6 +141,36 @@ impl Store {
                 Err(error).with_context(|| format!("locking {}", lock_path.display()))
             }
         }
+    }
+
+    /// Models whose pull was interrupted, with the bytes that came.
+    pub fn unfinished(&self) -> anyhow::Result<Vec<(ModelName, u64)>> {
+        let partial = self.folder.join(".partial");
+        let mut found = Vec::new();
+        for folder in folders_in(&partial)? {
+            let Ok(model) = ModelName::parse(&folder.replacen('@', ":", 1)) else { continue };
+            let entries = std::fs::read_dir(partial.join(&folder)).into_iter().flatten().take(ENTRIES_MAX);
+            let bytes = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
+            if folder.contains('@') && bytes > 0 {
+                found.push((model, bytes));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Deletes what an interrupted pull of `model` left; false where there is nothing.
+    ///
+    /// # Errors
+    /// A pull is at it now.
+    pub fn clear_unfinished(&self, model: &ModelName) -> anyhow::Result<bool> {
+        if !self.unfinished()?.iter().any(|(unfinished, _)| unfinished == model) {
+            return Ok(false);
+        }
+        let staging = self.stage(model)?;
+        std::fs::remove_dir_all(&staging.folder)
+            .with_context(|| format!("deleting {}", staging.folder.display()))?;
+        Ok(true)
     }
 
     /// Writes the manifest and brings the staged model into sight, in place of one of the same name.
@@ -144,12 +187,16 @@ impl Store {
             std::fs::rename(&place, &trash).with_context(|| format!("replacing {}", place.display()))?;
             old = Some(trash);
         }
-        std::fs::rename(&staging.folder, &place)
-            .with_context(|| format!("moving into {}", place.display()))?;
+        if let Err(error) = std::fs::rename(&staging.folder, &place) {
+            // The model that was there goes back; should that fail too, it is in the trash that stays.
+            if let Some(trash) = &old {
+                let _ = std::fs::rename(trash, &place);
+            }
+            return Err(error).with_context(|| format!("moving into {}", place.display()));
+        }
         sync_folder(&parent)?;
-        staging.done();
         if let Some(trash) = old {
-            std::fs::remove_dir_all(&trash).with_context(|| format!("deleting {}", trash.display()))?;
+            delete(&trash)?;
         }
         Ok(())
     }
@@ -158,23 +205,29 @@ impl Store {
     fn trash(&self) -> anyhow::Result<PathBuf> {
         let partial = self.folder.join(".partial");
         std::fs::create_dir_all(&partial).with_context(|| format!("making {}", partial.display()))?;
-        let place = tempfile::Builder::new().prefix("removed-").tempdir_in(&partial)?.keep();
+        let place = tempfile::Builder::new().prefix(TRASH).tempdir_in(&partial)?.keep();
         Ok(place)
     }
 }
 
-impl Staging {
-    /// The lock's file goes before the lock, which ends with the open file.
-    fn done(self) {
-        let _ = std::fs::remove_file(&self.lock_path);
-        drop(self.lock);
+/// A folder and all in it; a pull that tidies up may have been quicker.
+fn delete(folder: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("deleting {}", folder.display()))
+        }
+        _ => Ok(()),
     }
 }
 
 /// Whether a path from outside stays below the folder that it is joined to.
 pub fn is_plain_path(path: &str) -> bool {
-    let plain =
-        |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', '\0', ':']);
+    let plain = |part: &str| {
+        !part.is_empty()
+            && part != "."
+            && part != ".."
+            && !part.contains(|c: char| c.is_control() || "\\:".contains(c))
+    };
     path.split('/').all(plain)
 }
 
@@ -298,8 +351,45 @@ mod tests {
         assert_eq!(names(&store), ["a:b"]);
         let entry = store.entry(&model, &store.get(&model).unwrap().unwrap()).unwrap();
         assert_eq!(std::fs::read_to_string(entry).unwrap(), "x");
-        let left: Vec<_> = std::fs::read_dir(folder.path().join("models/.partial")).unwrap().collect();
-        assert!(left.is_empty(), "{left:?}");
+        assert!(folders_in(&folder.path().join("models/.partial")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_an_interrupted_pull_left_is_listed_and_cleared() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
+        let model = ModelName::parse("a:b").unwrap();
+        let staging = store.stage(&model).unwrap();
+        std::fs::write(staging.folder.join("a.gguf.partial"), "12345").unwrap();
+        assert_eq!(store.unfinished().unwrap(), [(model.clone(), 5)]);
+        assert!(store.clear_unfinished(&model).is_err(), "it is being pulled");
+        drop(staging);
+        assert!(store.clear_unfinished(&model).unwrap());
+        assert!(!store.clear_unfinished(&model).unwrap());
+        assert!(store.unfinished().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_model_that_can_t_be_replaced_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
+        put(&store, "a", "1");
+        let model = ModelName::parse("a").unwrap();
+        let staging = store.stage(&model).unwrap();
+        // Gone between the manifest and the move: a path that is no folder makes the move fail.
+        let broken = Staging { folder: folder.path().join("a/latest/a.gguf"), _lock: staging._lock };
+        assert!(store.publish(broken, &model, &manifest("a")).is_err());
+        let entry = store.entry(&model, &store.get(&model).unwrap().unwrap()).unwrap();
+        assert_eq!(std::fs::read_to_string(entry).unwrap(), "1");
+    }
+
+    #[test]
+    fn trash_of_a_program_that_was_ended_goes_with_the_next_pull() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
+        let trash = store.trash().unwrap();
+        store.stage(&ModelName::parse("a").unwrap()).unwrap();
+        assert!(!trash.exists());
     }
 
     #[test]
@@ -338,7 +428,11 @@ mod tests {
         let check = |text: &str, expected: &str| {
             assert_eq!(store.require(text).unwrap_err().to_string(), expected);
         };
-        check("a", "there is no model a here, nor any other; get it with: tureen pull a");
+        check(
+            "a",
+            "there is no model a here, nor any other; `tureen list --catalogue` shows what can be pulled",
+        );
+        check("smollm2:135m", "smollm2:135m is not here yet; get it with: tureen pull smollm2:135m");
         put(&store, "smollm2:135m", "");
         check("smollm2:135", "there is no model smollm2:135 here; did you mean smollm2:135m?");
         check("smollm2", "there is no model smollm2 here; did you mean smollm2:135m?");

@@ -28,6 +28,8 @@ pub struct Page {
     pub failures: Vec<u16>,
     /// Before the body.
     pub delay: Duration,
+    /// Sends a byte now and then, for ever.
+    pub drip: bool,
 }
 
 impl Page {
@@ -42,6 +44,7 @@ impl Page {
             cuts: Vec::new(),
             failures: Vec::new(),
             delay: Duration::ZERO,
+            drip: false,
         }
     }
 
@@ -114,6 +117,7 @@ impl Server {
 pub const PATIENCE: Patience = Patience {
     connect: Duration::from_secs(5),
     stall: Duration::from_millis(500),
+    slow: Duration::from_secs(1),
     retries_max: 2,
     backoff: Duration::from_millis(1),
 };
@@ -153,6 +157,9 @@ fn answer(stream: &TcpStream, pages: &Pages, seen: &Mutex<Vec<Seen>>) {
         headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     let total = page.body.len();
     std::thread::sleep(page.delay);
+    if page.drip {
+        return drip(stream);
+    }
     match from.filter(|_| page.ranges && unchanged) {
         Some(from) if from >= total => {
             let range = [("content-range".to_string(), format!("bytes */{total}"))];
@@ -166,6 +173,16 @@ fn answer(stream: &TcpStream, pages: &Pages, seen: &Mutex<Vec<Seen>>) {
         }
         None if !page.length => write_body(stream, "200 OK", &page.headers, &page.body, cut),
         None => write(stream, &format!("{} Status", page.status), &page.headers, &page.body, cut),
+    }
+}
+
+/// Until the client has enough.
+fn drip(mut stream: &TcpStream) {
+    let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1000000\r\netag: \"drip\"\r\n\r\n";
+    let mut sent = stream.write_all(head.as_bytes());
+    while sent.is_ok() {
+        std::thread::sleep(Duration::from_millis(50));
+        sent = stream.write_all(b"x");
     }
 }
 

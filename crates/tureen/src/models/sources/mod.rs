@@ -155,9 +155,13 @@ fn web_plan(text: &str) -> anyhow::Result<Plan> {
     if !name.to_ascii_lowercase().ends_with(".gguf") {
         bail!("{url} is no .gguf file; a folder's address at Hugging Face is written hf:owner/repo");
     }
-    let sha256 =
-        url.fragment.as_ref().and_then(|fragment| fragment.strip_prefix("sha256=")).map(str::to_string);
+    let sha256 = url.fragment.as_deref().map(hash_of).transpose()?;
     let split = hub::split_parts(&name);
+    if split.is_some() && sha256.is_some() {
+        bail!(
+            "{url} is one part of a split model, and a hash would be checked on one file alone: leave it out"
+        );
+    }
     let parts = split.clone().unwrap_or_else(|| vec![name.clone()]);
     let mut files = Vec::new();
     for part in &parts {
@@ -167,10 +171,20 @@ fn web_plan(text: &str) -> anyhow::Result<Plan> {
             let folder = &path[..=path.rfind('/').unwrap_or(0)];
             part_url.path = format!("{folder}{}{query}", super::url::encode(part, ""));
         }
-        let sha256 = sha256.clone().filter(|_| parts.len() == 1);
-        files.push(Wanted { url: part_url, name: part.clone(), sha256, bytes: None });
+        files.push(Wanted { url: part_url, name: part.clone(), sha256: sha256.clone(), bytes: None });
     }
     Ok(Plan { name: stem(&name), entry: parts[0].clone(), files: Files::Remote(files) })
+}
+
+/// The hash in a URL's fragment, `sha256=` and 64 hexadecimal digits.
+fn hash_of(fragment: &str) -> anyhow::Result<String> {
+    let digits = fragment.strip_prefix("sha256=").unwrap_or_default();
+    if digits.len() != 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        bail!(
+            "#{fragment} at the end of a URL is not understood: #sha256= and 64 hexadecimal digits would be"
+        );
+    }
+    Ok(digits.to_ascii_lowercase())
 }
 
 /// A model's name out of a file's: without `.gguf` and the number of a split file's part.
@@ -222,5 +236,14 @@ mod tests {
         assert_eq!(urls, ["https://h/x/m-00001-of-00002.gguf?a=1", "https://h/x/m-00002-of-00002.gguf?a=1"]);
         assert_eq!((plan.name.as_str(), plan.entry.as_str()), ("m", "m-00001-of-00002.gguf"));
         assert!(web_plan("https://h/x/m.bin").is_err());
+        let hash = "0A".repeat(32);
+        let Files::Remote(files) = web_plan(&format!("https://h/m.gguf#sha256={hash}")).unwrap().files else {
+            panic!()
+        };
+        assert_eq!(files[0].sha256, Some(hash.to_lowercase()));
+        for wrong in ["#sha256=12", "#md5=0", "#"] {
+            assert!(web_plan(&format!("https://h/m.gguf{wrong}")).is_err(), "{wrong}");
+        }
+        assert!(web_plan(&format!("https://h/m-00001-of-00002.gguf#sha256={hash}")).is_err());
     }
 }

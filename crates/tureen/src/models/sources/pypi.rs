@@ -113,8 +113,7 @@ fn choose(address: &Address, listed: Vec<Listed>) -> Option<Wanted> {
             Some(wanted) => order(&version) == order(wanted),
             None => !file.yanked,
         };
-        let (final_release, numbers) = order(&version);
-        fits.then_some(((final_release, numbers, pure), file.wanted))
+        fits.then_some(((order(&version), pure), file.wanted))
     });
     ranked.max_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, wanted)| wanted)
 }
@@ -126,8 +125,11 @@ fn wheel_name(name: &str, package: &str) -> Option<(String, bool)> {
     fits.then(|| (parts[1].to_string(), parts.last() == Some(&"any")))
 }
 
-/// A version's place among others: final releases go before previews; the numbers decide, without trailing zeros.
-fn order(version: &str) -> (bool, Vec<u64>) {
+/// A version's place among others: final releases go before previews; then epoch and release without trailing zeros,
+/// then the kind of release and its number.
+type Order = (bool, Vec<u64>, u8, u64);
+
+fn order(version: &str) -> Order {
     let public = version.trim_start_matches('v').split('+').next().unwrap_or_default();
     let (epoch, release) = public.split_once('!').unwrap_or(("0", public));
     let end = release.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(release.len());
@@ -137,14 +139,21 @@ fn order(version: &str) -> (bool, Vec<u64>) {
         numbers.pop();
     }
     numbers.insert(0, epoch.parse().unwrap_or(0));
-    let preview = ["a", "b", "c", "rc", "dev", "alpha", "beta"]
-        .iter()
-        .any(|mark| rest.trim_start_matches(['.', '-', '_']).starts_with(mark) || rest.contains(".dev"));
-    let suffix: String = rest.chars().filter(char::is_ascii_digit).collect();
-    if !suffix.is_empty() {
-        numbers.push(suffix.parse().unwrap_or(0));
-    }
-    (!preview, numbers)
+    let rest = rest.trim_start_matches(['.', '-', '_']).to_ascii_lowercase();
+    let mark: String = rest.chars().take_while(char::is_ascii_alphabetic).collect();
+    let kind = match mark.as_str() {
+        "dev" => 0,
+        "a" | "alpha" => 1,
+        "b" | "beta" => 2,
+        "c" | "rc" | "pre" | "preview" => 3,
+        _ if rest.is_empty() => 4,
+        // `post1`, `rev1`, `r1`, and `1` of `1.0-1`.
+        _ => 5,
+    };
+    let number = rest[mark.len()..].trim_start_matches(['.', '-', '_']);
+    let digits: String = number.chars().take_while(char::is_ascii_digit).collect();
+    let preview = kind < 4 || rest.contains("dev");
+    (!preview, numbers, kind, digits.parse().unwrap_or(0))
 }
 
 #[derive(Deserialize)]
@@ -245,6 +254,17 @@ mod tests {
             &[listed("p-1-cp312-cp312-linux_x86_64.whl"), "p-1-py3-none-any.whl"],
             Some("p-1-py3-none-any.whl"),
         );
+        check(
+            "p/a",
+            &["p-1.0.post2-py3-none-any.whl", "p-1.0.post10-py3-none-any.whl", "p-1.0-py3-none-any.whl"],
+            Some("p-1.0.post10-py3-none-any.whl"),
+        );
+        check(
+            "p/a",
+            &["p-1.0.post1-py3-none-any.whl", "p-1.0.1-py3-none-any.whl"],
+            Some("p-1.0.1-py3-none-any.whl"),
+        );
+        check("p==1.0/a", &["p-1.0.post1-py3-none-any.whl"], None);
         check("p/a", &["p-1!0.1-py3-none-any.whl", "p-7-py3-none-any.whl"], Some("p-1!0.1-py3-none-any.whl"));
         check(
             "p/a",
