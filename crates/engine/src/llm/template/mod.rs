@@ -31,7 +31,7 @@ const STEPS_MAX: u64 = 2_000_000;
 const STACK_BYTES: usize = 1 << 30;
 /// For one prompt. The steps bound all but what a template made to do harm can reach: comparing or joining lists that
 /// hold each other many times over. Nothing stops such a rendering; while one runs, its template is not used.
-const RENDER_TIME_MAX: Duration = Duration::from_secs(30);
+const RENDER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Nesting of a template's blocks and calls; a call counts for ten.
 const RECURSION_MAX: usize = 300;
 /// Longest prompt.
@@ -40,6 +40,8 @@ const PROMPT_BYTES_MAX: usize = 64 << 20;
 const TEMPLATE_BYTES_MAX: usize = 64 << 10;
 /// Widest indentation of JSON that a template may ask for.
 const INDENT_MAX: usize = 100;
+/// Of what a template says where it refuses a conversation.
+const REFUSAL_CHARS_MAX: usize = 1000;
 /// Largest number in the pattern of `str.format`.
 const FORMAT_WIDTH_MAX: usize = 10_000;
 const NAME: &str = "chat";
@@ -249,6 +251,7 @@ fn environment() -> Result<Environment<'static>, Error> {
         minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments)
     });
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
+        let message: String = message.chars().take(REFUSAL_CHARS_MAX).collect();
         Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Refusal(message)))
     });
     environment.add_function("strftime_now", |format: &str| -> Result<String, Error> {

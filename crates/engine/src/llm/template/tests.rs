@@ -66,6 +66,8 @@ fn a_refusal_carries_the_template_s_words() {
     assert_eq!(error, TemplateError::Refused { message: "no system messages".into() });
     let error = render("{% macro m() %}{{ raise_exception('deep') }}{% endmacro %}{{ m() }}", json!([]));
     assert_eq!(error, Err(TemplateError::Refused { message: "deep".into() }));
+    let error = render("{{ raise_exception('x' * 100000) }}", json!([]));
+    assert_eq!(error, Err(TemplateError::Refused { message: "x".repeat(REFUSAL_CHARS_MAX) }));
 }
 
 #[test]
