@@ -1,6 +1,7 @@
 """Errors arrive as the typed exceptions that the official client raises, and say what to do."""
 
 import json
+import time
 
 import openai
 import pytest
@@ -101,3 +102,34 @@ def test_a_full_queue_is_refused_at_once_with_the_time_to_wait(start):
         stream.close()
     service.wait_metric("tureen_requests_waiting", 0)
     assert service.complete(max_tokens=1).choices[0].text
+
+
+def test_more_choices_than_the_queue_holds_are_answered_by_an_idle_server(start):
+    service = start("--context", 256, "--sequences-max", 2, "--queue-max", 1)
+    assert len(service.complete(n=8, max_tokens=3, temperature=1).choices) == 8
+
+
+def test_a_prompt_far_beyond_the_context_is_refused_at_once(service):
+    begun = time.monotonic()
+    with pytest.raises(openai.BadRequestError) as caught:
+        service.complete("hello " * 600_000)
+    assert caught.value.code == "context_length_exceeded" and time.monotonic() - begun < 2
+
+
+def test_echoes_together_are_bounded(service):
+    with pytest.raises(openai.BadRequestError):
+        service.complete("\ufdd0" * 60_000, echo=True, n=128, max_tokens=0)
+
+
+@pytest.mark.parametrize("host, status", [("localhost", 200), ("127.0.0.1:1", 200), ("page.example", 403)])
+def test_without_a_key_only_names_of_this_machine_are_answered_to(start, host, status):
+    service = start("--context", 256, keys=None)
+    body = {"model": service.model, "prompt": "a", "max_tokens": 1}
+    assert service.post("/v1/completions", body, {"Host": host})[0] == status
+
+
+def test_a_result_of_a_tool_needs_its_call(service):
+    with pytest.raises(openai.BadRequestError) as caught:
+        service.client.chat.completions.create(
+            model=service.model, messages=[{"role": "tool", "tool_call_id": "1", "content": "x"}], max_tokens=1)
+    assert "messages[0].tool_call_id" in str(caught.value)

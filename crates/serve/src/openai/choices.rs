@@ -59,13 +59,14 @@ impl Choices {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use engine::llm::Settings;
-    use engine::llm::request::Sampling;
+    use engine::llm::request::{FinishReason, Sampling};
 
     use super::*;
 
-    fn llm(sequences_max: usize, queue_max: usize) -> Llm {
+    /// A tiny model whose weights mean nothing, with a context of 128 tokens.
+    pub fn llm(sequences_max: usize, queue_max: usize) -> Llm {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/decoders/llama");
         let settings = Settings {
             threads: 1,
@@ -103,6 +104,28 @@ mod tests {
         done.sort_unstable();
         assert_eq!(done, (0..8).collect::<Vec<_>>());
         assert_eq!(events.len(), 8 * 4);
+    }
+
+    #[tokio::test]
+    async fn usage_and_metrics_count_the_same_tokens() {
+        let llm = llm(8, 8);
+        let mut requests = requests(64, 100);
+        requests.iter_mut().for_each(|request| request.ignore_end = false);
+        let (mut tokens, mut ended, mut reported) = (0, 0, 0);
+        let mut events = Choices::begin(llm.clone(), requests).unwrap().events();
+        while let Some((_, event)) = events.next().await {
+            match event {
+                Event::Token(_) => tokens += 1,
+                Event::Done { reason, usage, .. } => {
+                    reported += usage.completion_tokens;
+                    ended += usize::from(reason == FinishReason::Stop);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        llm.shutdown();
+        assert!(ended > 0);
+        assert_eq!((reported, llm.stats().generated_tokens_total), (tokens, tokens as u64));
     }
 
     #[tokio::test]

@@ -179,6 +179,21 @@ mod tests {
     use crate::openai::options::Delivery;
 
     #[test]
+    fn a_prompt_too_long_by_its_bytes_is_not_even_tokenised() {
+        let llm = crate::openai::choices::tests::llm(1, 1);
+        let bytes_max = llm.tokenizer().text_bytes_max(128);
+        assert!(encode(&llm, &"x".repeat(bytes_max), true, "prompt").is_ok());
+        let error = encode(&llm, &"x".repeat(bytes_max + 1), true, "prompt").unwrap_err().json();
+        assert_eq!(error["error"]["code"], "context_length_exceeded");
+        let expected = format!(
+            "the prompt is {} bytes long, and this model's context of 128 tokens holds at most {bytes_max}: \
+             shorten the prompt",
+            bytes_max + 1
+        );
+        assert_eq!(error["error"]["message"], expected.as_str());
+    }
+
+    #[test]
     fn echoes_and_answers_are_bounded() {
         let check = |bytes: usize, choices: usize, expected: bool| {
             let prompts = [(vec![1], Some("x".repeat(bytes))), (vec![1], None)];
