@@ -17,7 +17,7 @@ use super::url::{Url, decode};
 const REDIRECTS_MAX: usize = 10;
 /// Bytes of a page or a JSON answer read into memory.
 const PAGE_BYTES_MAX: u64 = 64 << 20;
-/// Seconds that a server may ask us to wait before the next try.
+/// Longest that a server may make us wait before the next try.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
 /// How patient a transfer is.
