@@ -184,12 +184,7 @@ fn attempt(
             return Err(Failure::Fetch(FetchError::Transient { message, after: None }));
         }
     };
-    if let (Some(expected), Some(total)) = (wanted.bytes, total)
-        && expected != total
-    {
-        let message = format!("{}: the source says {expected} bytes, the server sends {total}", wanted.url);
-        return Err(Failure::Fetch(FetchError::Other(message)));
-    }
+    check_size(wanted, total).map_err(Failure::Fetch)?;
     if start == 0 {
         hasher = Sha256::new();
     }
@@ -221,6 +216,17 @@ fn attempt(
         return Err(wrong_hash(wanted, places, start, expected, &actual)?);
     }
     Ok((received, actual, sha256.is_some()))
+}
+
+fn check_size(wanted: &Wanted, total: Option<u64>) -> Result<(), FetchError> {
+    match (wanted.bytes, total) {
+        (Some(expected), Some(total)) if expected != total => {
+            let message =
+                format!("{}: the source says {expected} bytes, the server sends {total}", wanted.url);
+            Err(FetchError::Other(message))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A body without a length ends where the connection does, broken or not, unless it comes in chunks.
