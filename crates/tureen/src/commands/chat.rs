@@ -16,13 +16,14 @@ use crate::settings::data_folder;
 const HELP: &str = "\
 /help              this
 /clear             begin anew: what was said is forgotten
-/system TEXT       tell the model something before the conversation, and begin anew
+/system TEXT       tell the model something before the conversation, and begin anew (`off` for nothing)
+/system            show what it is told
 /set               show how answers are made
 /set NAME VALUE    temperature, top_p, top_k, min_p, seed or tokens_max (`off` for no seed or limit)
 /quit              end, as Ctrl-D does
 Ctrl-C stops an answer. A line that ends with \\ goes on in the next.";
 
-const COMMANDS: [&str; 6] = ["/help", "/clear", "/system", "/set", "/quit", "/exit"];
+const COMMANDS: [&str; 7] = ["/help", "/clear", "/system", "/set", "/quit", "/exit", "/bye"];
 const OPTIONS: [&str; 6] = ["temperature", "top_p", "top_k", "min_p", "seed", "tokens_max"];
 
 /// A conversation and how it is led.
@@ -118,8 +119,12 @@ impl Chat {
                 self.clear();
                 "Begun anew.".to_string()
             }
+            Line::System(text) if text.is_empty() => match &self.system {
+                Some(text) => format!("The model is told: {text} (/system off tells it nothing)"),
+                None => "The model is told nothing.".to_string(),
+            },
             Line::System(text) => {
-                self.system = Some(text).filter(|text| !text.is_empty());
+                self.system = Some(text).filter(|text| text != "off");
                 self.clear();
                 match self.system {
                     Some(_) => "The model is told; begun anew.".to_string(),
@@ -183,7 +188,7 @@ fn parse(text: &str) -> Line {
         "/help" | "/?" => Line::Help,
         "/clear" => Line::Clear,
         "/system" => Line::System(rest.to_string()),
-        "/quit" | "/exit" => Line::Quit,
+        "/quit" | "/exit" | "/bye" => Line::Quit,
         "/set" => match rest.split_once(char::is_whitespace) {
             None if rest.is_empty() => Line::Show,
             None => Line::Set(rest.to_string(), String::new()),
@@ -309,7 +314,9 @@ mod tests {
         chat.messages.push(json!({"role": "user", "content": "x"}));
         chat.command(Line::Clear);
         assert_eq!(chat.messages, [json!({"role": "system", "content": "Be kind."})]);
-        chat.command(parse("/system"));
+        assert!(chat.command(parse("/system")).contains("Be kind."));
+        assert_eq!(chat.messages.len(), 1);
+        chat.command(parse("/system off"));
         assert!(chat.messages.is_empty());
     }
 }

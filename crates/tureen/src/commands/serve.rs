@@ -20,7 +20,7 @@ const KEYS_BYTES_MAX: u64 = 1 << 20;
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// A .gguf file, a folder, or a pulled name; NAME=MODEL serves it as NAME
-    #[arg(value_name = "MODEL", required = true)]
+    #[arg(value_name = "MODEL")]
     served: Vec<String>,
 }
 
@@ -38,6 +38,9 @@ SIGTERM or Ctrl-C lets running answers end and takes no new ones; a second one e
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let settings = &context.resolved.settings;
+    if arguments.served.is_empty() {
+        bail!("say which MODEL to serve: {}", what_is_here(context)?);
+    }
     let mut models = Vec::new();
     for text in &arguments.served {
         let (name, text) = match text.split_once('=') {
@@ -56,6 +59,15 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     // A model that is still being loaded doesn't keep a server that was told to stop.
     runtime.shutdown_background();
     result
+}
+
+/// What could be served, for whoever named nothing.
+fn what_is_here(context: &Context) -> anyhow::Result<String> {
+    let names: Vec<String> = context.store.list()?.iter().map(|(name, _)| name.to_string()).collect();
+    Ok(match names.as_slice() {
+        [] => "a .gguf file, a folder, or a name after tureen pull smollm2:135m".to_string(),
+        names => format!("a .gguf file, a folder, or one that is here: {}", names.join(", ")),
+    })
 }
 
 /// Listens first, so that `/health` answers and a port in use is said at once; then loads one model after the other.
