@@ -128,6 +128,7 @@ impl Llm {
             end_tokens,
             sequences_max: settings.sequences_max,
             step_tokens_max: settings.step_tokens_max,
+            draft_tokens_max: settings.draft_tokens_max,
             logit_rows_max: sizes.logit_rows_max,
             inbox: receiver,
             counters: counters.clone(),

@@ -1,6 +1,7 @@
 //! Text generation by decoder-only transformers.
 
 pub mod detokenizer;
+mod drafts;
 mod experts;
 mod fingerprint;
 pub mod forward;

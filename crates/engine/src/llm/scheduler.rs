@@ -17,6 +17,9 @@ use super::tokenizer::Tokenizer;
 /// Prompt tokens of a step while other sequences are answering, so that these don't wait long.
 const PROMPT_TOKENS_BESIDE_ANSWERS: usize = 128;
 
+/// Answers that run together, at most, for guesses at their next tokens to be worth the rows that they take.
+const DRAFTING_SEQUENCES_MAX: usize = 2;
+
 /// What reaches the engine's thread from outside.
 pub(super) enum Message {
     Submit(Box<Accepted>),
@@ -32,6 +35,7 @@ pub(super) struct Scheduler {
     pub end_tokens: Vec<u32>,
     pub sequences_max: usize,
     pub step_tokens_max: usize,
+    pub draft_tokens_max: usize,
     pub logit_rows_max: usize,
     pub inbox: Receiver<Message>,
     pub counters: Arc<Counters>,
@@ -118,9 +122,14 @@ impl Scheduler {
             logits = rest;
             let sequence = &mut self.running[*index];
             let prompt_tokens = if sequence.is_answering() { 0 } else { span.tokens.len() as u64 };
-            let generated = sequence.advance(span, mine, &self.tokenizer, &self.end_tokens);
+            let drafted = if sequence.is_answering() { span.tokens.len() as u64 - 1 } else { 0 };
+            let generated = sequence.advance(span, mine, &self.tokenizer, &self.end_tokens) as u64;
             counters.prompt_tokens_total.fetch_add(prompt_tokens, Ordering::Relaxed);
-            counters.generated_tokens_total.fetch_add(u64::from(generated), Ordering::Relaxed);
+            counters.generated_tokens_total.fetch_add(generated, Ordering::Relaxed);
+            counters.drafted_tokens_total.fetch_add(drafted, Ordering::Relaxed);
+            // The last token generated came from the logits of its own.
+            let right = drafted.min(generated.saturating_sub(1));
+            counters.accepted_drafts_total.fetch_add(right, Ordering::Relaxed);
         }
         let pages = &mut self.pages;
         self.running.retain_mut(|sequence| {
@@ -134,26 +143,32 @@ impl Scheduler {
     }
 
     /// The sequences that take part in the next step, by index into `running`, and their tokens.
-    fn batch(&self) -> (Vec<usize>, Vec<Span>) {
+    fn batch(&mut self) -> (Vec<usize>, Vec<Span>) {
         let answering = self.running.iter().filter(|sequence| sequence.is_answering()).count();
-        let prompt_tokens = if answering == 0 {
-            self.step_tokens_max
-        } else {
-            PROMPT_TOKENS_BESIDE_ANSWERS.min(self.step_tokens_max.saturating_sub(answering))
-        };
-        let mut rows_left = prompt_tokens;
+        let mut rows_left = self.step_tokens_max.saturating_sub(answering);
         // One row of logits is kept for each sequence, so that reports on prompts hold up nobody's answer.
         let mut logits_left = self.logit_rows_max.saturating_sub(self.running.len());
         let (mut members, mut spans) = (Vec::new(), Vec::new());
-        for (index, sequence) in self.running.iter().enumerate() {
-            let span = if sequence.is_answering() {
-                sequence.span(1, 1)
-            } else {
-                let span = sequence.span(rows_left, logits_left + 1);
-                rows_left -= span.tokens.len();
-                logits_left -= span.logits.len().saturating_sub(1);
-                span
-            };
+        for (index, sequence) in self.running.iter_mut().enumerate() {
+            if sequence.is_answering() {
+                let few = answering <= DRAFTING_SEQUENCES_MAX;
+                let drafts = if few { self.draft_tokens_max.min(rows_left).min(logits_left) } else { 0 };
+                let span = sequence.answer_span(drafts);
+                rows_left -= span.tokens.len() - 1;
+                logits_left -= span.tokens.len() - 1;
+                members.push(index);
+                spans.push(span);
+            }
+        }
+        if answering > 0 {
+            rows_left = rows_left.min(PROMPT_TOKENS_BESIDE_ANSWERS);
+        }
+        for (index, sequence) in
+            self.running.iter().enumerate().filter(|(_, running)| !running.is_answering())
+        {
+            let span = sequence.span(rows_left, logits_left + 1);
+            rows_left -= span.tokens.len();
+            logits_left -= span.logits.len().saturating_sub(1);
             if !span.tokens.is_empty() {
                 members.push(index);
                 spans.push(span);

@@ -3,6 +3,7 @@
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::detokenizer::Detokenizer;
+use super::drafts::Drafts;
 use super::forward::Span;
 use super::pages::{Lease, Pages};
 use super::request::{Event, FinishReason, GenerateRequest, Token, TokenLogprob, Usage};
@@ -43,6 +44,7 @@ pub(super) struct Sequence {
     cached: usize,
     sampler: Sampler,
     detokenizer: Detokenizer,
+    drafts: Drafts,
     prompt_logprobs: Vec<TokenLogprob>,
     finished: bool,
 }
@@ -54,6 +56,7 @@ impl Sequence {
         Sequence {
             sampler: Sampler::new(&request.sampling, vocabulary, &request.prompt),
             detokenizer: Detokenizer::new(stop),
+            drafts: Drafts::new(&request.prompt),
             tokens_max: accepted.tokens_max,
             events: accepted.events,
             generated: Vec::with_capacity(accepted.tokens_max),
@@ -125,9 +128,20 @@ impl Sequence {
         }
     }
 
+    /// The last token of a running answer with at most `draft_tokens_max` guesses at what follows, all with logits.
+    pub fn answer_span(&mut self, draft_tokens_max: usize) -> Span {
+        let mut span = self.span(1, 1);
+        // The last token of an answer needs no guess after it.
+        let left = self.tokens_max.saturating_sub(self.generated.len() + 1);
+        span.tokens.extend(self.drafts.guess(draft_tokens_max.min(left)));
+        span.logits = 0..span.tokens.len();
+        span
+    }
+
     /// Takes the logits of a span, `[span.logits, v]`: reports prompt tokens, or chooses the next token.
-    /// Returns whether the answer has one token more.
-    pub fn advance(&mut self, span: &Span, logits: &mut [f32], tokenizer: &Tokenizer, ends: &[u32]) -> bool {
+    /// Of guesses, it goes on to the first that is not what it chooses itself. Returns how many tokens the answer has more.
+    pub fn advance(&mut self, span: &Span, logits: &mut [f32], tokenizer: &Tokenizer, ends: &[u32]) -> usize {
+        let before = self.generated.len();
         self.cached += span.tokens.len();
         let vocabulary = logits.len().checked_div(span.logits.len()).unwrap_or(0);
         for (row, logits) in span.logits.clone().zip(logits.chunks_exact_mut(vocabulary.max(1))) {
@@ -135,14 +149,23 @@ impl Sequence {
             if let Some(token) = self.request.prompt.get(next).copied() {
                 let logprob = self.logprob(logits, token, tokenizer);
                 self.prompt_logprobs.extend(logprob);
-            } else {
-                return self.generate(logits, tokenizer, ends);
+                continue;
+            }
+            self.generate(logits, tokenizer, ends);
+            let guess = span.tokens.get(row + 1);
+            if self.finished || guess != self.generated.last() {
+                // What was guessed beyond is not said: its keys and values are written over.
+                self.cached = next;
+                if before > 0 {
+                    self.drafts.learn(span.tokens.len() - 1, row);
+                }
+                break;
             }
         }
-        false
+        self.generated.len() - before
     }
 
-    fn generate(&mut self, logits: &mut [f32], tokenizer: &Tokenizer, ends: &[u32]) -> bool {
+    fn generate(&mut self, logits: &mut [f32], tokenizer: &Tokenizer, ends: &[u32]) {
         if self.generated.is_empty() && reports_prompt(&self.request) {
             let id = self.request.prompt[0];
             let bytes = tokenizer.token_bytes_with_special(id).to_vec();
@@ -154,20 +177,21 @@ impl Sequence {
         }
         if self.tokens_max == 0 {
             self.finish(FinishReason::Length);
-            return false;
+            return;
         }
         if !logits.iter().all(|logit| logit.is_finite()) {
             self.send(Event::Failed(NOT_FINITE.to_owned()));
             self.finished = true;
-            return false;
+            return;
         }
         let unbiased = self.request.logprobs.map(|_| logits.to_vec());
         let id = self.sampler.sample(logits);
         if ends.contains(&id) && !self.request.ignore_end {
             self.finish(FinishReason::Stop);
-            return false;
+            return;
         }
         self.generated.push(id);
+        self.drafts.push(id);
         let logprob = unbiased.and_then(|logits| self.logprob(&logits, id, tokenizer));
         let pushed = self.detokenizer.push(tokenizer.token_bytes(id));
         self.send(Event::Token(Token { id, text: pushed.text, logprob }));
@@ -176,7 +200,6 @@ impl Sequence {
         } else if self.generated.len() >= self.tokens_max {
             self.finish(FinishReason::Length);
         }
-        true
     }
 
     fn logprob(&self, logits: &[f32], id: u32, tokenizer: &Tokenizer) -> Option<TokenLogprob> {

@@ -21,6 +21,8 @@ pub struct Settings {
     pub kv_element: KvElement,
     /// Tokens evaluated in one step at most, over all sequences.
     pub step_tokens_max: usize,
+    /// Tokens guessed ahead of an answer, at most, and checked in one step; 0 guesses none. Answers are the same.
+    pub draft_tokens_max: usize,
     /// Memory for weights, keys/values and activations together; `None` takes nine tenths of what is free.
     pub memory_max_bytes: Option<u64>,
     /// Of what is free, what others have been promised and have not touched yet.
@@ -37,6 +39,7 @@ impl Default for Settings {
             isa: Isa::detect(),
             kv_element: KvElement::F16,
             step_tokens_max: 512,
+            draft_tokens_max: 8,
             memory_max_bytes: None,
             memory_promised_bytes: 0,
         }

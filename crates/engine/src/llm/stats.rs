@@ -18,6 +18,9 @@ pub struct Stats {
     /// Prompt tokens found in the cache instead.
     pub cached_tokens_total: u64,
     pub generated_tokens_total: u64,
+    /// Tokens guessed ahead, and those of them that were right.
+    pub drafted_tokens_total: u64,
+    pub accepted_drafts_total: u64,
     pub requests_finished_total: u64,
     /// Requests whose caller went away before their end.
     pub requests_cancelled_total: u64,
@@ -50,6 +53,8 @@ counters!(
     prompt_tokens_total,
     cached_tokens_total,
     generated_tokens_total,
+    drafted_tokens_total,
+    accepted_drafts_total,
     requests_finished_total,
     requests_cancelled_total,
     steps_total

@@ -11,7 +11,7 @@ use crate::services::Service;
 /// One metric of engines: name, kind, what it is, how it is read.
 type EngineMetric = (&'static str, &'static str, &'static str, fn(&Stats) -> u64);
 
-const ENGINE_METRICS: [EngineMetric; 11] = [
+const ENGINE_METRICS: [EngineMetric; 13] = [
     ("tureen_requests_running", "gauge", "Sequences that hold a place in the batch.", |s| s.running),
     ("tureen_requests_waiting", "gauge", "Sequences that wait for a place.", |s| s.waiting),
     ("tureen_slots", "gauge", "Places in the batch.", |s| s.slots),
@@ -23,6 +23,10 @@ const ENGINE_METRICS: [EngineMetric; 11] = [
     ("tureen_sequences_finished_total", "counter", "Sequences that ended.", |s| s.requests_finished_total),
     ("tureen_sequences_cancelled_total", "counter", "Sequences whose caller went away.", |s| {
         s.requests_cancelled_total
+    }),
+    ("tureen_drafted_tokens_total", "counter", "Tokens guessed ahead.", |s| s.drafted_tokens_total),
+    ("tureen_accepted_drafts_total", "counter", "Guessed tokens that were right.", |s| {
+        s.accepted_drafts_total
     }),
     ("tureen_steps_total", "counter", "Forward passes.", |s| s.steps_total),
 ];

@@ -135,7 +135,8 @@ fn brings_something() -> bool {
 }
 
 /// Settings that load a model, which a server has done already.
-const LOADING: [&str; 6] = ["context", "step_tokens_max", "threads", "isa", "kv_element", "memory_max"];
+const LOADING: [&str; 7] =
+    ["context", "step_tokens_max", "draft_tokens_max", "threads", "isa", "kv_element", "memory_max"];
 
 /// The base of a server's address, without `/v1`.
 fn server_url(context: &Context, url: &str) -> anyhow::Result<String> {

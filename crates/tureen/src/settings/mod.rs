@@ -87,6 +87,8 @@ settings! {
         "Requests that may wait; more get 429 at once";
     step_tokens_max: usize, "TOKENS", MODEL, "512", "",
         "Tokens evaluated in one step, over all requests";
+    draft_tokens_max: usize, "TOKENS", MODEL, "8", "",
+        "Tokens guessed ahead out of what was said, and checked in one step; 0 guesses none";
     threads: usize, "COUNT", MODEL, threads(), "",
         "Threads that compute; the default is what this machine has";
     isa: CpuPath, "NAME", MODEL, "auto", "",

@@ -1,0 +1,106 @@
+//! Guesses at the next tokens of an answer, out of what prompt and answer said before: one step then checks several
+//! tokens, and those that plain decoding would have chosen anyway are kept. The answer never changes.
+//!
+//! Source: prompt lookup decoding (Saxena 2023); the check is that of speculative decoding (Leviathan et al. 2023)
+//! for a draft without probabilities, where the sampler itself decides.
+
+/// Tokens that must have been said before, in a row, for what followed them to be a guess.
+const KEY_TOKENS: usize = 3;
+/// Tokens of the first guess.
+const FIRST_LENGTH: usize = 4;
+/// Steps without a guess, at most, after guesses that were wrong.
+const PAUSE_STEPS_MAX: u32 = 64;
+
+/// What one sequence said, and how good its guesses were.
+pub struct Drafts {
+    history: Vec<u32>,
+    /// Tokens of the next guess.
+    length: usize,
+    /// Guesses in a row of which not one token was right.
+    misses: u32,
+    /// Steps until the next guess.
+    pause: u32,
+}
+
+impl Drafts {
+    pub fn new(prompt: &[u32]) -> Drafts {
+        Drafts { history: prompt.to_vec(), length: FIRST_LENGTH, misses: 0, pause: 0 }
+    }
+
+    /// The answer goes on with `token`.
+    pub fn push(&mut self, token: u32) {
+        self.history.push(token);
+    }
+
+    /// At most `most` tokens that may come next; none where nothing like it was said, or guessing has not paid.
+    pub fn guess(&mut self, most: usize) -> Vec<u32> {
+        if self.pause > 0 {
+            self.pause -= 1;
+            return Vec::new();
+        }
+        let (len, start) = (self.history.len(), self.history.len().saturating_sub(KEY_TOKENS));
+        let key = &self.history[start..];
+        let mut said = self.history[..len.saturating_sub(1)].windows(KEY_TOKENS);
+        // The last time says most about this one.
+        let Some(at) = said.rposition(|window| window == key) else { return Vec::new() };
+        // What followed then, and on from there as if it went in circles.
+        let follows = &self.history[at + KEY_TOKENS..];
+        follows.iter().cycle().take(self.length.min(most)).copied().collect()
+    }
+
+    /// Of a guess of `guessed` tokens, the first `right` were right.
+    pub fn learn(&mut self, guessed: usize, right: usize) {
+        if guessed == 0 {
+            return;
+        }
+        if right == 0 {
+            self.misses += 1;
+            self.pause =
+                1u32.checked_shl(self.misses).map_or(PAUSE_STEPS_MAX, |steps| steps.min(PAUSE_STEPS_MAX));
+        } else {
+            self.misses = 0;
+        }
+        self.length = if right == guessed { self.length.saturating_mul(2) } else { right + 1 };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(history: &[u32], most: usize, expected: &[u32]) {
+        assert_eq!(Drafts::new(history).guess(most), expected, "{history:?}");
+    }
+
+    #[test]
+    fn what_followed_the_last_time_is_guessed() {
+        check(&[], 8, &[]);
+        check(&[1, 2, 3], 8, &[]);
+        check(&[1, 2, 3, 4, 5, 6, 1, 2, 3], 8, &[4, 5, 6, 1]);
+        check(&[1, 2, 3, 4, 5, 6, 1, 2, 3], 2, &[4, 5]);
+        check(&[1, 2, 3, 4, 1, 2, 3, 5, 1, 2, 3], 8, &[5, 1, 2, 3]);
+        check(&[7, 7, 7, 7], 8, &[7, 7, 7, 7]);
+        check(&[1, 2, 3, 4, 9, 2, 3], 8, &[]);
+    }
+
+    #[test]
+    fn guesses_grow_while_they_are_right_and_pause_when_they_are_wrong() {
+        let mut drafts = Drafts::new(&[7; 100]);
+        for expected in [4, 8, 16, 20] {
+            let guessed = drafts.guess(20).len();
+            assert_eq!(guessed, expected);
+            drafts.learn(guessed, guessed);
+        }
+        drafts.learn(20, 3);
+        assert_eq!(drafts.guess(20).len(), 4);
+        for pause in [2, 4, 8, 16, 32, 64, 64, 64] {
+            drafts.learn(1, 0);
+            for _ in 0..pause {
+                assert!(drafts.guess(20).is_empty());
+            }
+            assert_eq!(drafts.guess(20).len(), 1);
+        }
+        drafts.learn(0, 0);
+        assert_eq!(drafts.guess(20).len(), 1);
+    }
+}
