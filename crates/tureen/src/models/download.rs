@@ -4,13 +4,13 @@
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::http::{Answer, Client, FetchError, header};
+use super::http::{Answer, Client, FetchError, Patience, header, trying_again};
 use super::progress::Progress;
 use super::store::write_durably;
 use super::url::Url;
@@ -101,7 +101,7 @@ pub fn download(client: &Client, wanted: &Wanted, folder: &Path) -> anyhow::Resu
                     );
                 }
                 let pause = after.unwrap_or(client.patience.pause(retry));
-                let line = format!("{message}; trying again in {:.0} s", pause.as_secs_f64().ceil());
+                let line = trying_again(&message, pause);
                 match &progress {
                     Some(progress) => Progress::say(progress, &line),
                     None => eprintln!("{}", plain(&line)),
@@ -205,7 +205,7 @@ fn attempt(
         start
     } else {
         let target = Target { places, start, total };
-        let received = receive(answer, &target, client.patience.slow, &mut hasher, &mut shown);
+        let received = receive(answer, &target, &client.patience, &mut hasher, &mut shown);
         *progress = Some(shown);
         received?
     };
@@ -341,7 +341,7 @@ struct Target<'a> {
 fn receive(
     answer: Answer,
     target: &Target,
-    slow: Duration,
+    patience: &Patience,
     hasher: &mut Sha256,
     progress: &mut Progress,
 ) -> Result<u64, Failure> {
@@ -369,10 +369,14 @@ fn receive(
         hasher.update(&chunk[..count]);
         at += count as u64;
         progress.add(count);
-        if window.elapsed() >= slow {
+        if at > target.total.unwrap_or(patience.unannounced_bytes_max) {
+            remove(path)?;
+            return Err(Failure::Fetch(too_long(&host, target.total, patience.unannounced_bytes_max)));
+        }
+        if window.elapsed() >= patience.slow {
             if at - window_start < PROGRESS_BYTES_MIN {
                 file.sync_all().map_err(disk)?;
-                let (bytes, seconds) = (at - window_start, slow.as_secs());
+                let (bytes, seconds) = (at - window_start, patience.slow.as_secs());
                 return Err(cut(format!("{host}: {bytes} bytes in {seconds} s are too slow to wait for")));
             }
             (window, window_start) = (Instant::now(), at);
@@ -383,11 +387,21 @@ fn receive(
         Some(total) if at < total => {
             Err(cut(format!("{host}: the connection ended at {at} of {total} bytes")))
         }
-        Some(total) if at > total => {
-            remove(path)?;
-            Err(cut(format!("{host}: {at} bytes came where {total} were announced")))
-        }
         _ => Ok(at),
+    }
+}
+
+/// A file that doesn't end where it should, or anywhere.
+fn too_long(host: &str, total: Option<u64>, bytes_max: u64) -> FetchError {
+    match total {
+        Some(total) => {
+            let message = format!("{host}: more than the {total} bytes came that were announced");
+            FetchError::Transient { message, after: None }
+        }
+        None => FetchError::Other(format!(
+            "{host} doesn't say how long the file is, and it has more than {bytes_max} bytes: given up. Fetch it by \
+             other means, then: tureen pull ./FILE.gguf"
+        )),
     }
 }
 
@@ -406,7 +420,8 @@ pub fn disk_error(error: std::io::Error, path: &Path) -> anyhow::Error {
     }
 }
 
-fn remove(path: &Path) -> anyhow::Result<()> {
+/// Removes a file, or nothing where there is none.
+pub fn remove(path: &Path) -> anyhow::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("removing {}", path.display()))

@@ -85,6 +85,27 @@ fn a_server_that_drips_is_given_up() {
 }
 
 #[test]
+fn a_page_that_drips_is_given_up() {
+    let case = case(Page { drip: true, ..Page::new("") });
+    let error = client().page(&case.server.url_of("/m.gguf"), &[]).unwrap_err().to_string();
+    assert!(error.ends_with("no whole page within 1 s"), "{error}");
+    assert_eq!(case.server.seen().len(), 3);
+}
+
+#[test]
+fn a_file_without_an_end_is_given_up() {
+    let page = Page { length: false, ..Page::new(vec![7; 2 << 20]) };
+    let case = case(page);
+    let wanted = Wanted { sha256: Some("0".repeat(64)), ..case.wanted() };
+    let error = case.download(&wanted).unwrap_err().to_string();
+    assert!(error.contains("more than 1048576 bytes: given up"), "{error}");
+    assert!(case.read("m.gguf.partial").is_none());
+    let wanted = Wanted { bytes: Some(5), ..wanted };
+    let error = case.download(&wanted).unwrap_err().to_string();
+    assert!(error.contains("more than the 5 bytes came that were announced; 3 tries failed"), "{error}");
+}
+
+#[test]
 fn a_file_that_changed_meanwhile_is_fetched_anew() {
     let page = Page { cuts: vec![100_000, 0, 0, 0], ..Page::new(contents()) }.header("etag", "\"one\"");
     let case = case(page);

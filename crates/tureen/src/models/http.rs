@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use base64::Engine;
@@ -13,10 +13,12 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
 use super::url::{Url, decode};
+use crate::plain::plain;
 
 const REDIRECTS_MAX: usize = 10;
 /// Bytes of a page or a JSON answer read into memory.
 const PAGE_BYTES_MAX: u64 = 64 << 20;
+const PAGE_CHUNK_BYTES: usize = 64 << 10;
 /// Longest that a server may make us wait before the next try.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
@@ -28,6 +30,10 @@ pub struct Patience {
     pub stall: Duration,
     /// In which a download must bring something worth the wait.
     pub slow: Duration,
+    /// For a page that is read into memory, from its first byte to its last.
+    pub page: Duration,
+    /// Bytes taken of a file whose length nobody says.
+    pub unannounced_bytes_max: u64,
     /// Tries after the first that fail in a row without a byte received.
     pub retries_max: u32,
     /// Before the first further try; doubled for each after it.
@@ -39,6 +45,8 @@ impl Patience {
         connect: Duration::from_secs(15),
         stall: Duration::from_secs(30),
         slow: Duration::from_secs(60),
+        page: Duration::from_secs(300),
+        unannounced_bytes_max: 64 << 30,
         retries_max: 5,
         backoff: Duration::from_secs(1),
     };
@@ -154,18 +162,20 @@ impl Client {
         Some(format!("Bearer {token}"))
     }
 
-    /// A whole page, with further tries where that may help.
+    /// A whole page, with further tries where that may help, which are said.
     pub fn page(&self, url: &Url, headers: &[(&str, &str)]) -> Result<(Url, HeaderMap, String), FetchError> {
         let mut retry = 0;
         loop {
             let read = self.get(url, headers).and_then(|answer| {
                 let (place, headers) = (answer.url.clone(), answer.headers.clone());
-                let text = answer.text()?;
+                let text = answer.text(self.patience.page)?;
                 Ok((place, headers, text))
             });
             match read {
-                Err(FetchError::Transient { after, .. }) if retry < self.patience.retries_max => {
-                    std::thread::sleep(after.unwrap_or(self.patience.pause(retry)));
+                Err(FetchError::Transient { message, after }) if retry < self.patience.retries_max => {
+                    let pause = after.unwrap_or(self.patience.pause(retry));
+                    eprintln!("{}", plain(&trying_again(&message, pause)));
+                    std::thread::sleep(pause);
                     retry += 1;
                 }
                 other => return other,
@@ -184,14 +194,31 @@ impl Answer {
         self.body.into_with_config().limit(u64::MAX).reader()
     }
 
-    fn text(self) -> Result<String, FetchError> {
-        let url = self.url.clone();
-        self.body
-            .into_with_config()
-            .limit(PAGE_BYTES_MAX)
-            .read_to_string()
-            .map_err(|error| no_answer(&url, &error))
+    /// The body as text, all of it within `time_max`.
+    fn text(self, time_max: Duration) -> Result<String, FetchError> {
+        let (url, started) = (self.url.clone(), Instant::now());
+        let mut reader = self.body.into_with_config().limit(PAGE_BYTES_MAX).reader();
+        let mut bytes = Vec::new();
+        let mut chunk = vec![0; PAGE_CHUNK_BYTES];
+        loop {
+            let count =
+                reader.read(&mut chunk).map_err(|error| no_answer(&url, &ureq::Error::from(error)))?;
+            if count == 0 {
+                break;
+            }
+            bytes.extend_from_slice(&chunk[..count]);
+            if started.elapsed() > time_max {
+                let message = format!("{url}: no whole page within {} s", time_max.as_secs());
+                return Err(FetchError::Transient { message, after: None });
+            }
+        }
+        String::from_utf8(bytes).map_err(|_| FetchError::Other(format!("{url} is no text")))
     }
+}
+
+/// What is said before the next try, wherever one is made.
+pub fn trying_again(message: &str, pause: Duration) -> String {
+    format!("{message}; trying again in {:.0} s", pause.as_secs_f64().ceil())
 }
 
 pub fn header(headers: &HeaderMap, name: &str) -> Option<String> {

