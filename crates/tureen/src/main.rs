@@ -1,10 +1,12 @@
 //! The `tureen` program: command line, configuration and glue.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod commands;
 mod models;
 mod nearest;
-mod plain;
 mod settings;
+mod terminal;
 
 use std::process::ExitCode;
 

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::answer::{Answerer, End, Options, Prompt};
-use super::run::{stats, write};
+use super::run::stats;
 use crate::nearest::nearest;
 use crate::settings::data_folder;
+use crate::terminal::{print, say};
 
 const HELP: &str = "\
 /help              this
@@ -65,13 +66,13 @@ impl Chat {
         let history = history_file();
         // There is none before the first chat.
         let _ = editor.load_history(&history);
-        eprintln!("Ask something; /help says what else there is, Ctrl-D ends.");
+        say("Ask something; /help says what else there is, Ctrl-D ends.");
         loop {
             let Some(text) = read(&mut editor)? else { break };
             match parse(&text) {
                 Line::Quit => break,
                 Line::Say(text) => self.say(runtime, text),
-                line => println!("{}", self.command(line)),
+                line => print(self.command(line) + "\n")?,
             }
         }
         if let Some(folder) = history.parent()
@@ -88,24 +89,24 @@ impl Chat {
     fn say(&mut self, runtime: &Runtime, text: String) {
         self.messages.push(json!({"role": "user", "content": text}));
         let prompt = Prompt::Messages(self.messages.clone());
-        match runtime.block_on(self.answerer.ask(&prompt, &self.options, write)) {
+        match runtime.block_on(self.answerer.ask(&prompt, &self.options, |text| print(text))) {
             Ok(ended) => {
-                println!();
+                say("");
                 match ended.end {
-                    End::Stopped => eprintln!("(stopped)"),
-                    End::Finished { at_limit: true, .. } => eprintln!("(the limit of tokens is reached)"),
+                    End::Stopped => say("(stopped)"),
+                    End::Finished { at_limit: true, .. } => say("(the limit of tokens is reached)"),
                     End::Finished { .. } => {}
                 }
                 if self.stats {
-                    eprintln!("{}", stats(&ended));
+                    say(stats(&ended));
                 }
                 self.messages.push(json!({"role": "assistant", "content": ended.text}));
             }
             Err(error) => {
                 self.messages.pop();
-                eprintln!("error: {error:#}");
+                say(format!("error: {error:#}"));
                 if self.messages.len() > 1 {
-                    eprintln!("/clear begins anew, should the conversation be too long.");
+                    say("/clear begins anew, should the conversation be too long.");
                 }
             }
         }

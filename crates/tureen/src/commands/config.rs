@@ -1,10 +1,11 @@
 //! `tureen config`: every setting with its value and who said so.
 
 use clap::Args;
+use serde_json::json;
 
 use super::Context;
-use super::table::columns;
-use crate::settings::{Origin, TABLE};
+use crate::settings::{Origin, Setting, TABLE};
+use crate::terminal::print;
 
 /// Show every setting, its value, and where that came from
 #[derive(Args)]
@@ -13,6 +14,9 @@ pub struct Arguments {
     /// Print a file with every setting, commented out, to begin a config.toml with
     #[arg(long)]
     template: bool,
+    /// Print JSON: each setting's value, where it comes from and what it means
+    #[arg(long, conflicts_with = "template")]
+    json: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -27,23 +31,30 @@ setting are errors.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.template {
-        print!("{}", template());
-        return Ok(());
+        return Ok(print(template())?);
     }
     let resolved = &context.resolved;
-    match &resolved.file {
-        Some(file) if resolved.file_found => println!("file: {}\n", file.display()),
-        Some(file) => println!("file: {} (not there)\n", file.display()),
-        None => println!("file: none\n"),
+    let rows =
+        TABLE.iter().zip(&resolved.origins).map(|(setting, (_, shown, origin))| (setting, shown, origin));
+    if arguments.json {
+        let value = |(setting, shown, origin): (&Setting, &String, &Origin)| {
+            let value = Some(shown).filter(|shown| !shown.is_empty());
+            let fields = json!({"value": value, "from": origin.to_string(), "meaning": setting.help});
+            (setting.key.to_string(), fields)
+        };
+        let all: serde_json::Map<String, serde_json::Value> = rows.map(value).collect();
+        return Ok(print(serde_json::to_string_pretty(&all)? + "\n")?);
     }
-    let mut rows = vec![["SETTING", "VALUE", "FROM", "MEANING"].map(str::to_string).to_vec()];
-    for (setting, (_, shown, origin)) in TABLE.iter().zip(&resolved.origins) {
+    let mut text = match &resolved.file {
+        Some(file) if resolved.file_found => format!("file: {}\n", file.display()),
+        Some(file) => format!("file: {} (not there)\n", file.display()),
+        None => "file: none\n".to_string(),
+    };
+    for (setting, shown, origin) in rows {
         let value = if shown.is_empty() { format!("({})", setting.unset) } else { shown.clone() };
-        let meaning = if *origin == Origin::Default { setting.help } else { "" };
-        rows.push(vec![setting.key.to_string(), value, origin.to_string(), meaning.to_string()]);
+        text.push_str(&format!("\n{} = {value}   [{origin}]\n    {}\n", setting.key, setting.help));
     }
-    print!("{}", columns(&rows));
-    Ok(())
+    Ok(print(text)?)
 }
 
 /// Every setting as a comment, with its meaning and default.

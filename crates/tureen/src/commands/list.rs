@@ -5,7 +5,7 @@ use clap::Args;
 use super::Context;
 use super::table::{columns, parameters, size};
 use crate::models::catalogue;
-use crate::plain::plain;
+use crate::terminal::{print, say};
 
 /// List the models that were pulled
 #[derive(Args)]
@@ -29,11 +29,11 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
         let entries = catalogue::entries();
         if arguments.json {
             let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
-            println!("{}", serde_json::to_string_pretty(&names)?);
+            print(serde_json::to_string_pretty(&names)? + "\n")?;
         } else {
             let rows: Vec<_> =
                 entries.iter().map(|entry| vec![entry.name.clone(), entry.about.clone()]).collect();
-            print!("{}", columns(&rows));
+            print(columns(&rows))?;
         }
         return Ok(());
     }
@@ -41,22 +41,20 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     for (name, manifest) in context.store.list()? {
         match manifest {
             Ok(manifest) => manifests.push(manifest),
-            Err(error) => eprintln!("{name}: {error:#}"),
+            Err(error) => say(format!("{name}: {error:#}")),
         }
     }
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&manifests)?);
+        print(serde_json::to_string_pretty(&manifests)? + "\n")?;
         return Ok(());
     }
     for (model, bytes) in context.store.unfinished()? {
-        eprintln!(
-            "unfinished: {model}, {} came; pull it again to go on, or delete them: tureen rm {model}",
-            size(bytes)
-        );
+        let bytes = size(bytes);
+        say(format!("unfinished: {model}, {bytes} came; pull it again to go on, or: tureen rm {model}"));
     }
     if manifests.is_empty() {
-        println!("No models in {}.", context.resolved.settings.models.display());
-        println!("Get one: tureen pull smollm2:135m (tureen list --catalogue shows more)");
+        print(format!("No models in {}.\n", context.resolved.settings.models.display()))?;
+        print("Get one: tureen pull smollm2:135m (tureen list --catalogue shows more)\n")?;
         return Ok(());
     }
     let mut rows =
@@ -71,6 +69,5 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
             manifest.pulled.get(..16).unwrap_or(&manifest.pulled).replace('T', " "),
         ]);
     }
-    print!("{}", plain(&columns(&rows)));
-    Ok(())
+    Ok(print(columns(&rows))?)
 }

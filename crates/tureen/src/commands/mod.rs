@@ -18,8 +18,8 @@ use std::process::ExitCode;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::models::store::Store;
-use crate::plain::plain;
 use crate::settings::{self, Resolved};
+use crate::terminal::say;
 
 /// Large models as a service, in one program.
 #[derive(Parser)]
@@ -67,7 +67,7 @@ pub fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) if error.is::<run::Interrupted>() => ExitCode::from(INTERRUPTED),
         Err(error) => {
-            eprintln!("error: {}", plain(&format!("{error:#}")));
+            say(format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -4,17 +4,21 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow, bail};
 use engine::llm::{Llm, MemoryPlan, ModelFacts};
 use formats::model::ModelFiles;
 use indicatif::ProgressBar;
 use kernels::compute::Isa;
 
-use super::Context;
 use super::table::parameters;
+use super::{Context, pull};
+use crate::models::catalogue;
 use crate::models::manifest::{Facts, Manifest};
+use crate::models::name::ModelName;
 use crate::models::sources::stem;
+use crate::nearest::nearest;
 use crate::settings::Settings;
+use crate::terminal::{confirmed, is_attended, say};
 
 /// A model to load.
 pub struct Model {
@@ -42,6 +46,36 @@ pub fn find(context: &Context, text: &str) -> anyhow::Result<Model> {
     Ok(Model { name: name.to_string(), path, manifest: Some(manifest) })
 }
 
+/// As [`find`]; a short name whose model isn't here is fetched, where somebody is there to say so.
+///
+/// # Errors
+/// As for [`find`], with the command that would get the model.
+pub fn find_or_pull(context: &Context, text: &str) -> anyhow::Result<Model> {
+    let error = match find(context, text) {
+        Ok(model) => return Ok(model),
+        Err(error) => error,
+    };
+    let Ok(name) = ModelName::parse(text) else { return Err(error) };
+    if !matches!(context.store.get(&name), Ok(None)) {
+        return Err(error);
+    }
+    let Some(entry) = catalogue::find(&name) else {
+        let known = catalogue::entries().iter().map(|entry| entry.name.as_str());
+        return Err(match nearest(text, known) {
+            Some(close) => anyhow!("{error}; get {close} with: tureen pull {close}"),
+            None => error,
+        });
+    };
+    if !is_attended() {
+        bail!("{name} is not here yet; get it with: tureen pull {name}");
+    }
+    if !confirmed(&format!("{name} is not here yet. {}. Fetch it?", entry.about))? {
+        bail!("{name} is not here; later: tureen pull {name}");
+    }
+    pull::pull(context, text, None, false)?;
+    find(context, text)
+}
+
 /// Opens a model's files.
 pub fn open(path: &Path) -> anyhow::Result<ModelFiles> {
     Ok(ModelFiles::open(path)?)
@@ -61,7 +95,7 @@ pub fn read_facts(path: &Path) -> anyhow::Result<Facts> {
 
 /// Loads one model and, where that is wanted, says what it is and what it takes. `promised_bytes` of memory are other
 /// models', though they have not touched them yet.
-pub fn load(model: &Model, settings: &Settings, promised_bytes: u64, say: bool) -> anyhow::Result<Llm> {
+pub fn load(model: &Model, settings: &Settings, promised_bytes: u64, is_said: bool) -> anyhow::Result<Llm> {
     let settings =
         engine::llm::Settings { memory_promised_bytes: promised_bytes, ..engine_settings(settings) };
     let started = Instant::now();
@@ -77,8 +111,8 @@ pub fn load(model: &Model, settings: &Settings, promised_bytes: u64, say: bool) 
         bar.finish_and_clear();
     }
     let llm = loaded.with_context(|| format!("loading {}", model.name))?;
-    if say {
-        eprintln!("{}", loaded_line(&model.name, llm.facts(), &settings, started.elapsed()));
+    if is_said {
+        say(loaded_line(&model.name, llm.facts(), &settings, started.elapsed()));
     }
     Ok(llm)
 }

@@ -1,13 +1,20 @@
 //! `tureen pull`: a model from somewhere into the models folder.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context as _;
 use clap::Args;
 
-use super::Context;
 use super::model::read_facts;
 use super::table::size;
+use super::{Context, INTERRUPTED};
 use crate::models::http::Patience;
+use crate::models::manifest::Manifest;
+use crate::models::name::ModelName;
 use crate::models::pull::Pull;
 use crate::models::sources::Places;
+use crate::terminal::{print, say};
 
 /// Fetch a model into the models folder
 #[derive(Args)]
@@ -19,6 +26,9 @@ pub struct Arguments {
     /// The name to keep it under, NAME or NAME:TAG; the default is the source's own
     #[arg(long = "as", value_name = "NAME")]
     name: Option<String>,
+    /// Put it in the place of a model of that name that came from elsewhere
+    #[arg(long)]
+    replace: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -40,16 +50,45 @@ Environment: HF_ENDPOINT and HF_TOKEN for hf:, MODELSCOPE_DOMAIN for modelscope:
 HTTP_PROXY, ALL_PROXY and NO_PROXY.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
+    let (model, manifest) = pull(context, &arguments.source, arguments.name.as_deref(), arguments.replace)?;
+    let verified =
+        if manifest.files.iter().all(|file| file.verified) { "sha256 checked" } else { "sha256 recorded" };
+    print(format!("{model}: {}, {verified}. Now: tureen run {model}\n", size(manifest.bytes())))?;
+    Ok(())
+}
+
+/// Fetches, and says what stays should Ctrl-C end it.
+pub fn pull(
+    context: &Context,
+    source: &str,
+    name: Option<&str>,
+    replace: bool,
+) -> anyhow::Result<(ModelName, Manifest)> {
     let places = Places::from_environment()?;
     let pull = Pull {
         store: &context.store,
         places: &places,
         patience: Patience::DOWNLOAD,
         read_facts: &read_facts,
+        replace,
     };
-    let (model, manifest) = pull.run(&arguments.source, arguments.name.as_deref())?;
-    let verified =
-        if manifest.files.iter().all(|file| file.verified) { "sha256 checked" } else { "sha256 recorded" };
-    println!("{model}: {}, {verified}. Now: tureen run {model}", size(manifest.bytes()));
+    let watched = Arc::new(AtomicBool::new(true));
+    say_at_interrupt(watched.clone())?;
+    let pulled = pull.run(source, name);
+    watched.store(false, Ordering::Relaxed);
+    pulled
+}
+
+/// Ends the process at Ctrl-C, as long as `watched` says so: nothing needs tidying up, and the person needs to know.
+fn say_at_interrupt(watched: Arc<AtomicBool>) -> anyhow::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("listening for Ctrl-C")?;
+    std::thread::spawn(move || {
+        let pressed = runtime.block_on(tokio::signal::ctrl_c());
+        if pressed.is_ok() && watched.load(Ordering::Relaxed) {
+            say("\nstopped. What came stays, and the same command goes on; `tureen list` shows it");
+            std::process::exit(INTERRUPTED.into());
+        }
+    });
     Ok(())
 }

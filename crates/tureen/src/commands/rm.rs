@@ -1,13 +1,11 @@
 //! `tureen rm`: a model's files are deleted, after a question.
 
-use std::io::{IsTerminal, Write};
-
-use anyhow::bail;
 use clap::Args;
 
 use super::Context;
 use super::table::size;
 use crate::models::name::ModelName;
+use crate::terminal::{confirmed, print};
 
 /// Delete a model that was pulled
 #[derive(Args)]
@@ -29,36 +27,26 @@ Examples:
 A model that is being served keeps working until the server ends.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
+    let unfinished = context.store.unfinished()?;
     // All are looked up first, so that a wrong name deletes nothing.
-    let mut names = Vec::new();
+    let mut found = Vec::new();
     for text in &arguments.names {
-        let unfinished = ModelName::parse(text)
-            .is_ok_and(|model| context.store.get(&model).is_ok_and(|found| found.is_none()));
-        if unfinished && context.store.clear_unfinished(&ModelName::parse(text)?)? {
-            println!("What an interrupted pull of {text} left is deleted.");
-        } else {
-            names.push(text);
-        }
+        let left = ModelName::parse(text).ok().and_then(|model| unfinished.get_key_value(&model));
+        found.push(match (context.store.require(text), left) {
+            (Ok((model, manifest)), _) => (format!("{model} ({})", size(manifest.bytes())), model),
+            (Err(_), Some((model, bytes))) => {
+                (format!("what an interrupted pull of {model} left ({})", size(*bytes)), model.clone())
+            }
+            (Err(error), None) => return Err(error),
+        });
     }
-    let models = names.into_iter().map(|text| context.store.require(text));
-    for (model, manifest) in models.collect::<anyhow::Result<Vec<_>>>()? {
-        if !arguments.yes && !confirmed(&format!("Delete {model} ({})?", size(manifest.bytes())))? {
-            println!("{model} stays.");
+    for (what, model) in found {
+        if !arguments.yes && !confirmed(&format!("Delete {what}?"))? {
+            print(format!("{model} stays.\n"))?;
             continue;
         }
         context.store.remove(&model)?;
-        println!("{model} is deleted.");
+        print(format!("{model} is deleted.\n"))?;
     }
     Ok(())
-}
-
-fn confirmed(question: &str) -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        bail!("nobody is there to ask; say --yes");
-    }
-    print!("{question} [y/N] ");
-    std::io::stdout().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }

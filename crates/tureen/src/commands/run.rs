@@ -1,6 +1,6 @@
 //! `tureen run`: one answer, or a chat in the terminal.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::answer::{Answerer, End, Ended, Options, Prompt};
 use super::{Context, chat, model};
-use crate::plain::plain;
 use crate::settings::Origin;
+use crate::terminal::{print, say};
 
 /// Bytes of a prompt from standard input.
 const PROMPT_BYTES_MAX: u64 = 16 << 20;
@@ -83,16 +83,16 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     };
     let prompt =
         if arguments.raw { Prompt::Text(prompt) } else { Prompt::Messages(messages(arguments, &prompt)) };
-    let ended = runtime.block_on(answerer.ask(&prompt, &options, write))?;
-    println!();
+    let ended = runtime.block_on(answerer.ask(&prompt, &options, |text| print(text)))?;
+    print("\n")?;
     if arguments.stats {
-        eprintln!("{}", stats(&ended));
+        say(stats(&ended));
     }
     match ended.end {
         End::Stopped => Err(Interrupted.into()),
         End::Finished { at_limit, .. } => {
             if at_limit {
-                eprintln!("(the limit of tokens is reached)");
+                say("(the limit of tokens is reached)");
             }
             Ok(())
         }
@@ -158,7 +158,7 @@ fn answerer(context: &Context, arguments: &Arguments, is_chat: bool) -> anyhow::
         let key = std::env::var("TUREEN_KEY").ok().filter(|key| !key.is_empty());
         return Ok(Answerer::Server { url, model: arguments.model.clone(), key });
     }
-    let model = model::find(context, &arguments.model)?;
+    let model = model::find_or_pull(context, &arguments.model)?;
     // One conversation at a time, whatever a server would be set to.
     let settings = crate::settings::Settings { sequences_max: 1, ..context.resolved.settings.clone() };
     let llm = model::load(&model, &settings, 0, is_chat || arguments.stats)?;
@@ -194,17 +194,6 @@ fn read_input() -> anyhow::Result<String> {
         bail!("standard input has more than {PROMPT_BYTES_MAX} bytes, the longest prompt that is read");
     }
     Ok(text)
-}
-
-/// To standard output at once, so that an answer is seen as it is made.
-pub fn write(text: &str) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    if out.is_terminal() {
-        out.write_all(plain(text).as_bytes())?;
-    } else {
-        out.write_all(text.as_bytes())?;
-    }
-    out.flush()
 }
 
 /// How long an answer took, in a line.

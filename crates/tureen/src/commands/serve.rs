@@ -9,8 +9,9 @@ use clap::Args;
 use serve::{ServeError, ServeSettings, Server, Services, shutdown_signals};
 
 use super::Context;
-use super::model::{Model, find, load};
+use super::model::{Model, find_or_pull, load};
 use crate::settings::Settings;
+use crate::terminal::say;
 
 /// Bytes of a file of keys.
 const KEYS_BYTES_MAX: u64 = 1 << 20;
@@ -47,7 +48,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
             Some((name, text)) if !name.contains(['/', '.', '\\']) => (Some(name), text),
             _ => (None, text.as_str()),
         };
-        let mut model = find(context, text)?;
+        let mut model = find_or_pull(context, text)?;
         if let Some(name) = name {
             model.name = name.to_string();
         }
@@ -93,7 +94,7 @@ async fn serve(serve: ServeSettings, settings: Settings, models: Vec<Model>) -> 
         loaded = loading => loaded.context("loading")??,
         ended = &mut running => return Ok(ended??),
     }
-    eprintln!("{}", ready_line(address, &names, has_keys));
+    say(ready_line(address, &names, has_keys));
     Ok(running.await??)
 }
 

@@ -5,7 +5,7 @@ use clap::Args;
 
 use super::table::{columns, parameters, size};
 use super::{Context, model};
-use crate::plain::plain;
+use crate::terminal::print;
 
 /// Show what a model is: architecture, size, context, quantisation, template, licence
 #[derive(Args)]
@@ -32,7 +32,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let files = model::open(&model.path)?;
     if arguments.template {
         match files.chat_template() {
-            Some(template) => println!("{template}"),
+            Some(template) => print(format!("{template}\n"))?,
             None => bail!(
                 "{} has no chat template; it continues texts, and /v1/completions serves it",
                 model.name
@@ -57,7 +57,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
             "licence": facts.licence,
             "manifest": model.manifest,
         });
-        println!("{}", serde_json::to_string_pretty(&value)?);
+        print(serde_json::to_string_pretty(&value)? + "\n")?;
         return Ok(());
     }
     let attention =
@@ -89,6 +89,5 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     ];
     let rows: Vec<Vec<String>> =
         rows.into_iter().filter_map(|(name, value)| Some(vec![name.to_string(), value?])).collect();
-    print!("{}", plain(&columns(&rows)));
-    Ok(())
+    Ok(print(columns(&rows))?)
 }

@@ -1,13 +1,18 @@
 //! Columns for people, and sizes as they are read in commands' output.
 
-/// Rows under a heading, columns two spaces apart; the last may be as long as it is.
+use crate::terminal::plain;
+
+/// Rows under a heading, columns two spaces apart; the last may be as long as it is. Whatever a cell holds, it stays
+/// in its line.
 pub fn columns(rows: &[Vec<String>]) -> String {
+    let one_line = |cell: &String| plain(cell).replace(['\n', '\t'], " ");
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(one_line).collect()).collect();
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =
         |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..count).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             line.push_str(cell);
@@ -44,6 +49,7 @@ pub fn parameters(count: u64) -> String {
 fn tables_are_aligned_and_sizes_read_well() {
     let row = |cells: [&str; 2]| cells.map(str::to_string).to_vec();
     assert_eq!(columns(&[row(["NAME", "SIZE"]), row(["smollm2", "1"])]), "NAME     SIZE\nsmollm2  1\n");
+    assert_eq!(columns(&[row(["a\nb", "\u{1b}[2J"])]), "a b  \u{fffd}[2J\n");
     assert_eq!([size(17), size(98_362_432), size(999_960)], ["17 bytes", "98.4 MB", "1.0 MB"]);
     assert_eq!([parameters(134_515_008), parameters(8_030_261_248)], ["134.5M", "8.0B"]);
 }

@@ -14,7 +14,7 @@ use super::http::{Answer, Client, FetchError, Patience, header, trying_again};
 use super::progress::Progress;
 use super::store::write_durably;
 use super::url::Url;
-use crate::plain::plain;
+use crate::terminal::say;
 
 /// Bytes moved at once.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -82,7 +82,7 @@ impl Places {
 pub fn download(client: &Client, wanted: &Wanted, folder: &Path) -> anyhow::Result<Fetched> {
     let places = Places::new(folder, &wanted.name);
     if let Some(fetched) = already_there(&places, wanted) {
-        eprintln!("{}", plain(&format!("{}: here already", wanted.name)));
+        say(format!("{}: here already", wanted.name));
         return Ok(fetched);
     }
     let mut retry = 0;
@@ -104,7 +104,7 @@ pub fn download(client: &Client, wanted: &Wanted, folder: &Path) -> anyhow::Resu
                 let line = trying_again(&message, pause);
                 match &progress {
                     Some(progress) => Progress::say(progress, &line),
-                    None => eprintln!("{}", plain(&line)),
+                    None => say(line),
                 }
                 progress = None;
                 std::thread::sleep(pause);

@@ -13,7 +13,7 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
 use super::url::{Url, decode};
-use crate::plain::plain;
+use crate::terminal::say;
 
 const REDIRECTS_MAX: usize = 10;
 /// Bytes of a page or a JSON answer read into memory.
@@ -174,7 +174,7 @@ impl Client {
             match read {
                 Err(FetchError::Transient { message, after }) if retry < self.patience.retries_max => {
                     let pause = after.unwrap_or(self.patience.pause(retry));
-                    eprintln!("{}", plain(&trying_again(&message, pause)));
+                    say(trying_again(&message, pause));
                     std::thread::sleep(pause);
                     retry += 1;
                 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
 
-use crate::plain::plain;
+use crate::terminal::{plain, say};
 
 /// Between two lines of a log.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -50,7 +50,7 @@ impl Progress {
             Some(bar) => bar.set_position(self.bytes),
             None if self.last_line.elapsed() >= LINE_INTERVAL => {
                 self.last_line = Instant::now();
-                eprintln!("{}", self.line());
+                say(self.line());
             }
             None => {}
         }
@@ -62,17 +62,17 @@ impl Progress {
         match &self.bar {
             Some(bar) => {
                 bar.finish_and_clear();
-                eprintln!("{line}");
+                say(line);
             }
-            None => eprintln!("{line}"),
+            None => say(line),
         }
     }
 
     /// A line that doesn't disturb the bar.
     pub fn say(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{}", plain(line))),
-            None => eprintln!("{}", plain(line)),
+            Some(bar) => bar.suspend(|| say(line)),
+            None => say(line),
         }
     }
 

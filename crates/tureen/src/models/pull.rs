@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 
-use super::catalogue;
+use super::catalogue::{self, Listed};
 use super::download::{Fetched, Wanted, disk_error, download, hex, remove};
 use super::http::Patience;
 use super::manifest::{self, Facts, Manifest, SCHEMA};
@@ -15,8 +15,9 @@ use super::name::ModelName;
 use super::progress::Progress;
 use super::sources::{Files, Places, Plan, Source};
 use super::store::{Staging, Store, is_plain_path};
+use super::url::Url;
 use super::wheel;
-use crate::plain::plain;
+use crate::terminal::say;
 
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -29,6 +30,8 @@ pub struct Pull<'a> {
     pub places: &'a Places,
     pub patience: Patience,
     pub read_facts: ReadFacts<'a>,
+    /// Whether a model of the same name from elsewhere may go.
+    pub replace: bool,
 }
 
 impl Pull<'_> {
@@ -40,7 +43,8 @@ impl Pull<'_> {
         let source = Source::parse(text)?;
         let name = name.map(ModelName::parse).transpose()?;
         let Source::Catalogue(short) = &source else {
-            return self.bring(text, &source, name, None, self.patience.retries_max);
+            let listed = Listed { from: text.to_string(), sha256: None };
+            return self.bring(&listed, &source, name, &[], self.patience.retries_max);
         };
         let name = name.unwrap_or_else(|| short.clone());
         let entry = catalogue::find(short).context("the catalogue has lost the name")?;
@@ -49,13 +53,14 @@ impl Pull<'_> {
             // With somewhere else to go, one try is enough to find out that nobody answers.
             let retries_max = if is_last { self.patience.retries_max } else { 0 };
             let result = Source::parse(&listed.from).and_then(|source| {
-                self.bring(&listed.from, &source, Some(name.clone()), listed.sha256.as_deref(), retries_max)
+                self.bring(listed, &source, Some(name.clone()), &entry.sources, retries_max)
             });
             match result {
                 Ok(pulled) => return Ok(pulled),
                 Err(error) => {
                     let next = if is_last { "" } else { "; trying the next source" };
-                    eprintln!("{}", plain(&format!("{}: {error:#}{next}", listed.from)));
+                    let place = listed.from.split(':').next().unwrap_or_default();
+                    say(format!("{place}: {error:#}{next}"));
                 }
             }
         }
@@ -64,13 +69,13 @@ impl Pull<'_> {
         )
     }
 
-    /// `retries_max` is for finding out what to fetch; once that is known, a download is as patient as ever.
+    /// `equals` are other places of the same model. `retries_max` is for finding out what to fetch; once that is known, a download is as patient as ever.
     fn bring(
         &self,
-        text: &str,
+        listed: &Listed,
         source: &Source,
         name: Option<ModelName>,
-        sha256: Option<&str>,
+        equals: &[Listed],
         retries_max: u32,
     ) -> anyhow::Result<(ModelName, Manifest)> {
         let mut plan = source.plan(self.places, Patience { retries_max, ..self.patience })?;
@@ -79,6 +84,9 @@ impl Pull<'_> {
             Some(name) => name,
             None => ModelName::from_any(&plan.name).context("give the model a name with --as NAME")?,
         };
+        let origin = origin(&listed.from, source);
+        self.check_replaced(&model, &origin, equals)?;
+        let sha256 = listed.sha256.as_deref();
         let staging = self.store.stage(&model)?;
         let files = match &mut plan.files {
             Files::Local { folder, names } => bring_local(folder, names, &staging)?,
@@ -111,14 +119,28 @@ impl Pull<'_> {
             }
         };
         clear_others(&staging, &files)?;
-        let manifest = self.manifest(text, &model, &plan.entry, files, &staging);
+        let manifest = self.manifest(origin, &model, &plan.entry, files, &staging);
         self.store.publish(staging, &model, &manifest)?;
         Ok((model, manifest))
     }
 
+    /// Refuses to put something else in the place of what a person has.
+    fn check_replaced(&self, model: &ModelName, origin: &str, equals: &[Listed]) -> anyhow::Result<()> {
+        // One whose manifest can't be read is no loss.
+        let Ok(Some(here)) = self.store.get(model) else { return Ok(()) };
+        let same = here.source == origin || equals.iter().any(|listed| listed.from == here.source);
+        if !same && !self.replace {
+            bail!(
+                "{model} is here already, from {}; --replace puts this one in its place, --as NAME keeps both",
+                here.source
+            );
+        }
+        Ok(())
+    }
+
     fn manifest(
         &self,
-        source: &str,
+        source: String,
         model: &ModelName,
         entry: &str,
         files: Vec<manifest::File>,
@@ -126,13 +148,8 @@ impl Pull<'_> {
     ) -> Manifest {
         let facts = (self.read_facts)(&staging.folder.join(entry));
         if let Err(error) = &facts {
-            eprintln!("{}", plain(&format!("note: this version of tureen can't run it: {error:#}")));
+            say(format!("note: this version of tureen can't run it: {error:#}"));
         }
-        // A password in a URL is no part of where a model came from.
-        let source = match super::url::Url::parse(source) {
-            Ok(url) => url.to_string(),
-            Err(_) => source.to_string(),
-        };
         Manifest {
             schema: SCHEMA,
             model: model.to_string(),
@@ -142,6 +159,15 @@ impl Pull<'_> {
             files,
             facts: facts.ok(),
         }
+    }
+}
+
+/// Where a model came from, as its manifest says it. A password in a URL is no part of that.
+fn origin(text: &str, source: &Source) -> String {
+    match source {
+        Source::Web(_) => Url::parse(text).map_or_else(|_| text.to_string(), |url| url.to_string()),
+        Source::Path(path) => path.canonicalize().unwrap_or_else(|_| path.clone()).display().to_string(),
+        _ => text.to_string(),
     }
 }
 

@@ -29,7 +29,8 @@ impl Case {
 
     fn pull(&self, source: &str, name: Option<&str>) -> anyhow::Result<(ModelName, Manifest)> {
         let (store, places) = (self.store(), self.server.places());
-        Pull { store: &store, places: &places, patience: PATIENCE, read_facts: &facts }.run(source, name)
+        Pull { store: &store, places: &places, patience: PATIENCE, read_facts: &facts, replace: false }
+            .run(source, name)
     }
 
     /// Pulls, and checks name, entry and files (with their contents) of what is in the store afterwards.
@@ -202,6 +203,24 @@ fn files_and_folders_of_this_machine_are_taken_in() {
     let part = put("s-00001-of-00002.gguf", "1");
     let error = case.pull(part.to_str().unwrap(), None).unwrap_err().to_string();
     assert!(error.contains("part s-00002-of-00002.gguf is not beside it"), "{error}");
+}
+
+#[test]
+fn a_model_from_elsewhere_is_not_replaced_unasked() {
+    let case = case();
+    for path in ["/a/m.gguf", "/b/m.gguf"] {
+        case.server.serve(path, Page::new(path));
+    }
+    let url = |path: &str| format!("{}{path}", case.server.url);
+    case.pull(&url("/a/m.gguf"), None).unwrap();
+    case.pull(&url("/a/m.gguf"), None).unwrap();
+    let error = case.pull(&url("/b/m.gguf"), None).unwrap_err().to_string();
+    assert!(error.contains("m is here already, from http://") && error.contains("--replace"), "{error}");
+    case.pull(&url("/b/m.gguf"), Some("other")).unwrap();
+    let (store, places) = (case.store(), case.server.places());
+    let pull = Pull { store: &store, places: &places, patience: PATIENCE, read_facts: &facts, replace: true };
+    let (_, manifest) = pull.run(&url("/b/m.gguf"), None).unwrap();
+    assert!(manifest.source.ends_with("/b/m.gguf"));
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! The models folder: `NAME/TAG/` holds a model's files and its manifest. What is under way stands in `.partial/`,
 //! and comes into sight by one rename, so that nobody ever sees half a model.
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use super::catalogue;
 use super::manifest::{FILE_NAME, Manifest, SCHEMA};
 use super::name::ModelName;
 use crate::nearest::nearest;
@@ -17,8 +17,14 @@ const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 /// Folders looked at in one folder, against a models folder that is something else.
 const ENTRIES_MAX: usize = 10_000;
 
-/// With what the names of folders begin that are about to be deleted.
-const TRASH: &str = "removed-";
+/// The folder of what isn't in sight. There, `NAME@TAG` is being gathered, and with these ends stand:
+const PARTIAL: &str = ".partial";
+/// the lock of whoever is at the model;
+const LOCK: &str = "@lock";
+/// the model that is being replaced;
+const OLD: &str = "@old";
+/// the model that is being deleted.
+const REMOVED: &str = "@removed";
 
 /// The models folder; it needs not exist before something is pulled.
 #[derive(Clone, Debug)]
@@ -67,7 +73,7 @@ impl Store {
     /// A model that must be there.
     ///
     /// # Errors
-    /// There is none: the nearest name, and how to get it.
+    /// There is none: the nearest name.
     pub fn require(&self, text: &str) -> anyhow::Result<(ModelName, Manifest)> {
         let model = ModelName::parse(text)?;
         if let Some(manifest) = self.get(&model)? {
@@ -79,17 +85,8 @@ impl Store {
             || names.iter().map(String::as_str).find(|name| name.split(':').next() == Some(model.name()));
         match nearest(&wanted, names.iter().map(String::as_str)).or_else(same_name) {
             Some(close) => bail!("there is no model {wanted} here; did you mean {close}?"),
-            None if catalogue::find(&model).is_some() => {
-                bail!("{wanted} is not here yet; get it with: tureen pull {wanted}")
-            }
-            None if names.is_empty() => {
-                bail!(
-                    "there is no model {wanted} here, nor any other; `tureen list --catalogue` shows what can be pulled"
-                )
-            }
-            None => {
-                bail!("there is no model {wanted} here; `tureen list` shows what is, `tureen pull` gets more")
-            }
+            None if names.is_empty() => bail!("there is no model {wanted} here, nor any other"),
+            None => bail!("there is no model {wanted} here; `tureen list` shows what is"),
         }
     }
 
@@ -106,14 +103,20 @@ impl Store {
         Ok(folder.join(&manifest.entry))
     }
 
-    /// Takes a model out of sight, then deletes it; its empty folder goes too.
+    /// Takes a model out of sight, then deletes it and what an interrupted pull of it left; its empty folder goes too.
+    ///
+    /// # Errors
+    /// A pull is at it now; the disk.
     pub fn remove(&self, model: &ModelName) -> anyhow::Result<()> {
-        let folder = self.folder_of(model);
-        let trash = self.trash()?;
-        std::fs::rename(&folder, &trash).with_context(|| format!("removing {}", folder.display()))?;
-        // Other tags may live there, and then it stays.
-        let _ = std::fs::remove_dir(self.folder.join(model.name()));
-        delete(&trash)
+        let staging = self.stage(model)?;
+        let (folder, removed) = (self.folder_of(model), self.under_way(model, REMOVED));
+        if folder.exists() {
+            std::fs::rename(&folder, &removed).with_context(|| format!("removing {}", folder.display()))?;
+            // Other tags may live there, and then it stays.
+            let _ = std::fs::remove_dir(self.folder.join(model.name()));
+        }
+        delete(&removed)?;
+        delete(&staging.folder)
     }
 
     /// The folder to gather a model's files in; what an interrupted pull left there is still there.
@@ -121,56 +124,54 @@ impl Store {
     /// # Errors
     /// The folder can't be made, or another pull of the same model is at it.
     pub fn stage(&self, model: &ModelName) -> anyhow::Result<Staging> {
-        let partial = self.folder.join(".partial");
-        let folder = partial.join(format!("{}@{}", model.name(), model.tag()));
-        std::fs::create_dir_all(&folder).with_context(|| {
-            format!("making {}; name another models folder by --models or TUREEN_MODELS", folder.display())
+        let partial = self.folder.join(PARTIAL);
+        std::fs::create_dir_all(&partial).with_context(|| {
+            format!("making {}; name another models folder by --models or TUREEN_MODELS", partial.display())
         })?;
-        for name in folders_in(&partial)?.iter().filter(|name| name.starts_with(TRASH)) {
-            // Somebody may be deleting it right now.
-            let _ = std::fs::remove_dir_all(partial.join(name));
-        }
-        let lock_path = partial.join(format!("{}@{}.lock", model.name(), model.tag()));
+        let lock_path = self.under_way(model, LOCK);
         let lock = File::create(&lock_path).with_context(|| format!("making {}", lock_path.display()))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Staging { folder, _lock: lock }),
+            Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 bail!("{model} is being pulled by another process; wait for that, or end it")
             }
             Err(TryLockError::Error(error)) => {
-                Err(error).with_context(|| format!("locking {}", lock_path.display()))
+                return Err(error).with_context(|| format!("locking {}", lock_path.display()));
             }
         }
+        self.settle(model)?;
+        let folder = self.under_way(model, "");
+        std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        Ok(Staging { folder, _lock: lock })
     }
 
-    /// Models whose pull was interrupted, with the bytes that came.
-    pub fn unfinished(&self) -> anyhow::Result<Vec<(ModelName, u64)>> {
-        let partial = self.folder.join(".partial");
-        let mut found = Vec::new();
+    /// Ends what a process that was killed had begun: a model half replaced comes back, one half removed goes.
+    fn settle(&self, model: &ModelName) -> anyhow::Result<()> {
+        let (old, place) = (self.under_way(model, OLD), self.folder_of(model));
+        if old.exists() && !place.exists() {
+            std::fs::create_dir_all(self.folder.join(model.name()))
+                .with_context(|| format!("making the folder of {model}"))?;
+            std::fs::rename(&old, &place).with_context(|| format!("bringing back {}", place.display()))?;
+        }
+        delete(&old)?;
+        delete(&self.under_way(model, REMOVED))
+    }
+
+    /// Models of which an interrupted pull or removal left something, with its bytes.
+    pub fn unfinished(&self) -> anyhow::Result<BTreeMap<ModelName, u64>> {
+        let partial = self.folder.join(PARTIAL);
+        let mut found = BTreeMap::new();
         for folder in folders_in(&partial)? {
-            let Ok(model) = ModelName::parse(&folder.replacen('@', ":", 1)) else { continue };
+            let mut parts = folder.split('@');
+            let (Some(name), Some(tag)) = (parts.next(), parts.next()) else { continue };
+            let Ok(model) = ModelName::parse(&format!("{name}:{tag}")) else { continue };
             let entries = std::fs::read_dir(partial.join(&folder)).into_iter().flatten().take(ENTRIES_MAX);
-            let bytes = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
-            if folder.contains('@') && bytes > 0 {
-                found.push((model, bytes));
+            let bytes: u64 = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
+            if bytes > 0 {
+                *found.entry(model).or_default() += bytes;
             }
         }
-        found.sort();
         Ok(found)
-    }
-
-    /// Deletes what an interrupted pull of `model` left; false where there is nothing.
-    ///
-    /// # Errors
-    /// A pull is at it now.
-    pub fn clear_unfinished(&self, model: &ModelName) -> anyhow::Result<bool> {
-        if !self.unfinished()?.iter().any(|(unfinished, _)| unfinished == model) {
-            return Ok(false);
-        }
-        let staging = self.stage(model)?;
-        std::fs::remove_dir_all(&staging.folder)
-            .with_context(|| format!("deleting {}", staging.folder.display()))?;
-        Ok(true)
     }
 
     /// Writes the manifest and brings the staged model into sight, in place of one of the same name.
@@ -178,39 +179,34 @@ impl Store {
         let text = serde_json::to_vec_pretty(manifest)?;
         write_durably(&staging.folder.join(FILE_NAME), &text)?;
         sync_folder(&staging.folder)?;
-        let place = self.folder_of(model);
+        let (place, old) = (self.folder_of(model), self.under_way(model, OLD));
         let parent = self.folder.join(model.name());
         std::fs::create_dir_all(&parent).with_context(|| format!("making {}", parent.display()))?;
-        let mut old = None;
         if place.exists() {
-            let trash = self.trash()?;
-            std::fs::rename(&place, &trash).with_context(|| format!("replacing {}", place.display()))?;
-            old = Some(trash);
+            std::fs::rename(&place, &old).with_context(|| format!("replacing {}", place.display()))?;
         }
         if let Err(error) = std::fs::rename(&staging.folder, &place) {
-            // The model that was there goes back; should that fail too, it is in the trash that stays.
-            if let Some(trash) = &old {
-                let _ = std::fs::rename(trash, &place);
-            }
+            self.settle(model)?;
             return Err(error).with_context(|| format!("moving into {}", place.display()));
         }
         sync_folder(&parent)?;
-        if let Some(trash) = old {
-            delete(&trash)?;
-        }
-        Ok(())
+        delete(&old)
     }
 
-    /// A name that nothing has, for what is about to be deleted.
-    fn trash(&self) -> anyhow::Result<PathBuf> {
-        let partial = self.folder.join(".partial");
-        std::fs::create_dir_all(&partial).with_context(|| format!("making {}", partial.display()))?;
-        let place = tempfile::Builder::new().prefix(TRASH).tempdir_in(&partial)?.keep();
-        Ok(place)
+    /// Where something of `model` stands that isn't in sight. Names hold no `@`, so nothing else is called that.
+    fn under_way(&self, model: &ModelName, what: &str) -> PathBuf {
+        self.folder.join(PARTIAL).join(format!("{}@{}{what}", model.name(), model.tag()))
     }
 }
 
-/// A folder and all in it; a pull that tidies up may have been quicker.
+impl Drop for Staging {
+    /// An empty folder is nothing to go on with; one that isn't can't be removed like this.
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.folder);
+    }
+}
+
+/// A folder and all in it, or nothing where there is none.
 fn delete(folder: &Path) -> anyhow::Result<()> {
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -355,17 +351,18 @@ mod tests {
     }
 
     #[test]
-    fn what_an_interrupted_pull_left_is_listed_and_cleared() {
+    fn what_an_interrupted_pull_left_is_listed_and_removed() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(folder.path());
         let model = ModelName::parse("a:b").unwrap();
+        drop(store.stage(&model).unwrap());
+        assert!(store.unfinished().unwrap().is_empty(), "nothing came");
         let staging = store.stage(&model).unwrap();
         std::fs::write(staging.folder.join("a.gguf.partial"), "12345").unwrap();
-        assert_eq!(store.unfinished().unwrap(), [(model.clone(), 5)]);
-        assert!(store.clear_unfinished(&model).is_err(), "it is being pulled");
+        assert!(store.remove(&model).is_err(), "it is being pulled");
         drop(staging);
-        assert!(store.clear_unfinished(&model).unwrap());
-        assert!(!store.clear_unfinished(&model).unwrap());
+        assert_eq!(store.unfinished().unwrap(), [(model.clone(), 5)].into());
+        store.remove(&model).unwrap();
         assert!(store.unfinished().unwrap().is_empty());
     }
 
@@ -376,20 +373,35 @@ mod tests {
         put(&store, "a", "1");
         let model = ModelName::parse("a").unwrap();
         let staging = store.stage(&model).unwrap();
-        // Gone between the manifest and the move: a path that is no folder makes the move fail.
-        let broken = Staging { folder: folder.path().join("a/latest/a.gguf"), _lock: staging._lock };
-        assert!(store.publish(broken, &model, &manifest("a")).is_err());
+        // The folder itself can't be moved into a folder below it.
+        let broken = folder.path().join("a");
+        let lock = File::create(folder.path().join("lock")).unwrap();
+        let error = store.publish(Staging { folder: broken, _lock: lock }, &model, &manifest("a"));
+        assert!(format!("{:#}", error.unwrap_err()).starts_with("moving into"));
+        drop(staging);
         let entry = store.entry(&model, &store.get(&model).unwrap().unwrap()).unwrap();
         assert_eq!(std::fs::read_to_string(entry).unwrap(), "1");
     }
 
     #[test]
-    fn trash_of_a_program_that_was_ended_goes_with_the_next_pull() {
+    fn what_a_killed_process_had_begun_is_ended() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(folder.path());
-        let trash = store.trash().unwrap();
-        store.stage(&ModelName::parse("a").unwrap()).unwrap();
-        assert!(!trash.exists());
+        let model = ModelName::parse("a").unwrap();
+        let place = folder.path().join("a/latest");
+        let aside = |end: &str| folder.path().join(format!(".partial/a@latest{end}"));
+        put(&store, "a", "1");
+        std::fs::rename(&place, aside("@old")).unwrap();
+        drop(store.stage(&model).unwrap());
+        assert!(place.join("a.gguf").exists(), "half replaced, it comes back");
+        std::fs::rename(&place, aside("@removed")).unwrap();
+        assert_eq!(store.unfinished().unwrap().len(), 1);
+        drop(store.stage(&model).unwrap());
+        assert!(!place.exists() && !aside("@removed").exists(), "half removed, it goes");
+        put(&store, "a", "2");
+        std::fs::create_dir(aside("@old")).unwrap();
+        drop(store.stage(&model).unwrap());
+        assert!(place.exists() && !aside("@old").exists(), "replaced, the old one goes");
     }
 
     #[test]
@@ -428,15 +440,11 @@ mod tests {
         let check = |text: &str, expected: &str| {
             assert_eq!(store.require(text).unwrap_err().to_string(), expected);
         };
-        check(
-            "a",
-            "there is no model a here, nor any other; `tureen list --catalogue` shows what can be pulled",
-        );
-        check("smollm2:135m", "smollm2:135m is not here yet; get it with: tureen pull smollm2:135m");
+        check("a", "there is no model a here, nor any other");
         put(&store, "smollm2:135m", "");
         check("smollm2:135", "there is no model smollm2:135 here; did you mean smollm2:135m?");
         check("smollm2", "there is no model smollm2 here; did you mean smollm2:135m?");
-        check("other", "there is no model other here; `tureen list` shows what is, `tureen pull` gets more");
+        check("other", "there is no model other here; `tureen list` shows what is");
     }
 
     #[test]

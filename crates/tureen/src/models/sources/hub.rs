@@ -9,6 +9,7 @@ use crate::models::download::Wanted;
 use crate::models::http::{Client, FetchError, Patience};
 use crate::models::store::is_plain_path;
 use crate::models::url::{Url, encode};
+use crate::terminal::say;
 
 /// Files of a repository.
 const FILES_MAX: usize = 100_000;
@@ -178,7 +179,7 @@ fn choose(address: &Address, listed: &[Listed], scheme: &str) -> anyhow::Result<
     let mut likely = candidates.iter().filter(|path| candidates.len() == 1 || preferred(path));
     match (likely.next(), likely.next()) {
         (Some(one), None) => {
-            eprintln!("of {repository}: {one}");
+            say(format!("of {repository}: {one}"));
             choose(&Address { file: Some(one.to_string()), ..address.clone() }, listed, scheme)
         }
         _ if candidates.is_empty() => bail!(
