@@ -41,6 +41,8 @@ fn main() -> anyhow::Result<()> {
         context_tokens: Some(prompt_tokens + answer_tokens + 1),
         threads: threads.parse()?,
         sequences_max: sequences,
+        // Peers guess nothing ahead, and answers that mean nothing go in circles, which would make guessing easy.
+        draft_tokens_max: 0,
         ..Settings::default()
     };
     let started = Instant::now();
