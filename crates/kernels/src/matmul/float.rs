@@ -3,11 +3,9 @@
 //! A sum is taken in the order of `k` by one fused multiply-add after another, so that its bits don't depend on how many
 //! rows are computed together, nor on where it is put down and taken up again.
 
-use std::ops::Range;
-
 use half::{bf16, f16};
 
-use super::pack::PackedWeights;
+use super::Span;
 use crate::compute::Isa;
 use crate::elements::ElementType;
 use crate::lanes::{Element, Kernel, Lanes, WIDTH_MAX, dispatch, for_runs_of_rows};
@@ -16,22 +14,13 @@ use crate::threads::DisjointMut;
 /// Elements of `k` of a panel that all rows meet before the next ones: they stay in the first-level cache.
 const STEPS: usize = 512;
 
-/// Output columns of a panel.
-pub(super) fn panel_columns(isa: Isa) -> usize {
-    2 * if isa == Isa::Avx512 { 16 } else { 8 }
-}
-
-/// Some rows, all of `k`, and some panels.
-pub(super) struct Span<'a> {
-    /// `[m, k]`.
-    pub values: &'a [f32],
-    pub rows: Range<usize>,
-    pub weights: &'a PackedWeights,
-    pub panels: Range<usize>,
-}
-
 /// Writes `out[row, column]`, `[m, n]`, for the span's rows and columns.
-pub(super) fn product(isa: Isa, element_type: ElementType, span: &Span<'_>, out: &DisjointMut<'_, f32>) {
+pub(super) fn product(
+    isa: Isa,
+    element_type: ElementType,
+    span: &Span<'_, &[f32]>,
+    out: &DisjointMut<'_, f32>,
+) {
     for panel in span.panels.clone() {
         match element_type {
             ElementType::F16 => dispatch(isa, Panel::<f16>::new(span, panel, out)),
@@ -43,14 +32,14 @@ pub(super) fn product(isa: Isa, element_type: ElementType, span: &Span<'_>, out:
 
 /// All rows of a span with one panel.
 struct Panel<'a, E> {
-    span: &'a Span<'a>,
+    span: &'a Span<'a, &'a [f32]>,
     panel: usize,
     element: std::marker::PhantomData<E>,
     out: &'a DisjointMut<'a, f32>,
 }
 
 impl<'a, E> Panel<'a, E> {
-    fn new(span: &'a Span<'a>, panel: usize, out: &'a DisjointMut<'a, f32>) -> Panel<'a, E> {
+    fn new(span: &'a Span<'a, &'a [f32]>, panel: usize, out: &'a DisjointMut<'a, f32>) -> Panel<'a, E> {
         Panel { span, panel, element: std::marker::PhantomData, out }
     }
 }
@@ -60,7 +49,7 @@ impl<E: Element> Kernel for Panel<'_, E> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        let Span { values, rows, weights, .. } = self.span;
+        let Span { activations: values, rows, weights, .. } = self.span;
         let k = weights.columns();
         let bytes = weights.panel(self.panel);
         assert!(weights.panel_columns() == 2 * L::WIDTH && bytes.len() == k * 2 * L::WIDTH * size_of::<E>());
@@ -101,15 +90,13 @@ unsafe fn tile<L: Lanes, E: Element, const R: usize>(
     panel: &Panel<'_, E>,
     row: usize,
 ) {
-    let (n, first_column) = (panel.span.weights.rows(), panel.panel * 2 * L::WIDTH);
-    let columns = (n - first_column).min(2 * L::WIDTH);
     let mut edge = [[0.0f32; 2 * WIDTH_MAX]; R];
     let mut sums = [[lanes.splat(0.0); 2]; R];
     if steps.first > 0 {
         for r in 0..R {
             // SAFETY: a panel's columns of a row are used by one task.
-            let before = unsafe { panel.out.slice((row + r) * n + first_column, columns) };
-            edge[r][..columns].copy_from_slice(before);
+            let before = unsafe { panel.span.place(panel.out, row + r, panel.panel) };
+            edge[r][..before.len()].copy_from_slice(before);
             sums[r] = [lanes.read(&edge[r]), lanes.read(&edge[r][L::WIDTH..])];
         }
     }
@@ -129,7 +116,7 @@ unsafe fn tile<L: Lanes, E: Element, const R: usize>(
         lanes.write(&mut edge[r], sums[r][0]);
         lanes.write(&mut edge[r][L::WIDTH..], sums[r][1]);
         // SAFETY: as above.
-        unsafe { panel.out.slice((row + r) * n + first_column, columns) }
-            .copy_from_slice(&edge[r][..columns]);
+        let place = unsafe { panel.span.place(panel.out, row + r, panel.panel) };
+        place.copy_from_slice(&edge[r][..place.len()]);
     }
 }

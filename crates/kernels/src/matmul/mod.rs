@@ -47,9 +47,9 @@ pub struct Input<'a> {
     pub quantized: &'a QuantizedRows,
 }
 
-/// The part of a product that one call of a kernel makes: some rows and some panels.
-struct Span<'a> {
-    activations: Activations<'a>,
+/// The part of a product that one call of a kernel makes: some rows and some panels. `A` is the activations' form.
+struct Span<'a, A = Activations<'a>> {
+    activations: A,
     weights: &'a PackedWeights,
     /// Rows of `activations`.
     rows: Range<usize>,
@@ -57,7 +57,7 @@ struct Span<'a> {
     panels: Range<usize>,
 }
 
-impl Span<'_> {
+impl<A> Span<'_, A> {
     /// Where the result of a row with a panel belongs: as many elements as the panel has columns in use.
     ///
     /// # Safety
@@ -79,35 +79,42 @@ pub fn matmul(compute: &Compute, input: Input<'_>, weights: &PackedWeights, out:
     let (n, k) = (weights.rows(), weights.columns());
     assert!(out.len().is_multiple_of(n), "{} results are no whole rows of {n}", out.len());
     let m = out.len() / n;
-    let out = DisjointMut::new(out);
-    let panels = n.div_ceil(weights.panel_columns());
-    let strip = strip_panels(weights, panels, compute.pool().threads());
-    let strips = panels.div_ceil(strip);
-    let panels_of = |strip_index: usize| strip_index * strip..((strip_index + 1) * strip).min(panels);
+    let (isa, out) = (compute.isa(), DisjointMut::new(out));
     match weights.storage() {
         Storage::Float(element_type) => {
             assert_eq!(input.values.len(), m * k, "activations of {m} rows of {k}");
-            let row_block = (ROW_BLOCK_BYTES / (4 * k) / ROW_TILE).max(1) * ROW_TILE;
-            compute.pool().for_each(strips, |task| {
-                for first in (0..m).step_by(row_block) {
-                    let rows = first..(first + row_block).min(m);
-                    let span = float::Span { values: input.values, rows, weights, panels: panels_of(task) };
-                    float::product(compute.isa(), element_type, &span, &out);
-                }
+            for_spans(compute, input.values, 4 * k, m, weights, |span| {
+                float::product(isa, element_type, span, &out);
             });
         }
         Storage::Quantized(format) => {
-            let activations = input.quantized.rows(m, k);
-            let row_block = (ROW_BLOCK_BYTES / k / ROW_TILE).max(1) * ROW_TILE;
-            compute.pool().for_each(strips, |task| {
-                for first in (0..m).step_by(row_block) {
-                    let rows = first..(first + row_block).min(m);
-                    let span = Span { activations, weights, rows, panels: panels_of(task) };
-                    quantized_product(compute.isa(), &format, &span, &out);
-                }
+            for_spans(compute, input.quantized.rows(m, k), k, m, weights, |span| {
+                quantized_product(isa, &format, span, &out);
             });
         }
     }
+}
+
+/// Cuts a product of `m` rows, of `row_bytes` each, into spans: strips of panels, handed to whichever worker is free,
+/// and for each the rows block after block.
+fn for_spans<A: Copy + Sync>(
+    compute: &Compute,
+    activations: A,
+    row_bytes: usize,
+    m: usize,
+    weights: &PackedWeights,
+    product: impl Fn(&Span<'_, A>) + Sync,
+) {
+    let panels = weights.rows().div_ceil(weights.panel_columns());
+    let strip = strip_panels(weights, panels, compute.pool().threads());
+    let row_block = (ROW_BLOCK_BYTES / row_bytes / ROW_TILE).max(1) * ROW_TILE;
+    compute.pool().for_each(panels.div_ceil(strip), |task| {
+        for first in (0..m).step_by(row_block) {
+            let rows = first..(first + row_block).min(m);
+            let panels = task * strip..((task + 1) * strip).min(panels);
+            product(&Span { activations, weights, rows, panels });
+        }
+    });
 }
 
 /// Panels that a worker takes at a time: an even number, since some kernels read two side by side.

@@ -1,6 +1,5 @@
 //! Weight matrices, rearranged once into panels for the instruction set they will meet.
 
-use super::float;
 use super::panel::{Format, Of, Storage, for_quantized};
 use crate::compute::{Compute, Isa};
 use crate::elements::{BLOCK, ElementType, block};
@@ -48,15 +47,13 @@ impl PackedWeights {
     /// Parts that are empty, differ in type or columns, or have other bytes than their shape says.
     pub fn pack(compute: &Compute, parts: &[Weights<'_>]) -> Result<PackedWeights, MatmulError> {
         let (element_type, columns, row_bytes) = check(parts)?;
+        let lanes = if compute.isa() == Isa::Avx512 { 16 } else { 8 };
         let (storage, panel_columns, panel_bytes) = match Format::of(element_type) {
-            None => {
-                let n = float::panel_columns(compute.isa());
-                (Storage::Float(element_type), n, n * row_bytes)
-            }
+            // Two vectors of columns.
+            None => (Storage::Float(element_type), 2 * lanes, 2 * lanes * row_bytes),
             Some(format) => {
-                let n = if compute.isa() == Isa::Avx512 { 16 } else { 8 };
                 let supers = columns / BLOCK / format.per_super;
-                (Storage::Quantized(format), n, supers * format.super_bytes(n))
+                (Storage::Quantized(format), lanes, supers * format.super_bytes(lanes))
             }
         };
         let rows: usize = parts.iter().map(|part| part.rows).sum();
@@ -78,11 +75,10 @@ impl PackedWeights {
             let count = panel_columns.min(rows - first);
             match storage {
                 Storage::Float(_) => {
-                    let rows: Vec<&[u8]> =
-                        (first..first + count).map(|index| row(parts, index, row_bytes)).collect();
+                    let rows = (first..first + count).map(|index| row(parts, index, row_bytes));
                     match row_bytes / columns {
-                        2 => store_floats::<2>(bytes, panel_columns, &rows),
-                        _ => store_floats::<4>(bytes, panel_columns, &rows),
+                        2 => store_floats::<2>(bytes, panel_columns, rows),
+                        _ => store_floats::<4>(bytes, panel_columns, rows),
                     }
                 }
                 Storage::Quantized(_) => {
@@ -206,8 +202,8 @@ impl<const T: usize> Kernel for StoreBlocks<'_, T> {
 }
 
 /// A float panel is `[k, n]`, of elements of `B` bytes; `rows` are its columns in use.
-fn store_floats<const B: usize>(panel: &mut [u8], n: usize, rows: &[&[u8]]) {
-    let rows: Vec<&[[u8; B]]> = rows.iter().map(|row| row.as_chunks::<B>().0).collect();
+fn store_floats<'a, const B: usize>(panel: &mut [u8], n: usize, rows: impl Iterator<Item = &'a [u8]>) {
+    let rows: Vec<&[[u8; B]]> = rows.map(|row| row.as_chunks::<B>().0).collect();
     for (i, step) in panel.as_chunks_mut::<B>().0.chunks_exact_mut(n).enumerate() {
         for (place, row) in step.iter_mut().zip(&rows) {
             *place = row[i];
