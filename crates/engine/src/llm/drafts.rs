@@ -8,43 +8,39 @@
 const KEY_TOKENS: usize = 3;
 /// Tokens of the first guess.
 const FIRST_LENGTH: usize = 4;
-/// Steps without a guess, at most, after guesses that were wrong.
-const PAUSE_STEPS_MAX: u32 = 64;
+/// After so many wrong guesses in a row the pause, which each doubles, grows no longer: 64 steps.
+const MISSES_MAX: u32 = 6;
 
-/// What one sequence said, and how good its guesses were.
+/// How good the guesses of one sequence were, and so how long the next one is.
 pub struct Drafts {
-    history: Vec<u32>,
     /// Tokens of the next guess.
     length: usize,
-    /// Guesses in a row of which not one token was right.
+    /// Guesses in a row of which not one token was right, as far as they make a difference.
     misses: u32,
     /// Steps until the next guess.
     pause: u32,
 }
 
 impl Drafts {
-    pub fn new(prompt: &[u32]) -> Drafts {
-        Drafts { history: prompt.to_vec(), length: FIRST_LENGTH, misses: 0, pause: 0 }
+    pub fn new() -> Drafts {
+        Drafts { length: FIRST_LENGTH, misses: 0, pause: 0 }
     }
 
-    /// The answer goes on with `token`.
-    pub fn push(&mut self, token: u32) {
-        self.history.push(token);
-    }
-
-    /// At most `most` tokens that may come next; none where nothing like it was said, or guessing has not paid.
-    pub fn guess(&mut self, most: usize) -> Vec<u32> {
+    /// At most `most` tokens that may come after `said`; none where nothing like it was said, or guessing has not paid.
+    pub fn guess(&mut self, said: &[u32], most: usize) -> Vec<u32> {
         if self.pause > 0 {
             self.pause -= 1;
             return Vec::new();
         }
-        let (len, start) = (self.history.len(), self.history.len().saturating_sub(KEY_TOKENS));
-        let key = &self.history[start..];
-        let mut said = self.history[..len.saturating_sub(1)].windows(KEY_TOKENS);
+        if most == 0 || said.len() <= KEY_TOKENS {
+            return Vec::new();
+        }
+        let key = &said[said.len() - KEY_TOKENS..];
         // The last time says most about this one.
-        let Some(at) = said.rposition(|window| window == key) else { return Vec::new() };
+        let before = said[..said.len() - 1].windows(KEY_TOKENS).rposition(|window| window == key);
+        let Some(at) = before else { return Vec::new() };
         // What followed then, and on from there as if it went in circles.
-        let follows = &self.history[at + KEY_TOKENS..];
+        let follows = &said[at + KEY_TOKENS..];
         follows.iter().cycle().take(self.length.min(most)).copied().collect()
     }
 
@@ -54,9 +50,8 @@ impl Drafts {
             return;
         }
         if right == 0 {
-            self.misses += 1;
-            self.pause =
-                1u32.checked_shl(self.misses).map_or(PAUSE_STEPS_MAX, |steps| steps.min(PAUSE_STEPS_MAX));
+            self.misses = (self.misses + 1).min(MISSES_MAX);
+            self.pause = 1 << self.misses;
         } else {
             self.misses = 0;
         }
@@ -69,7 +64,7 @@ mod tests {
     use super::*;
 
     fn check(history: &[u32], most: usize, expected: &[u32]) {
-        assert_eq!(Drafts::new(history).guess(most), expected, "{history:?}");
+        assert_eq!(Drafts::new().guess(history, most), expected, "{history:?}");
     }
 
     #[test]
@@ -85,22 +80,22 @@ mod tests {
 
     #[test]
     fn guesses_grow_while_they_are_right_and_pause_when_they_are_wrong() {
-        let mut drafts = Drafts::new(&[7; 100]);
+        let (mut drafts, said) = (Drafts::new(), [7; 100]);
         for expected in [4, 8, 16, 20] {
-            let guessed = drafts.guess(20).len();
+            let guessed = drafts.guess(&said, 20).len();
             assert_eq!(guessed, expected);
             drafts.learn(guessed, guessed);
         }
         drafts.learn(20, 3);
-        assert_eq!(drafts.guess(20).len(), 4);
+        assert_eq!(drafts.guess(&said, 20).len(), 4);
         for pause in [2, 4, 8, 16, 32, 64, 64, 64] {
             drafts.learn(1, 0);
             for _ in 0..pause {
-                assert!(drafts.guess(20).is_empty());
+                assert!(drafts.guess(&said, 20).is_empty());
             }
-            assert_eq!(drafts.guess(20).len(), 1);
+            assert_eq!(drafts.guess(&said, 20).len(), 1);
         }
         drafts.learn(0, 0);
-        assert_eq!(drafts.guess(20).len(), 1);
+        assert_eq!(drafts.guess(&said, 20).len(), 1);
     }
 }

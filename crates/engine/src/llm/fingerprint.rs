@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use formats::model::ModelFiles;
+use formats::tokenizer::TokenizerSource;
 use kernels::compute::Compute;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -12,8 +13,8 @@ use super::settings::Settings;
 const CHUNK_BYTES: usize = 4 << 20;
 
 /// `tureen-VERSION/NAME/QUANTISATION/ISA/kv-ELEMENT/CONTENT`: the same fingerprint means the same bits. CONTENT is
-/// an XXH3 hash of the weights and of what was read out of the model's description, so that a model republished
-/// under its name is told from what it was. It guards against mistakes and not against forgers.
+/// an XXH3 hash of the weights, the model's description, its tokeniser and its chat template, so that a model
+/// republished under its name is told from what it was. It guards against mistakes and not against forgers.
 pub(super) fn fingerprint(
     compute: &Compute,
     files: &ModelFiles,
@@ -37,6 +38,12 @@ fn content(compute: &Compute, files: &ModelFiles, context_tokens: usize) -> u64 
     let mut whole = Xxh3::new();
     // Rotary frequencies may depend on the context.
     whole.update(format!("{:?} {context_tokens}", files.decoder()).as_bytes());
+    // Of a folder these stand beside the weights.
+    if let TokenizerSource::TokenizerJson { json, config } = files.tokenizer() {
+        whole.update(json);
+        whole.update(format!("{config:?}").as_bytes());
+    }
+    whole.update(format!("{:?} {:?}", files.chat_template(), files.end_tokens()).as_bytes());
     for file in files.bytes() {
         let chunks: Vec<&[u8]> = file.chunks(CHUNK_BYTES).collect();
         let mut hashes = vec![0u64; chunks.len()];

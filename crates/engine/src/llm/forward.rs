@@ -29,7 +29,7 @@ pub struct Span {
     pub logits: Range<usize>,
 }
 
-/// A model ready to run, with the buffers of a step; nothing is allocated in one.
+/// A model ready to run, with the buffers of a step, which are made once.
 pub struct Forward {
     pub compute: Compute,
     files: ModelFiles,

@@ -51,9 +51,9 @@ impl Scheduler {
             self.drop_abandoned();
             self.admit();
             // Before the step, which may be long: whoever submits counts the free places.
-            self.publish();
+            self.set_gauges();
             self.step();
-            self.publish();
+            self.set_gauges();
         }
     }
 
@@ -121,15 +121,17 @@ impl Scheduler {
             let (mine, rest) = logits.split_at_mut(span.logits.len() * vocabulary);
             logits = rest;
             let sequence = &mut self.running[*index];
-            let prompt_tokens = if sequence.is_answering() { 0 } else { span.tokens.len() as u64 };
-            let drafted = if sequence.is_answering() { span.tokens.len() as u64 - 1 } else { 0 };
-            let generated = sequence.advance(span, mine, &self.tokenizer, &self.end_tokens) as u64;
-            counters.prompt_tokens_total.fetch_add(prompt_tokens, Ordering::Relaxed);
-            counters.generated_tokens_total.fetch_add(generated, Ordering::Relaxed);
-            counters.drafted_tokens_total.fetch_add(drafted, Ordering::Relaxed);
-            // The last token generated came from the logits of its own.
-            let right = drafted.min(generated.saturating_sub(1));
-            counters.accepted_drafts_total.fetch_add(right, Ordering::Relaxed);
+            let tokens = span.tokens.len();
+            let (prompt, drafted) = if sequence.is_answering() { (0, tokens - 1) } else { (tokens, 0) };
+            let advanced = sequence.advance(span, mine, &self.tokenizer, &self.end_tokens);
+            for (counter, count) in [
+                (&counters.prompt_tokens_total, prompt),
+                (&counters.generated_tokens_total, advanced.generated),
+                (&counters.drafted_tokens_total, drafted),
+                (&counters.accepted_drafts_total, advanced.right),
+            ] {
+                counter.fetch_add(count as u64, Ordering::Relaxed);
+            }
         }
         let pages = &mut self.pages;
         self.running.retain_mut(|sequence| {
@@ -163,9 +165,10 @@ impl Scheduler {
         if answering > 0 {
             rows_left = rows_left.min(PROMPT_TOKENS_BESIDE_ANSWERS);
         }
-        for (index, sequence) in
-            self.running.iter().enumerate().filter(|(_, running)| !running.is_answering())
-        {
+        for (index, sequence) in self.running.iter().enumerate() {
+            if sequence.is_answering() {
+                continue;
+            }
             let span = sequence.span(rows_left, logits_left + 1);
             rows_left -= span.tokens.len();
             logits_left -= span.logits.len().saturating_sub(1);
@@ -177,7 +180,7 @@ impl Scheduler {
         (members, spans)
     }
 
-    fn publish(&self) {
+    fn set_gauges(&self) {
         let set = |gauge: &std::sync::atomic::AtomicU64, value: usize| {
             gauge.store(value as u64, Ordering::Relaxed);
         };

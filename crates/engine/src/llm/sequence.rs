@@ -11,7 +11,8 @@ use super::sampling::{self, Sampler};
 use super::tokenizer::Tokenizer;
 
 /// Said to a caller instead of an answer made of nothing.
-const NOT_FINITE: &str = "the model computed logits that are infinite or no numbers; its weights are damaged, or overflow for this prompt";
+const NOT_FINITE: &str = "the model computed logits that are infinite or no numbers; its weights are damaged, or \
+                          overflow for this prompt";
 
 /// A request that was accepted, on its way to the engine's thread.
 pub(super) struct Accepted {
@@ -33,13 +34,23 @@ impl Accepted {
     }
 }
 
+/// What one step brought a sequence.
+pub(super) struct Advanced {
+    /// Tokens that the answer has more.
+    pub generated: usize,
+    /// Guesses that were right.
+    pub right: usize,
+}
+
 pub(super) struct Sequence {
+    /// But for its prompt, which is in `tokens`.
     request: GenerateRequest,
     tokens_max: usize,
     events: UnboundedSender<Event>,
     lease: Lease,
-    /// What was generated, after the prompt.
-    generated: Vec<u32>,
+    /// The prompt, then what was generated.
+    tokens: Vec<u32>,
+    prompt_tokens: usize,
     /// Tokens, from the prompt's first, whose keys and values are in the cache.
     cached: usize,
     sampler: Sampler,
@@ -52,14 +63,18 @@ pub(super) struct Sequence {
 impl Sequence {
     pub fn new(mut accepted: Accepted, lease: Lease, vocabulary: usize) -> Sequence {
         let stop = std::mem::take(&mut accepted.request.stop);
+        let mut tokens = std::mem::take(&mut accepted.request.prompt);
+        let prompt_tokens = tokens.len();
+        tokens.reserve_exact(accepted.tokens_max);
         let request = accepted.request;
         Sequence {
-            sampler: Sampler::new(&request.sampling, vocabulary, &request.prompt),
+            sampler: Sampler::new(&request.sampling, vocabulary, &tokens),
             detokenizer: Detokenizer::new(stop),
-            drafts: Drafts::new(&request.prompt),
+            drafts: Drafts::new(),
             tokens_max: accepted.tokens_max,
             events: accepted.events,
-            generated: Vec::with_capacity(accepted.tokens_max),
+            tokens,
+            prompt_tokens,
             cached: lease.cached_tokens,
             lease,
             prompt_logprobs: Vec::new(),
@@ -70,12 +85,8 @@ impl Sequence {
 
     /// Lets others find the pages that it has filled.
     pub fn publish(&mut self, pages: &mut Pages) {
-        let (prompt, generated) = (&self.request.prompt, &self.generated);
-        let tokens = |range: std::ops::Range<usize>| {
-            let all = prompt.iter().chain(generated);
-            all.skip(range.start).take(range.len()).copied().collect()
-        };
-        pages.publish(&mut self.lease, tokens, self.cached);
+        let tokens = &self.tokens;
+        pages.publish(&mut self.lease, |range| tokens[range].into(), self.cached);
     }
 
     /// Ends its use of its pages.
@@ -94,12 +105,17 @@ impl Sequence {
 
     /// Whether its prompt is done, so that each step yields a token.
     pub fn is_answering(&self) -> bool {
-        !self.generated.is_empty()
+        self.generated() > 0
     }
 
     /// Tokens that wait to be evaluated: many of a prompt, one of a running answer.
     pub fn pending(&self) -> usize {
-        self.request.prompt.len() + self.generated.len() - self.cached
+        self.tokens.len() - self.cached
+    }
+
+    /// Tokens of the answer so far.
+    fn generated(&self) -> usize {
+        self.tokens.len() - self.prompt_tokens
     }
 
     /// The next `rows` pending tokens as part of a batch, asking for at most `logit_rows_max` logits.
@@ -117,11 +133,8 @@ impl Sequence {
             (false, true) => rows - 1..rows,
             (false, false) => 0..0,
         };
-        let prompt = &self.request.prompt[self.cached.min(self.request.prompt.len())..];
-        let tokens =
-            prompt.iter().chain(&self.generated[self.cached.saturating_sub(self.request.prompt.len())..]);
         Span {
-            tokens: tokens.take(rows).copied().collect(),
+            tokens: self.tokens[self.cached..][..rows].to_vec(),
             first_position: self.cached,
             pages: self.lease.pages.clone(),
             logits,
@@ -132,42 +145,50 @@ impl Sequence {
     pub fn answer_span(&mut self, draft_tokens_max: usize) -> Span {
         let mut span = self.span(1, 1);
         // The last token of an answer needs no guess after it.
-        let left = self.tokens_max.saturating_sub(self.generated.len() + 1);
-        span.tokens.extend(self.drafts.guess(draft_tokens_max.min(left)));
+        let left = self.tokens_max.saturating_sub(self.generated() + 1);
+        span.tokens.extend(self.drafts.guess(&self.tokens, draft_tokens_max.min(left)));
         span.logits = 0..span.tokens.len();
         span
     }
 
     /// Takes the logits of a span, `[span.logits, v]`: reports prompt tokens, or chooses the next token.
-    /// Of guesses, it goes on to the first that is not what it chooses itself. Returns how many tokens the answer has more.
-    pub fn advance(&mut self, span: &Span, logits: &mut [f32], tokenizer: &Tokenizer, ends: &[u32]) -> usize {
-        let before = self.generated.len();
+    /// Of guesses, it goes on to the first that is not what it chooses itself.
+    pub fn advance(
+        &mut self,
+        span: &Span,
+        logits: &mut [f32],
+        tokenizer: &Tokenizer,
+        ends: &[u32],
+    ) -> Advanced {
+        let before = self.generated();
+        let mut right = 0;
         self.cached += span.tokens.len();
         let vocabulary = logits.len().checked_div(span.logits.len()).unwrap_or(0);
         for (row, logits) in span.logits.clone().zip(logits.chunks_exact_mut(vocabulary.max(1))) {
             let next = span.first_position + row + 1;
-            if let Some(token) = self.request.prompt.get(next).copied() {
-                let logprob = self.logprob(logits, token, tokenizer);
+            if next < self.prompt_tokens {
+                let logprob = self.logprob(logits, self.tokens[next], tokenizer);
                 self.prompt_logprobs.extend(logprob);
                 continue;
             }
             self.generate(logits, tokenizer, ends);
             let guess = span.tokens.get(row + 1);
-            if self.finished || guess != self.generated.last() {
+            if self.finished || guess != self.tokens.last() {
                 // What was guessed beyond is not said: its keys and values are written over.
                 self.cached = next;
                 if before > 0 {
-                    self.drafts.learn(span.tokens.len() - 1, row);
+                    right = row;
+                    self.drafts.learn(span.tokens.len() - 1, right);
                 }
                 break;
             }
         }
-        self.generated.len() - before
+        Advanced { generated: self.generated() - before, right }
     }
 
     fn generate(&mut self, logits: &mut [f32], tokenizer: &Tokenizer, ends: &[u32]) {
-        if self.generated.is_empty() && reports_prompt(&self.request) {
-            let id = self.request.prompt[0];
+        if !self.is_answering() && reports_prompt(&self.request) {
+            let id = self.tokens[0];
             let bytes = tokenizer.token_bytes_with_special(id).to_vec();
             let is_control = tokenizer.is_special(id);
             let first = TokenLogprob { id, bytes, is_control, logprob: f32::NAN, top: Vec::new() };
@@ -190,14 +211,13 @@ impl Sequence {
             self.finish(FinishReason::Stop);
             return;
         }
-        self.generated.push(id);
-        self.drafts.push(id);
+        self.tokens.push(id);
         let logprob = unbiased.and_then(|logits| self.logprob(&logits, id, tokenizer));
         let pushed = self.detokenizer.push(tokenizer.token_bytes(id));
         self.send(Event::Token(Token { id, text: pushed.text, logprob }));
         if pushed.stopped {
             self.finish(FinishReason::Stop);
-        } else if self.generated.len() >= self.tokens_max {
+        } else if self.generated() >= self.tokens_max {
             self.finish(FinishReason::Length);
         }
     }
@@ -211,9 +231,9 @@ impl Sequence {
 
     fn finish(&mut self, reason: FinishReason) {
         let usage = Usage {
-            prompt_tokens: self.request.prompt.len(),
+            prompt_tokens: self.prompt_tokens,
             cached_tokens: self.lease.cached_tokens,
-            completion_tokens: self.generated.len(),
+            completion_tokens: self.generated(),
         };
         let text = self.detokenizer.finish();
         self.send(Event::Done { text, reason, usage });
