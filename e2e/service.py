@@ -30,11 +30,11 @@ def environment_with(keys):
     return {**environment, "TUREEN_KEYS": keys} if keys else environment
 
 
-def command(*arguments, keys=KEY, **options):
-    """Starts the binary with `arguments`, standard error kept for messages."""
-    environment = environment_with(keys)
-    return subprocess.Popen([TUREEN, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, env=environment, **options)
+def command(*arguments, keys=KEY, key=None, stdin=subprocess.DEVNULL):
+    """Starts the binary with `arguments`, standard error kept for messages; `key` is for asking a server."""
+    environment = {**environment_with(keys), "TUREEN_KEY": key or ""}
+    return subprocess.Popen([TUREEN, *map(str, arguments)], stdin=stdin, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, env=environment)
 
 
 class Service:

@@ -1,6 +1,9 @@
 //! `tureen run`: one answer, or a chat in the terminal.
 
-use std::io::{IsTerminal, Read};
+use std::io::{BufRead, IsTerminal, Read};
+use std::os::unix::fs::FileTypeExt;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -9,11 +12,13 @@ use serde_json::json;
 
 use super::answer::{Answerer, End, Ended, Options, Prompt};
 use super::{Context, chat, model};
-use crate::settings::Origin;
+use crate::settings::{Origin, TABLE};
 use crate::terminal::{print, say};
 
 /// Bytes of a prompt from standard input.
 const PROMPT_BYTES_MAX: u64 = 16 << 20;
+/// Before a pipe that is silent counts as one that always will be.
+const PIPE_SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// Ask a model, once or in a chat
 #[derive(Args)]
@@ -66,7 +71,8 @@ Examples:
   tureen run ./base.gguf --raw \"Once upon a time\"
   tureen run smollm2:135m --at http://127.0.0.1:8080    a chat with a running server
 
-In a chat, Ctrl-C stops the answer, Ctrl-D ends the chat.";
+Beside a PROMPT, a file on standard input goes below it, and so does what comes through a pipe, if
+it begins within 5 seconds. In a chat, Ctrl-C stops the answer, Ctrl-D ends the chat.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let options = options(arguments)?;
@@ -112,10 +118,9 @@ fn prompt(asked: &str, is_asked: bool) -> anyhow::Result<Option<String>> {
     if std::io::stdin().is_terminal() {
         return Ok(is_asked.then(|| asked.to_string()));
     }
-    if is_asked && !brings_something() {
+    let Some(input) = (if is_asked { input_beside_a_prompt()? } else { Some(read_input()?) }) else {
         return Ok(Some(asked.to_string()));
-    }
-    let input = read_input()?;
+    };
     match (is_asked, input.trim().is_empty()) {
         (true, true) => Ok(Some(asked.to_string())),
         (true, false) => Ok(Some(format!("{asked}\n\n{input}"))),
@@ -124,27 +129,44 @@ fn prompt(asked: &str, is_asked: bool) -> anyhow::Result<Option<String>> {
     }
 }
 
-/// Whether standard input is a file or a pipe: what a service manager or a scheduler leaves there is neither.
-fn brings_something() -> bool {
-    let Ok(facts) = std::fs::metadata("/dev/stdin") else { return false };
-    #[cfg(unix)]
-    let is_pipe = std::os::unix::fs::FileTypeExt::is_fifo(&facts.file_type());
-    #[cfg(not(unix))]
-    let is_pipe = false;
-    facts.is_file() || is_pipe
+/// Standard input beside a PROMPT: a file's, or a pipe's once something comes through it. A pipe that a service manager
+/// or a scheduler left open never says a word and never ends, so it is not waited for longer than [`PIPE_SILENCE_MAX`].
+fn input_beside_a_prompt() -> anyhow::Result<Option<String>> {
+    let Ok(kind) = std::fs::metadata("/dev/stdin").map(|facts| facts.file_type()) else { return Ok(None) };
+    if kind.is_file() {
+        return read_input().map(Some);
+    }
+    if !(kind.is_fifo() || kind.is_socket()) {
+        return Ok(None);
+    }
+    let (began, begins) = mpsc::channel();
+    let (ended, ends) = mpsc::channel();
+    std::thread::spawn(move || {
+        // What is wrong with it, reading it will say; and whether anybody listens still is not this thread's business.
+        let _ = std::io::stdin().lock().fill_buf();
+        let _ = began.send(());
+        let _ = ended.send(read_input());
+    });
+    if begins.recv_timeout(PIPE_SILENCE_MAX).is_err() {
+        let seconds = PIPE_SILENCE_MAX.as_secs();
+        say(format!(
+            "note: standard input is a pipe through which nothing came for {seconds} s: going on with the PROMPT alone \
+             (`< /dev/null` says so at once)"
+        ));
+        return Ok(None);
+    }
+    ends.recv().context("reading standard input")?.map(Some)
 }
-
-/// Settings that load a model, which a server has done already.
-const LOADING: [&str; 7] =
-    ["context", "step_tokens_max", "draft_tokens_max", "threads", "isa", "kv_element", "memory_max"];
 
 /// The base of a server's address, without `/v1`.
 fn server_url(context: &Context, url: &str) -> anyhow::Result<String> {
     if !url.starts_with("http://") && !url.starts_with("https://") {
         bail!("--at {url}: a server's address is wanted, such as http://127.0.0.1:8080");
     }
-    let flags = context.resolved.origins.iter().filter(|(_, _, origin)| matches!(origin, Origin::Flag(_)));
-    if let Some((_, _, flag)) = flags.into_iter().find(|(key, _, _)| LOADING.contains(key)) {
+    let mut settings = TABLE.iter().zip(&context.resolved.origins);
+    let loads = settings
+        .find(|(setting, (_, _, origin))| setting.is_for_loading() && matches!(origin, Origin::Flag(_)));
+    if let Some((_, (_, _, flag))) = loads {
         bail!(
             "{flag} is for a model loaded here, and --at asks a server, which has loaded it: leave one of them out"
         );

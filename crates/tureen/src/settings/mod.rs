@@ -37,6 +37,11 @@ impl Setting {
         self.key.replace('_', "-")
     }
 
+    /// Whether it is about a model that is loaded in this process.
+    pub fn is_for_loading(&self) -> bool {
+        self.commands == MODEL
+    }
+
     pub fn environment(&self) -> String {
         format!("TUREEN_{}", self.key.to_uppercase())
     }
