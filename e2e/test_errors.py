@@ -1,7 +1,6 @@
 """Errors arrive as the typed exceptions that the official client raises, and say what to do."""
 
 import json
-import time
 
 import openai
 import pytest
@@ -110,10 +109,11 @@ def test_more_choices_than_the_queue_holds_are_answered_by_an_idle_server(start)
 
 
 def test_a_prompt_far_beyond_the_context_is_refused_at_once(service):
-    begun = time.monotonic()
     with pytest.raises(openai.BadRequestError) as caught:
         service.complete("hello " * 600_000)
-    assert caught.value.code == "context_length_exceeded" and time.monotonic() - begun < 2
+    assert caught.value.code == "context_length_exceeded"
+    # By its bytes: that it was not turned into tokens first is what makes it quick.
+    assert "3600000 bytes long" in str(caught.value)
 
 
 def test_echoes_together_are_bounded(service):

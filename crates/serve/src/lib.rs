@@ -14,7 +14,6 @@ mod metrics;
 mod openai;
 mod operate;
 mod origins;
-mod patience;
 mod preparing;
 mod server;
 mod services;

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +11,15 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_io_timeout::TimeoutStream;
 use tracing::{info, warn};
 
 use crate::error::ServeError;
 use crate::http::{App, router};
-use crate::patience::Patient;
 use crate::services::Services;
 use crate::settings::ServeSettings;
 use crate::signals::Shutdown;
@@ -125,8 +127,8 @@ fn serve(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(settings.header_timeout).max_buf_size(HEAD_BYTES_MAX);
     let service = TowerToHyperService::new(router.clone());
-    let connection = graceful
-        .watch(http.serve_connection(TokioIo::new(Patient::new(stream, settings.write_timeout)), service));
+    let stream = TokioIo::new(patient(stream, settings.write_timeout));
+    let connection = graceful.watch(http.serve_connection(stream, service));
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!("a connection ended: {error}");
@@ -135,9 +137,16 @@ fn serve(
     });
 }
 
+/// A stream whose writes fail once the client has taken nothing for `limit`, which frees what the connection held.
+fn patient<S: AsyncRead + AsyncWrite>(stream: S, limit: Duration) -> Pin<Box<TimeoutStream<S>>> {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(limit));
+    Box::pin(stream)
+}
+
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio::sync::mpsc;
     use tokio::task::JoinHandle;
 
@@ -232,6 +241,24 @@ mod tests {
         assert!(server.send(&READY.replace("close", "keep-alive")).await.starts_with("HTTP/1.1 200"));
         let half = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
         assert!(server.send(half).await.starts_with("HTTP/1.1 408"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_fails_once_nothing_was_taken_for_the_limit() {
+        let limit = Duration::from_secs(30);
+        let (ours, mut theirs) = duplex(4);
+        let mut ours = patient(ours, limit);
+        let slowly = tokio::spawn(async move {
+            // Slow, but it goes on: each wait is shorter than the limit, all together are longer.
+            for _ in 0..5 {
+                tokio::time::sleep(limit / 2).await;
+                theirs.read_exact(&mut [0; 4]).await.unwrap();
+            }
+            theirs
+        });
+        ours.write_all(&[1; 24]).await.unwrap();
+        let _theirs = slowly.await.unwrap();
+        assert_eq!(ours.write_all(&[1; 24]).await.unwrap_err().kind(), ErrorKind::TimedOut);
     }
 
     #[tokio::test]

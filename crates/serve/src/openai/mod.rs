@@ -6,8 +6,9 @@
 //! take `top_k`, `min_p`, `typical_p`, `repetition_penalty`, `ignore_eos`, and chat takes `chat_template_kwargs`.
 //!
 //! Where this differs from OpenAI: `max_tokens` of at most the context is cut to what the prompt leaves of it, which
-//! `finish_reason: "length"` tells; `completion_tokens` are those of the answer, without the model's end token; choice `i` of a request with a seed draws with `seed + i`; the role `developer` reaches a model's template
-//! as `system`, as templates of open models don't know it.
+//! `finish_reason: "length"` tells; `completion_tokens` are those of the answer, without the model's end token;
+//! choice `i` of a request with a seed draws with `seed + i`; the role `developer` reaches a model's template as
+//! `system`, as templates of open models don't know it.
 
 mod answer;
 mod chat_request;

@@ -71,7 +71,7 @@ impl Chat {
             let Some(text) = read(&mut editor)? else { break };
             match parse(&text) {
                 Line::Quit => break,
-                Line::Say(text) => self.say(runtime, text),
+                Line::Say(text) => self.say(runtime, text)?,
                 line => print(self.command(line) + "\n")?,
             }
         }
@@ -86,12 +86,12 @@ impl Chat {
     }
 
     /// A question and its answer join the conversation; one that failed leaves it as it was.
-    fn say(&mut self, runtime: &Runtime, text: String) {
+    fn say(&mut self, runtime: &Runtime, text: String) -> anyhow::Result<()> {
         self.messages.push(json!({"role": "user", "content": text}));
         let prompt = Prompt::Messages(self.messages.clone());
         match runtime.block_on(self.answerer.ask(&prompt, &self.options, |text| print(text))) {
             Ok(ended) => {
-                say("");
+                print("\n")?;
                 match ended.end {
                     End::Stopped => say("(stopped)"),
                     End::Finished { at_limit: true, .. } => say("(the limit of tokens is reached)"),
@@ -110,6 +110,7 @@ impl Chat {
                 }
             }
         }
+        Ok(())
     }
 
     /// Does what a slash command asks; what to say about it comes back.

@@ -69,7 +69,8 @@ impl Pull<'_> {
         )
     }
 
-    /// `equals` are other places of the same model. `retries_max` is for finding out what to fetch; once that is known, a download is as patient as ever.
+    /// `equals` are other places of the same model. `retries_max` is for finding out what to fetch; once that is known,
+    /// a download is as patient as ever.
     fn bring(
         &self,
         listed: &Listed,

@@ -132,30 +132,6 @@ fn logprobs_are_those_of_the_model() {
     assert_eq!(logprobs(&[f32::NAN, 0.0], 1, 1), (0.0, vec![(1, 0.0)]));
 }
 
-/// By hand: how long a vocabulary of 150,000 takes. `cargo test --release -p engine sampling_speed -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn sampling_speed() {
-    let mut random = Random::new(1);
-    let logits: Vec<f32> = (0..150_000).map(|_| (random.unit().ln() * -1.5 - 6.0) as f32).collect();
-    let measure = |name: &str, change: fn(&mut Sampling)| {
-        let mut sampler = Sampler::new(&settings(change), logits.len(), &[]);
-        let mut copies = vec![logits.clone(); 20];
-        let start = std::time::Instant::now();
-        copies.iter_mut().for_each(|logits| assert!(sampler.sample(logits) < 150_000));
-        println!("{name}: {:?} a token", start.elapsed() / 20);
-    };
-    measure("greedy", |s| s.temperature = 0.0);
-    measure("temperature", |_| ());
-    measure("top-k 40, top-p 0.95", |s| (s.top_k, s.top_p) = (40, 0.95));
-    measure("top-p 0.95", |s| s.top_p = 0.95);
-    measure("min-p 0.05", |s| s.min_p = 0.05);
-    measure("typical 0.9", |s| s.typical_p = 0.9);
-    let start = std::time::Instant::now();
-    (0..20).for_each(|_| drop(logprobs(&logits, 5, 20)));
-    println!("logprobs 20: {:?} a token", start.elapsed() / 20);
-}
-
 fn any_logit() -> impl Strategy<Value = f32> {
     prop_oneof![8 => -20.0f32..20.0, 1 => prop::sample::select(vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY,
         f32::MAX, f32::MIN, 0.0, -0.0, 1e-40]), 1 => any::<f32>()]
