@@ -8,6 +8,7 @@ mod lanes;
 pub mod matmul;
 pub mod memory;
 pub mod norm;
+pub mod peaks;
 pub mod rotary;
 pub mod softmax;
 pub mod threads;
