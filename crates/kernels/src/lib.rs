@@ -10,5 +10,6 @@ pub mod memory;
 pub mod norm;
 pub mod peaks;
 pub mod rotary;
+pub mod sampling;
 pub mod softmax;
 pub mod threads;

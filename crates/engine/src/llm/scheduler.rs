@@ -102,7 +102,8 @@ impl Scheduler {
             let Some(next) = self.waiting.pop_front() else { return };
             self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
             self.counters.cached_tokens_total.fetch_add(lease.cached_tokens as u64, Ordering::Relaxed);
-            self.running.push(Sequence::new(next, lease, self.forward.decoder().vocabulary));
+            let isa = self.forward.compute.isa();
+            self.running.push(Sequence::new(next, lease, isa, self.forward.decoder().vocabulary));
         }
     }
 

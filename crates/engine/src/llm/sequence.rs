@@ -1,5 +1,6 @@
 //! One running request: its tokens so far, its pages, and how its next token is chosen and reported.
 
+use kernels::compute::Isa;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::detokenizer::Detokenizer;
@@ -61,14 +62,14 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    pub fn new(mut accepted: Accepted, lease: Lease, vocabulary: usize) -> Sequence {
+    pub fn new(mut accepted: Accepted, lease: Lease, isa: Isa, vocabulary: usize) -> Sequence {
         let stop = std::mem::take(&mut accepted.request.stop);
         let mut tokens = std::mem::take(&mut accepted.request.prompt);
         let prompt_tokens = tokens.len();
         tokens.reserve_exact(accepted.tokens_max);
         let request = accepted.request;
         Sequence {
-            sampler: Sampler::new(&request.sampling, vocabulary, &tokens),
+            sampler: Sampler::new(isa, &request.sampling, vocabulary, &tokens),
             detokenizer: Detokenizer::new(stop),
             drafts: Drafts::new(),
             tokens_max: accepted.tokens_max,
@@ -200,7 +201,7 @@ impl Sequence {
             self.finish(FinishReason::Length);
             return;
         }
-        if !logits.iter().all(|logit| logit.is_finite()) {
+        if !self.sampler.accepts(logits) {
             self.send(Event::Failed(NOT_FINITE.to_owned()));
             self.finished = true;
             return;
