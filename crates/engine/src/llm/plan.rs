@@ -6,9 +6,8 @@ use kernels::attention::{KvLayout, KvLayoutError, PAGE_TOKENS};
 use super::forward::{Forward, StepSizes};
 use super::pages::Pages;
 use super::settings::{Bytes, MemoryPlan, Settings, free_memory_bytes};
+use super::weights::packed_bytes_max;
 
-/// Packed weights are at most this much larger than in the file, in percent.
-const PACKING_PERCENT: u64 = 110;
 /// Rows of logits beyond one a sequence, for reports on prompts.
 const PROMPT_LOGIT_ROWS: usize = 16;
 /// A context below this is of no use, and is refused rather than chosen.
@@ -65,7 +64,7 @@ pub(super) fn plan(decoder: &Decoder, file_bytes: u64, settings: &Settings) -> R
 
     let rows_max = settings.step_tokens_max.max(settings.sequences_max);
     let logit_rows_max = settings.sequences_max.saturating_add(PROMPT_LOGIT_ROWS);
-    let weights = file_bytes.saturating_mul(PACKING_PERCENT) / 100;
+    let weights = packed_bytes_max(file_bytes);
     let activations = Forward::buffer_bytes(decoder, rows_max, logit_rows_max);
     let layout = |pages: usize| {
         let pages = u32::try_from(pages).unwrap_or(u32::MAX);
