@@ -59,6 +59,21 @@ impl MappedFile {
     }
 }
 
+/// Bytes that memory hands out at a time.
+pub(crate) const LINE_BYTES: usize = 64;
+
+/// Asks for the cache line at an address, which need not be one.
+#[inline(always)]
+pub(crate) fn prefetch(address: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch neither faults nor changes anything, at any address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(address as *const i8);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// Numbers for which all bits zero is a value.
 ///
 /// # Safety

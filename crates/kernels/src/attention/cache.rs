@@ -5,7 +5,7 @@ use half::f16;
 use super::SequenceRows;
 use crate::compute::Compute;
 use crate::lanes::{Element, Kernel, Lanes, WIDTH_MAX, dispatch};
-use crate::memory::{AlignedVec, Zeroed};
+use crate::memory::{AlignedVec, LINE_BYTES, Zeroed, prefetch};
 use crate::threads::DisjointMut;
 
 /// Positions a page; also the keys that a step of the online softmax takes together.
@@ -234,6 +234,17 @@ impl<E: Kept> KvStore<E> {
     pub(super) fn values(&self, layer: usize, page: u32, kv_head: usize) -> &[E] {
         let length = self.layout.value_block();
         &self.values[self.layout.block(layer, page, kv_head) * length..][..length]
+    }
+
+    /// Asks for a block's keys and values before they are read.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, layer: usize, page: u32, kv_head: usize) {
+        for block in [self.keys(layer, page, kv_head), self.values(layer, page, kv_head)] {
+            let start = block.as_ptr().addr();
+            for at in (0..size_of_val(block)).step_by(LINE_BYTES) {
+                prefetch(start + at);
+            }
+        }
     }
 
     /// Scatters the rows of a batch into their pages. One task writes all keys, or all values, of a head: tasks never

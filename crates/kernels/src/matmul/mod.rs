@@ -25,6 +25,7 @@ pub use quantize::QuantizedRows;
 use std::ops::Range;
 
 use crate::compute::{Compute, Isa};
+use crate::memory::prefetch;
 use crate::threads::DisjointMut;
 use panel::{Format, Storage};
 use quantize::Activations;
@@ -42,7 +43,7 @@ const AHEAD_BYTES: usize = 32 * 1024;
 /// The same for the worker that does these: what the processor takes without waiting.
 const AHEAD_BYTES_FIRST: usize = 2 * 1024;
 /// Rows that a kernel multiplies with a panel at a time; blocks of rows are whole numbers of it.
-const ROW_TILE: usize = 8;
+const ROW_TILE: usize = 16;
 
 /// Activations in both forms; each kind of weights reads its own.
 #[derive(Clone, Copy)]
@@ -145,21 +146,9 @@ impl Ahead {
         // The first worker goes on with other work, which must not wait.
         let wanted = if worker == 0 { AHEAD_BYTES_FIRST } else { AHEAD_BYTES };
         for at in (start..self.bytes.min(start + wanted.min(self.strip_bytes))).step_by(64) {
-            prefetch(self.address.wrapping_add(at));
+            prefetch(self.address + at);
         }
     }
-}
-
-/// Asks the memory for a cache line; harmless whatever the address.
-#[inline]
-fn prefetch(address: usize) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch neither faults nor changes anything, at any address.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(address as *const i8);
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
 }
 
 /// Panels that a worker takes at a time: an even number, since some kernels read two side by side.
