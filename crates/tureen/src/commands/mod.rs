@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::models::store::Store;
-use crate::settings::{self, Resolved};
+use crate::settings::{self, Misused, Resolved};
 use crate::terminal::say;
 
 /// Large models as a service, in one program.
@@ -58,7 +58,10 @@ pub struct Context {
 /// What shells say of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
-/// Exit codes: 0 all is well, 1 it failed, 2 it was called wrongly (clap's own), 130 it was ended by Ctrl-C.
+/// What clap exits with, and so we, where a command was called wrongly.
+const MISUSED: u8 = 2;
+
+/// Exit codes: 0 all is well, 1 it failed, 2 it was called wrongly, 130 it was ended by Ctrl-C.
 pub fn main() -> ExitCode {
     let matches = command().get_matches();
     match dispatch(&matches) {
@@ -68,7 +71,7 @@ pub fn main() -> ExitCode {
         Err(error) if error.is::<run::Interrupted>() => ExitCode::from(INTERRUPTED),
         Err(error) => {
             say(format!("error: {error:#}"));
-            ExitCode::FAILURE
+            if error.is::<Misused>() { ExitCode::from(MISUSED) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -92,6 +95,11 @@ fn command() -> clap::Command {
 fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
     let cli = Cli::from_arg_matches(matches)?;
     let (_, sub) = matches.subcommand().unwrap_or(("", matches));
+    if let Command::Config(arguments) = &cli.command
+        && arguments.wants_template()
+    {
+        return config::print_template();
+    }
     let resolved = settings::resolve(sub)?;
     start_log(&resolved);
     let context = Context { store: Store::new(&resolved.settings.models), resolved };

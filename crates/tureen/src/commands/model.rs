@@ -147,14 +147,14 @@ fn memory_line(memory: MemoryPlan) -> String {
 /// What the engine is told of the settings.
 fn engine_settings(settings: &Settings) -> engine::llm::Settings {
     engine::llm::Settings {
-        context_tokens: settings.context,
-        sequences_max: settings.sequences_max,
-        queue_max: settings.queue_max,
-        threads: settings.threads,
+        context_tokens: settings.context.map(|tokens| tokens.0),
+        sequences_max: settings.sequences_max.0,
+        queue_max: settings.queue_max.0,
+        threads: settings.threads.0,
         isa: settings.isa.0.unwrap_or_else(Isa::detect),
         kv_element: settings.kv_element.0,
-        step_tokens_max: settings.step_tokens_max,
-        draft_tokens_max: settings.draft_tokens_max,
+        step_tokens_max: settings.step_tokens_max.0,
+        draft_tokens_max: settings.draft_tokens_max.0,
         memory_max_bytes: settings.memory_max.map(|bytes| bytes.0),
         memory_promised_bytes: 0,
     }

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::answer::{Answerer, End, Ended, Options, Prompt};
 use super::{Context, chat, model};
-use crate::settings::{Origin, TABLE};
+use crate::settings::{Count, Misused, Origin, TABLE};
 use crate::terminal::{print, say};
 
 /// Bytes of a prompt from standard input.
@@ -142,7 +142,7 @@ fn server_url(context: &Context, url: &str) -> anyhow::Result<String> {
     if !url.starts_with("http://") && !url.starts_with("https://") {
         bail!("--at {url}: a server's address is wanted, such as http://127.0.0.1:8080");
     }
-    let mut settings = TABLE.iter().zip(&context.resolved.origins);
+    let mut settings = TABLE.iter().zip(&context.resolved.said_by);
     let loads = settings
         .find(|(setting, (_, _, origin))| setting.is_for_loading() && matches!(origin, Origin::Flag(_)));
     if let Some((_, (_, _, flag))) = loads {
@@ -161,7 +161,7 @@ fn answerer(context: &Context, arguments: &Arguments, is_chat: bool) -> anyhow::
     }
     let model = model::find_or_pull(context, &arguments.model)?;
     // One conversation at a time, whatever a server would be set to.
-    let settings = crate::settings::Settings { sequences_max: 1, ..context.resolved.settings.clone() };
+    let settings = crate::settings::Settings { sequences_max: Count(1), ..context.resolved.settings.clone() };
     let llm = model::load(&model, &settings, 0, is_chat || arguments.stats)?;
     Ok(Answerer::Here(Box::new(llm)))
 }
@@ -176,7 +176,7 @@ fn options(arguments: &Arguments) -> anyhow::Result<Options> {
         ..Sampling::default()
     };
     let options = Options { sampling, tokens_max: arguments.tokens_max };
-    chat::check_options(&options)?;
+    chat::check_options(&options).map_err(|error| Misused(error.to_string()))?;
     Ok(options)
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, Error, anyhow, bail};
 use clap::Args;
 use serve::{ServeError, ServeSettings, Server, Services, shutdown_signals};
 
@@ -121,12 +121,12 @@ fn serve_settings(settings: &Settings) -> anyhow::Result<ServeSettings> {
     }
     let body_bytes_max = usize::try_from(settings.body_max.0).context("body_max")?;
     Ok(ServeSettings {
-        listen: settings.listen,
+        listen: settings.listen.look_up().map_err(Error::msg)?,
         keys,
         origins: settings.origins.as_ref().map(|origins| origins.0.clone()).unwrap_or_default(),
         body_bytes_max,
-        connections_max: settings.connections_max,
-        drain_max: Duration::from_secs(settings.drain_max.0),
+        connections_max: settings.connections_max.0,
+        drain_max: Duration::from_secs(settings.drain_max.0 as u64),
         ..ServeSettings::default()
     })
 }
