@@ -108,6 +108,11 @@ def test_more_choices_than_the_queue_holds_are_answered_by_an_idle_server(start)
     assert len(service.complete(n=8, max_tokens=3, temperature=1).choices) == 8
 
 
+def test_an_answer_that_does_not_fit_beside_the_prompt_is_refused(service):
+    with pytest.raises(openai.BadRequestError, match=r"8192 tokens.* in the messages, 8190 in the completion"):
+        service.chat(max_tokens=8190)
+
+
 def test_a_prompt_far_beyond_the_context_is_refused_at_once(service):
     with pytest.raises(openai.BadRequestError) as caught:
         service.complete("hello " * 600_000)

@@ -98,6 +98,16 @@ impl ApiError {
         ApiError::bad_request(param, "context_length_exceeded", message)
     }
 
+    /// A prompt that fits, and an answer that was asked for and doesn't beside it. `param` is where the prompt came.
+    pub fn no_room(param: &str, prompt: usize, tokens_max: usize, context: usize) -> ApiError {
+        let asked = prompt.saturating_add(tokens_max);
+        let message = format!(
+            "this model's context is {context} tokens, and {asked} were asked for ({prompt} in the {param}, \
+             {tokens_max} in the completion): shorten the {param}, or ask for fewer tokens with `max_tokens`"
+        );
+        ApiError::bad_request(param, "context_length_exceeded", message)
+    }
+
     /// `waiting` other requests would go first.
     pub fn queue_full(waiting: usize, retry_after_seconds: u64) -> ApiError {
         let message = format!("the server is busy: {waiting} requests wait already, which is the limit");

@@ -76,6 +76,23 @@ enum Pieces {
 }
 
 impl Answerer {
+    /// Why an answer ended before its text did.
+    pub fn limit(&self, options: &Options, usage: Option<Usage>) -> String {
+        let written = usage.map_or(usize::MAX, |usage| usage.completion_tokens);
+        if let Some(tokens_max) = options.tokens_max.filter(|tokens_max| *tokens_max <= written) {
+            return format!("(the limit of {tokens_max} tokens is reached)");
+        }
+        match self {
+            Answerer::Here(llm) => {
+                let (context, trained) = (llm.facts().context, llm.facts().context_trained);
+                let more =
+                    if context < trained { format!("; --context up to {trained}") } else { String::new() };
+                format!("(the context of {context} tokens is full{more})")
+            }
+            Answerer::Server { .. } => "(the context that the server gives the model is full)".to_string(),
+        }
+    }
+
     /// Asks, and hands out text as it comes, until the end or Ctrl-C, which frees the place within a step.
     ///
     /// # Errors
@@ -319,5 +336,18 @@ mod tests {
         assert_eq!(ask(page).unwrap_err(), "the server answers 404: no model m");
         let broken = Page::new("data: {\"choices\": [{\"delta\": {\"content\": \"Hel\"}}]}\n\n");
         assert_eq!(ask(broken).unwrap_err(), "the server's answer broke off");
+    }
+
+    #[test]
+    fn an_answer_that_was_cut_says_by_what() {
+        let server = Answerer::Server { url: String::new(), model: String::new(), key: None };
+        let check = |tokens_max: Option<usize>, written: usize, expected: &str| {
+            let options = Options { tokens_max, ..options() };
+            let usage = Usage { completion_tokens: written, ..Usage::default() };
+            assert!(server.limit(&options, Some(usage)).contains(expected), "{tokens_max:?} {written}");
+        };
+        check(Some(3), 3, "the limit of 3 tokens");
+        check(Some(30), 3, "context");
+        check(None, 3, "context");
     }
 }

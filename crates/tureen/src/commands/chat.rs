@@ -94,7 +94,7 @@ impl Chat {
                 print("\n")?;
                 match ended.end {
                     End::Stopped => say("(stopped)"),
-                    End::Finished { at_limit: true, .. } => say("(the limit of tokens is reached)"),
+                    End::Finished { at_limit: true, usage } => say(self.answerer.limit(&self.options, usage)),
                     End::Finished { .. } => {}
                 }
                 if self.stats {

@@ -97,9 +97,9 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     }
     match ended.end {
         End::Stopped => Err(Interrupted.into()),
-        End::Finished { at_limit, .. } => {
+        End::Finished { at_limit, usage } => {
             if at_limit {
-                say("(the limit of tokens is reached)");
+                say(answerer.limit(&options, usage));
             }
             Ok(())
         }
