@@ -44,10 +44,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     }
     let mut models = Vec::new();
     for text in &arguments.served {
-        let (name, text) = match text.split_once('=') {
-            Some((name, text)) if !name.contains(['/', '.', '\\']) => (Some(name), text),
-            _ => (None, text.as_str()),
-        };
+        let (name, text) = named(text, Path::new(text).exists());
         let mut model = find_or_pull(context, text)?;
         if let Some(name) = name {
             model.name = name.to_string();
@@ -60,6 +57,16 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     // A model that is still being loaded doesn't keep a server that was told to stop.
     runtime.shutdown_background();
     result
+}
+
+/// `NAME=MODEL` taken apart. A path may hold a `=` too, and goes first where it is one that exists.
+fn named(text: &str, is_path: bool) -> (Option<&str>, &str) {
+    match text.split_once('=') {
+        Some((name, model)) if !is_path && !name.is_empty() && !name.contains(['/', '\\']) => {
+            (Some(name), model)
+        }
+        _ => (None, text),
+    }
 }
 
 /// What could be served, for whoever named nothing.
@@ -161,6 +168,15 @@ mod tests {
         std::fs::write(&path, "# none\n").unwrap();
         assert!(read_keys(&path).unwrap_err().to_string().contains("has no key"));
         assert!(read_keys(&folder.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn a_name_may_have_dots_and_a_path_that_exists_goes_first() {
+        assert_eq!(named("gpt-3.5-turbo=./m.gguf", false), (Some("gpt-3.5-turbo"), "./m.gguf"));
+        assert_eq!(named("a=b.gguf", true), (None, "a=b.gguf"));
+        for plain in ["smollm2:135m", "./a=b.gguf", "=m.gguf"] {
+            assert_eq!(named(plain, false), (None, plain));
+        }
     }
 
     #[test]
