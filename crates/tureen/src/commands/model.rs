@@ -72,7 +72,7 @@ pub fn find_or_pull(context: &Context, text: &str) -> anyhow::Result<Model> {
     if !confirmed(&format!("{name} is not here yet. {}. Fetch it?", entry.about))? {
         bail!("{name} is not here; later: tureen pull {name}");
     }
-    pull::pull(context, text, None, false)?;
+    pull::pull(context, text, None, false, false)?;
     find(context, text)
 }
 
