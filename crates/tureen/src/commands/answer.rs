@@ -222,7 +222,8 @@ fn body(model: &str, prompt: &Prompt, options: &Options) -> Value {
     body
 }
 
-/// Asks a server in a thread of its own. When nobody listens any more, the connection is closed, which cancels.
+/// Asks a server in a thread of its own. When nobody listens any more, the connection is closed, which cancels: with the
+/// next line that comes, or with this process.
 fn post(url: String, key: Option<String>, body: Value) -> UnboundedReceiver<Piece> {
     let (sender, receiver) = unbounded_channel();
     std::thread::spawn(move || {
@@ -259,6 +260,9 @@ fn stream(url: &str, key: Option<&str>, body: &Value, sender: &UnboundedSender<P
     loop {
         let mut line = String::new();
         let read = reader.by_ref().take(LINE_BYTES_MAX).read_line(&mut line)?;
+        if sender.is_closed() {
+            return Ok(()); // Ctrl-C
+        }
         let Some(data) = line.strip_prefix("data:").map(str::trim) else {
             if read == 0 {
                 bail!("the server's answer broke off");
@@ -281,10 +285,9 @@ fn stream(url: &str, key: Option<&str>, body: &Value, sender: &UnboundedSender<P
             usage = Some(Usage { prompt_tokens, cached_tokens: 0, completion_tokens });
         }
         let text = choice["delta"]["content"].as_str().or(choice["text"].as_str());
-        if let Some(text) = text.filter(|text| !text.is_empty())
-            && sender.send(Piece::Text(text.to_string())).is_err()
-        {
-            return Ok(()); // Ctrl-C
+        if let Some(text) = text.filter(|text| !text.is_empty()) {
+            // Whether anybody listens, the next line asks.
+            let _ = sender.send(Piece::Text(text.to_string()));
         }
     }
 }
@@ -328,6 +331,16 @@ mod tests {
         assert_eq!((shown.as_str(), ended.text.as_str()), ("Hello", "Hello"));
         let usage = Some(Usage { prompt_tokens: 4, cached_tokens: 0, completion_tokens: 3 });
         assert_eq!(ended.end, End::Finished { at_limit: true, usage });
+    }
+
+    #[test]
+    fn a_stream_that_nobody_listens_to_ends_with_its_next_line() {
+        let server = Server::start();
+        // Comments alone, as a server sends while it reads a long prompt.
+        server.serve("/v1/x", Page { drip: true, ..Page::new("") });
+        let (sender, receiver) = unbounded_channel();
+        drop(receiver);
+        stream(&format!("{}/v1/x", server.url), None, &json!({}), &sender).unwrap();
     }
 
     #[test]
