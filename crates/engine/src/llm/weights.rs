@@ -13,8 +13,8 @@ use kernels::matmul::{Input, MatmulError, PackedWeights, Weights, matmul};
 pub enum WeightsError {
     #[error(transparent)]
     Format(#[from] FormatError),
-    #[error("packing {tensor}: {source}")]
-    Pack { tensor: String, source: MatmulError },
+    #[error("packing {tensor}: {cause}")]
+    Pack { tensor: String, cause: MatmulError },
     #[error("the model lacks the tensor for {role:?} of {place}")]
     Missing { role: Role, place: String },
 }
@@ -278,8 +278,8 @@ fn pack(compute: &Compute, tensors: &[Tensor<'_>]) -> Result<PackedWeights, Weig
             bytes: tensor.bytes,
         })
         .collect();
-    PackedWeights::pack(compute, &parts).map_err(|source| {
+    PackedWeights::pack(compute, &parts).map_err(|cause| {
         let names: Vec<&str> = tensors.iter().map(|tensor| tensor.name).collect();
-        WeightsError::Pack { tensor: names.join(" + "), source }
+        WeightsError::Pack { tensor: names.join(" + "), cause }
     })
 }

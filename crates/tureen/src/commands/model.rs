@@ -159,3 +159,10 @@ fn engine_settings(settings: &Settings) -> engine::llm::Settings {
         memory_promised_bytes: 0,
     }
 }
+
+#[test]
+fn an_error_says_its_cause_once() {
+    let Err(error) = open(Path::new("/no/such/model.gguf")) else { panic!("it is there") };
+    let text = format!("{error:#}");
+    assert_eq!(text.matches("os error 2").count(), 1, "{text}");
+}
