@@ -40,6 +40,8 @@ def test_an_unknown_model_is_not_found(service):
     assert caught.value.code == "model_not_found" and "gpt-9" in str(caught.value)
     with pytest.raises(openai.NotFoundError):
         service.client.models.retrieve("gpt-9")
+    line = next(line for line in service.said().splitlines() if "gpt-9" in line)
+    assert 'error="model_not_found" param="model"' in line and "peer=127.0.0.1:" in line, line
 
 
 def test_an_unknown_path_is_not_found_and_a_wrong_method_is_said(service):

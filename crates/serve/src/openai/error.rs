@@ -8,6 +8,7 @@ use engine::llm::request::SubmitError;
 use serde_json::{Value, json};
 
 use crate::body::BodyError;
+use crate::http::Refused;
 
 /// What other servers call parameters, and what they are called here.
 const OTHER_NAMES: [(&str, &str); 7] = [
@@ -18,6 +19,18 @@ const OTHER_NAMES: [(&str, &str); 7] = [
     ("max_new_tokens", "max_tokens"),
     ("stop_sequences", "stop"),
     ("n_probs", "logprobs"),
+];
+
+/// Of OpenAI's URLs, those that clients know and this server doesn't.
+const NOT_YET: [&str; 8] = [
+    "/v1/responses",
+    "/v1/embeddings",
+    "/v1/moderations",
+    "/v1/files",
+    "/v1/batches",
+    "/v1/images/generations",
+    "/v1/audio/speech",
+    "/v1/audio/transcriptions",
 ];
 
 /// An answer that says what went wrong.
@@ -154,7 +167,13 @@ impl ApiError {
     }
 
     pub fn no_such_url(method: &Method, path: &str) -> ApiError {
-        ApiError::new(StatusCode::NOT_FOUND, "unknown_url", format!("there is nothing at {method} {path}"))
+        let message = match NOT_YET.contains(&path) {
+            true => {
+                format!("{method} {path} is not supported yet: use /v1/chat/completions or /v1/completions")
+            }
+            false => format!("there is nothing at {method} {path}"),
+        };
+        ApiError::new(StatusCode::NOT_FOUND, "unknown_url", message)
     }
 
     pub fn no_such_method(method: &Method, path: &str) -> ApiError {
@@ -191,6 +210,14 @@ impl ApiError {
         self.status
     }
 
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    pub fn param(&self) -> Option<&str> {
+        self.param.as_deref()
+    }
+
     /// OpenAI's names for kinds of errors.
     fn kind(&self) -> &'static str {
         match self.status.as_u16() {
@@ -225,6 +252,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let json = [(CONTENT_TYPE, "application/json")];
         let mut response = (self.status, json, self.json().to_string()).into_response();
+        response.extensions_mut().insert(Refused(self.code));
         if let Some(seconds) = self.retry_after_seconds {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
