@@ -71,9 +71,9 @@ Examples:
   tureen run ./base.gguf --raw \"Once upon a time\"
   tureen run smollm2:135m --at http://127.0.0.1:8080    a chat with a running server
 
-Beside a PROMPT, what is on standard input, a file or a pipe, goes below it, once it is at its end;
-where a pipe stays open for nothing, say < /dev/null. In a chat, Ctrl-C stops the answer and Ctrl-D
-ends the chat.";
+Beside a PROMPT, what is on standard input, a file or a pipe, goes below it, once it is at its
+end; where a pipe stays open for nothing, say < /dev/null. In a chat, Ctrl-C stops the answer and
+Ctrl-D ends the chat.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let options = options(arguments)?;
