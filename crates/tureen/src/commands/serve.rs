@@ -1,6 +1,6 @@
 //! `tureen serve`: models behind the OpenAI API, until told to stop.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -118,7 +118,14 @@ fn with_flags(error: ServeError) -> anyhow::Error {
 
 fn ready_line(address: SocketAddr, names: &[String], has_keys: bool) -> String {
     let key = if has_keys { "callers need a key" } else { "no key is needed" };
-    format!("ready: http://{address}/v1 answers for {}; {key}", names.join(", "))
+    let (mut asked_at, mut others) = (address, "");
+    if address.ip().is_unspecified() {
+        let loopback =
+            if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        asked_at.set_ip(loopback);
+        others = " (and at every other address of this machine)";
+    }
+    format!("ready: http://{asked_at}/v1{others} answers for {}; {key}", names.join(", "))
 }
 
 fn serve_settings(settings: &Settings) -> anyhow::Result<ServeSettings> {
@@ -184,5 +191,7 @@ mod tests {
         let address = "127.0.0.1:8080".parse().unwrap();
         let line = ready_line(address, &["a".to_string(), "b".to_string()], false);
         assert_eq!(line, "ready: http://127.0.0.1:8080/v1 answers for a, b; no key is needed");
+        let open = ready_line("[::]:80".parse().unwrap(), &["a".to_string()], true);
+        assert!(open.starts_with("ready: http://[::1]:80/v1 (and at every other"), "{open}");
     }
 }
