@@ -17,6 +17,7 @@ use crate::gate::Gate;
 use crate::metrics::{Metrics, Recorded};
 use crate::openai::{self, ApiError};
 use crate::preparing::Preparing;
+use crate::server::Peer;
 use crate::services::Services;
 use crate::settings::ServeSettings;
 use crate::unique::unique;
@@ -24,6 +25,10 @@ use crate::{operate, origins};
 
 /// Characters of a request's path in the log.
 const LOGGED_CHARS_MAX: usize = 100;
+
+/// Marks a response that refuses, with the error's code.
+#[derive(Clone, Copy)]
+pub struct Refused(pub &'static str);
 
 /// What handlers share.
 pub struct App {
@@ -66,6 +71,7 @@ pub fn router(app: Arc<App>) -> Router {
 async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let line = format!("{} {:.*}", request.method(), LOGGED_CHARS_MAX, request.uri().path());
+    let peer = request.extensions().get::<Peer>().copied();
     let page = origins::origin(request.headers()).cloned();
     let listed = page.clone().filter(|origin| origins::is_listed(origin, &app.settings.origins));
     let preflight = request.method() == Method::OPTIONS && page.is_some();
@@ -83,7 +89,7 @@ async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
         next.run(request).await
     };
     if response.extensions().get::<Recorded>().is_none() {
-        log(&line, response.status(), begun);
+        log(&line, &response, peer, begun);
     }
     let headers = response.headers_mut();
     if let Some(origin) = &listed {
@@ -96,12 +102,14 @@ async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
 }
 
 /// What operators' tools ask every few seconds is no news.
-fn log(line: &str, status: StatusCode, begun: Instant) {
-    let (status, ms) = (status.as_u16(), begun.elapsed().as_millis());
+fn log(line: &str, response: &Response, peer: Option<Peer>, begun: Instant) {
+    let (status, ms) = (response.status().as_u16(), begun.elapsed().as_millis());
+    let error = response.extensions().get::<Refused>().map(|refused| refused.0);
+    let peer = peer.map(|peer| tracing::field::display(peer.0));
     if matches!(line, "GET /health" | "GET /ready" | "GET /metrics") {
-        tracing::debug!(status, ms, "{line}");
+        tracing::debug!(status, error, peer, ms, "{line}");
     } else {
-        tracing::info!(status, ms, "{line}");
+        tracing::info!(status, error, peer, ms, "{line}");
     }
 }
 
@@ -200,6 +208,8 @@ mod tests {
         let greeting = text(send(&app, "GET /", &[], "").await).await;
         assert!(greeting.contains("/v1/chat/completions"), "{greeting}");
         check(&app, "POST /v1/embeddings", &[], 404, "unknown_url").await;
+        let unsupported = text(send(&app, "POST /v1/embeddings", &[], "").await).await;
+        assert!(unsupported.contains("not supported yet"), "{unsupported}");
         check(&app, "GET /v1/chat/completions", &[], 405, "method_not_allowed").await;
         check(&app, "GET /v1/models/other", &[], 404, "model_not_found").await;
         check(&app, "POST /v1/completions", &[], 415, "unsupported_content_type").await;

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -33,6 +36,10 @@ const FLUSH_MAX: Duration = Duration::from_secs(5);
 /// Stands for "no limit yet".
 const FAR_AWAY: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// Who called, in the extensions of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
 /// A server that listens but doesn't answer yet.
 pub struct Server {
     listener: TcpListener,
@@ -48,9 +55,9 @@ impl Server {
     pub async fn bind(settings: ServeSettings, services: Services) -> Result<Server, ServeError> {
         settings.check()?;
         let listen = settings.listen;
-        let failed = |source: std::io::Error| match source.kind() {
+        let failed = |cause: std::io::Error| match cause.kind() {
             ErrorKind::AddrInUse => ServeError::PortInUse { listen },
-            _ => ServeError::Bind { listen, source },
+            _ => ServeError::Bind { listen, cause },
         };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -75,13 +82,13 @@ impl Server {
         let accept = async || {
             // The semaphore is never closed.
             let place = connections.clone().acquire_owned().await.ok();
-            listener.accept().await.map(|(stream, _)| (stream, place))
+            listener.accept().await.map(|(stream, peer)| (stream, Peer(peer), place))
         };
         loop {
             let draining = app.gate.is_closed();
             tokio::select! {
                 accepted = accept() => match accepted {
-                    Ok((stream, place)) => serve(stream, place, &router, &graceful, &app.settings),
+                    Ok((stream, peer, place)) => serve(stream, peer, place, &router, &graceful, &app.settings),
                     Err(error) => {
                         warn!("accepting a connection: {error}");
                         sleep(ACCEPT_PAUSE).await;
@@ -115,6 +122,7 @@ impl Server {
 /// dropped.
 fn serve(
     stream: TcpStream,
+    peer: Peer,
     place: Option<tokio::sync::OwnedSemaphorePermit>,
     router: &Router,
     graceful: &GracefulShutdown,
@@ -126,7 +134,11 @@ fn serve(
     }
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(settings.header_timeout).max_buf_size(HEAD_BYTES_MAX);
-    let service = TowerToHyperService::new(router.clone());
+    let answering = TowerToHyperService::new(router.clone());
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        answering.call(request)
+    });
     let stream = TokioIo::new(patient(stream, settings.write_timeout));
     let connection = graceful.watch(http.serve_connection(stream, service));
     tokio::spawn(async move {

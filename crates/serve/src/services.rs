@@ -52,14 +52,14 @@ impl Services {
         Ok(Services { entries: Arc::new(RwLock::new(entries)) })
     }
 
-    /// From now on `llm` answers for `name`; a name that was not announced is added.
+    /// From now on `llm` answers for `name`, which was announced.
     pub fn loaded(&self, name: &str, llm: Llm) {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let service = Some(Service { name: name.to_owned(), created, llm });
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         match entries.iter_mut().find(|entry| entry.name == name) {
             Some(entry) => entry.service = service,
-            None => entries.push(Entry { name: name.to_owned(), service }),
+            None => unreachable!("{name} was not announced"),
         }
     }
 

@@ -24,8 +24,8 @@ const PACKING_PERCENT: u64 = 110;
 pub enum WeightsError {
     #[error(transparent)]
     Format(#[from] FormatError),
-    #[error("packing {tensor}: {source}")]
-    Pack { tensor: String, source: MatmulError },
+    #[error("packing {tensor}: {cause}")]
+    Pack { tensor: String, cause: MatmulError },
     #[error("the model lacks the tensor for {role:?} of {place}")]
     Missing { role: Role, place: String },
 }
@@ -302,9 +302,9 @@ impl Reader<'_> {
                 bytes: tensor.bytes,
             })
             .collect();
-        PackedWeights::pack(self.compute, &parts, &mut self.arena.borrow_mut()).map_err(|source| {
+        PackedWeights::pack(self.compute, &parts, &mut self.arena.borrow_mut()).map_err(|cause| {
             let names: Vec<&str> = tensors.iter().map(|tensor| tensor.name).collect();
-            WeightsError::Pack { tensor: names.join(" + "), source }
+            WeightsError::Pack { tensor: names.join(" + "), cause }
         })
     }
 }

@@ -8,6 +8,7 @@ use engine::llm::request::SubmitError;
 use serde_json::{Value, json};
 
 use crate::body::BodyError;
+use crate::http::Refused;
 
 /// What other servers call parameters, and what they are called here.
 const OTHER_NAMES: [(&str, &str); 7] = [
@@ -18,6 +19,18 @@ const OTHER_NAMES: [(&str, &str); 7] = [
     ("max_new_tokens", "max_tokens"),
     ("stop_sequences", "stop"),
     ("n_probs", "logprobs"),
+];
+
+/// Of OpenAI's URLs, those that clients know and this server doesn't.
+const NOT_YET: [&str; 8] = [
+    "/v1/responses",
+    "/v1/embeddings",
+    "/v1/moderations",
+    "/v1/files",
+    "/v1/batches",
+    "/v1/images/generations",
+    "/v1/audio/speech",
+    "/v1/audio/transcriptions",
 ];
 
 /// An answer that says what went wrong.
@@ -98,6 +111,16 @@ impl ApiError {
         ApiError::bad_request(param, "context_length_exceeded", message)
     }
 
+    /// A prompt that fits, and an answer that was asked for and doesn't beside it. `param` is where the prompt came.
+    pub fn no_room(param: &str, prompt: usize, tokens_max: usize, context: usize) -> ApiError {
+        let asked = prompt.saturating_add(tokens_max);
+        let message = format!(
+            "this model's context is {context} tokens, and {asked} were asked for ({prompt} in the {param}, \
+             {tokens_max} in the completion): shorten the {param}, or ask for fewer tokens with `max_tokens`"
+        );
+        ApiError::bad_request(param, "context_length_exceeded", message)
+    }
+
     /// `waiting` other requests would go first.
     pub fn queue_full(waiting: usize, retry_after_seconds: u64) -> ApiError {
         let message = format!("the server is busy: {waiting} requests wait already, which is the limit");
@@ -144,7 +167,13 @@ impl ApiError {
     }
 
     pub fn no_such_url(method: &Method, path: &str) -> ApiError {
-        ApiError::new(StatusCode::NOT_FOUND, "unknown_url", format!("there is nothing at {method} {path}"))
+        let message = match NOT_YET.contains(&path) {
+            true => {
+                format!("{method} {path} is not supported yet: use /v1/chat/completions or /v1/completions")
+            }
+            false => format!("there is nothing at {method} {path}"),
+        };
+        ApiError::new(StatusCode::NOT_FOUND, "unknown_url", message)
     }
 
     pub fn no_such_method(method: &Method, path: &str) -> ApiError {
@@ -181,6 +210,14 @@ impl ApiError {
         self.status
     }
 
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    pub fn param(&self) -> Option<&str> {
+        self.param.as_deref()
+    }
+
     /// OpenAI's names for kinds of errors.
     fn kind(&self) -> &'static str {
         match self.status.as_u16() {
@@ -215,6 +252,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let json = [(CONTENT_TYPE, "application/json")];
         let mut response = (self.status, json, self.json().to_string()).into_response();
+        response.extensions_mut().insert(Refused(self.code));
         if let Some(seconds) = self.retry_after_seconds {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -13,6 +13,7 @@ use super::choices::Choices;
 use super::completion_request::CompletionRequest;
 use super::deliver;
 use super::error::ApiError;
+use super::fields::shorten;
 use super::options::Delivery;
 use super::prompt::{Asked, Work, prepare};
 use super::response::Head;
@@ -20,6 +21,7 @@ use crate::body::read_json;
 use crate::http::App;
 use crate::metrics::{Outcome, Record, Recorded};
 use crate::preparing::Unprepared;
+use crate::server::Peer;
 use crate::services::{Found, Service};
 
 /// Bounds of what a client is told to wait when the queue is full.
@@ -66,9 +68,11 @@ async fn respond(
     decode: impl Fn(Map<String, Value>) -> Result<Asked, ApiError>,
 ) -> Response {
     let mut record = Record::begin(&app.metrics, endpoint, app.gate.enter());
+    record.facts().peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let mut response = match submit(app, request, decode, &mut record).await {
         Ok(submitted) => {
             let Submitted { head, delivery, echoes, choices_per_prompt, choices } = submitted;
+            record.facts().id = Some(head.id.clone());
             let answer = Answer::new(echoes, choices_per_prompt, record);
             let events = choices.events();
             match delivery {
@@ -78,6 +82,8 @@ async fn respond(
         }
         Err(error) => {
             record.end(Outcome::Refused(error.status().as_u16()));
+            record.facts().error = Some(error.code());
+            record.facts().param = error.param().map(str::to_owned);
             error.into_response()
         }
     };
@@ -105,6 +111,7 @@ async fn submit(
     }
     let (parts, body) = request.into_parts();
     let asked = decode(read_json(&parts.headers, body, &app.settings).await?)?;
+    record.facts().asked = shorten(&asked.options().model);
     let service = find(app, &asked.options().model)?;
     record.set_model(&service.name);
 
@@ -128,7 +135,7 @@ fn find(app: &App, name: &str) -> Result<Service, ApiError> {
     match app.services.find(name) {
         Found::Ready(service) => Ok(service),
         Found::Loading => Err(ApiError::model_loading(name)),
-        Found::Unknown(served) => Err(ApiError::model_unknown(&super::fields::shorten(name), &served)),
+        Found::Unknown(served) => Err(ApiError::model_unknown(&shorten(name), &served)),
     }
 }
 

@@ -5,8 +5,8 @@
 //! refused by name; nothing that changes the meaning is skipped in silence. Beyond OpenAI's own, both endpoints
 //! take `top_k`, `min_p`, `typical_p`, `repetition_penalty`, `ignore_eos`, and chat takes `chat_template_kwargs`.
 //!
-//! Where this differs from OpenAI: `max_tokens` of at most the context is cut to what the prompt leaves of it, which
-//! `finish_reason: "length"` tells; `completion_tokens` are those of the answer, without the model's end token;
+//! Where this differs from OpenAI: a completion without `max_tokens` takes 16 or what the prompt leaves of the context,
+//! which `finish_reason: "length"` tells; `completion_tokens` are those of the answer, without the model's end token;
 //! choice `i` of a request with a seed draws with `seed + i`; the role `developer` reaches a model's template as
 //! `system`, as templates of open models don't know it.
 

@@ -5,7 +5,7 @@ use engine::llm::request::{GenerateRequest, SubmitError};
 use serde_json::{Map, Value};
 
 use super::chat_request::ChatRequest;
-use super::completion_request::{CompletionRequest, TextPrompt};
+use super::completion_request::{CompletionRequest, TOKENS_MAX_DEFAULT, TextPrompt};
 use super::error::ApiError;
 use super::options::Options;
 use super::response::Kind;
@@ -45,47 +45,47 @@ pub struct Work {
 /// Takes milliseconds for a long prompt, so not to be called where other connections wait.
 ///
 /// # Errors
-/// A template that fails, a prompt beyond the context.
+/// A template that fails, a prompt beyond the context, or an answer that doesn't fit beside it.
 pub fn prepare(llm: &Llm, asked: Asked) -> Result<Work, ApiError> {
     let param = asked.kind().prompt_param();
     let context = llm.facts().context;
+    let tokens_max_default = match &asked {
+        Asked::Chat(_) => usize::MAX,
+        Asked::Completion(_) => TOKENS_MAX_DEFAULT,
+    };
     let (options, prompts, tokens_max, logprobs) = match asked {
         Asked::Chat(request) => {
             let tokens = chat_tokens(llm, &request.messages, &request.template_variables)?;
-            // The engine cuts this to what the context leaves.
-            let tokens_max = match request.tokens_max {
-                None => usize::MAX,
-                Some(tokens_max) => check_answer(tokens_max, context)?,
-            };
-            (request.options, vec![(tokens, None)], tokens_max, request.logprobs)
+            (request.options, vec![(tokens, None)], request.tokens_max, request.logprobs)
         }
         Asked::Completion(request) => {
             let prompts = request.prompts.into_iter().map(|prompt| text_tokens(llm, prompt, request.echo));
             let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
             check_echoes(&prompts, request.options.choices)?;
-            let tokens_max = check_answer(request.tokens_max, context)?;
-            (request.options, prompts, tokens_max, request.logprobs)
+            (request.options, prompts, request.tokens_max, request.logprobs)
         }
     };
-    let work = spread(&options, prompts, tokens_max, logprobs);
+    // The engine cuts what nobody asked for to what the context leaves.
+    let work = spread(&options, prompts, tokens_max.unwrap_or(tokens_max_default), logprobs);
     let biased = |token: &u32| options.sampling.logit_bias.iter().any(|(biased, _)| biased == token);
     for request in &work.requests {
         llm.check(request).map_err(|error| {
             let is_bias = matches!(&error, SubmitError::UnknownToken { token, .. } if biased(token));
             ApiError::submit(error, if is_bias { "logit_bias" } else { param }, 0)
         })?;
+        check_room(request.prompt.len(), tokens_max, context, param)?;
     }
     Ok(work)
 }
 
-/// More than any prompt leaves room for is a mistake; as much as some would is cut to what this one does.
-fn check_answer(tokens_max: usize, context: usize) -> Result<usize, ApiError> {
-    if tokens_max > context {
-        let message =
-            format!("`max_tokens` must be at most {context}, this model's context; received {tokens_max}");
-        return Err(ApiError::invalid("max_tokens", message));
+/// An answer as long as was asked for must fit beside the prompt.
+fn check_room(prompt: usize, tokens_max: Option<usize>, context: usize, param: &str) -> Result<(), ApiError> {
+    match tokens_max {
+        Some(tokens_max) if tokens_max > context.saturating_sub(prompt) => {
+            Err(ApiError::no_room(param, prompt, tokens_max, context))
+        }
+        _ => Ok(()),
     }
-    Ok(tokens_max)
 }
 
 fn check_echoes(prompts: &[(Vec<u32>, Option<String>)], choices: usize) -> Result<(), ApiError> {
@@ -202,12 +202,16 @@ mod tests {
         check(ECHO_BYTES_MAX, 1, true);
         check(ECHO_BYTES_MAX / 128, 128, true);
         check(4 << 20, 128, false);
-        assert_eq!(check_answer(8192, 8192), Ok(8192));
-        let error = check_answer(8193, 8192).unwrap_err().json();
+        assert_eq!(check_room(34, Some(30), 64, "messages"), Ok(()));
+        assert_eq!(check_room(34, None, 64, "messages"), Ok(()));
+        let error = check_room(34, Some(60), 64, "messages").unwrap_err().json();
+        assert_eq!(error["error"]["code"], "context_length_exceeded");
         assert_eq!(
             error["error"]["message"],
-            "`max_tokens` must be at most 8192, this model's context; received 8193"
+            "this model's context is 64 tokens, and 94 were asked for (34 in the messages, 60 in the completion): \
+             shorten the messages, or ask for fewer tokens with `max_tokens`"
         );
+        assert!(check_room(34, Some(usize::MAX), 64, "prompt").is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use anyhow::{Context as _, anyhow, bail};
 use engine::llm::{Llm, MemoryPlan, ModelFacts};
 use formats::model::ModelFiles;
 use indicatif::ProgressBar;
+use kernels::attention::PAGE_TOKENS;
 use kernels::compute::Isa;
 
 use super::table::parameters;
@@ -34,14 +35,19 @@ pub struct Model {
 /// Neither a path nor a name of a model that is here; the nearest is named.
 pub fn find(context: &Context, text: &str) -> anyhow::Result<Model> {
     let path = Path::new(text);
-    let looks_like_a_path = text.contains(['/', '\\']) || text.ends_with(".gguf");
+    let looks_like_a_path =
+        text.contains(['/', '\\']) || text.ends_with(".gguf") || matches!(text, "." | "..");
     if looks_like_a_path || path.is_file() || path.join("config.json").is_file() {
-        let path = path.canonicalize().with_context(|| format!("there is no model at {text}"))?;
+        let path = path.canonicalize().with_context(|| format!("there is no model at {text:?}"))?;
         let file =
             path.file_name().map_or_else(|| text.to_string(), |name| name.to_string_lossy().into_owned());
         return Ok(Model { name: stem(&file), path, manifest: None });
     }
-    let (name, manifest) = context.store.require(text)?;
+    let found = context.store.require(text).map_err(|error| match path.exists() {
+        true => anyhow!("{error}; ./{text} is a folder without config.json, so no model either"),
+        false => error,
+    });
+    let (name, manifest) = found?;
     let path = context.store.entry(&name, &manifest)?;
     Ok(Model { name: name.to_string(), path, manifest: Some(manifest) })
 }
@@ -72,7 +78,7 @@ pub fn find_or_pull(context: &Context, text: &str) -> anyhow::Result<Model> {
     if !confirmed(&format!("{name} is not here yet. {}. Fetch it?", entry.about))? {
         bail!("{name} is not here; later: tureen pull {name}");
     }
-    pull::pull(context, text, None, false)?;
+    pull::pull(context, text, None, false, false)?;
     find(context, text)
 }
 
@@ -112,14 +118,31 @@ pub fn load(model: &Model, settings: &Settings, promised_bytes: u64, is_said: bo
     }
     let llm = loaded.with_context(|| format!("loading {}", model.name))?;
     if is_said {
-        say(loaded_line(&model.name, llm.facts(), &settings, started.elapsed()));
+        let full = full_contexts(llm.stats().kv_pages_total, llm.facts().context);
+        say(loaded_line(&model.name, llm.facts(), &settings, full, started.elapsed()));
     }
     Ok(llm)
 }
 
-fn loaded_line(name: &str, facts: &ModelFacts, settings: &engine::llm::Settings, time: Duration) -> String {
+/// Contexts of `context` tokens that `pages` hold.
+fn full_contexts(pages: u64, context: usize) -> u64 {
+    pages / context.div_ceil(PAGE_TOKENS).max(1) as u64
+}
+
+fn loaded_line(
+    name: &str,
+    facts: &ModelFacts,
+    settings: &engine::llm::Settings,
+    full: u64,
+    time: Duration,
+) -> String {
+    let fewer = if full < settings.sequences_max as u64 {
+        format!(" ({full} if each fills its context)")
+    } else {
+        String::new()
+    };
     format!(
-        "loaded {name}: {}, {} parameters, {}, context {} of {} tokens, {} at once; {}; {} on {} threads; {:.1} s",
+        "loaded {name}: {}, {} parameters, {}, context {} of {} tokens, {} at once{fewer}; {}; {} on {} threads; {:.1} s",
         facts.family,
         parameters(facts.parameters),
         facts.quantisation,
@@ -147,15 +170,27 @@ fn memory_line(memory: MemoryPlan) -> String {
 /// What the engine is told of the settings.
 fn engine_settings(settings: &Settings) -> engine::llm::Settings {
     engine::llm::Settings {
-        context_tokens: settings.context,
-        sequences_max: settings.sequences_max,
-        queue_max: settings.queue_max,
-        threads: settings.threads,
+        context_tokens: settings.context.map(|tokens| tokens.0),
+        sequences_max: settings.sequences_max.0,
+        queue_max: settings.queue_max.0,
+        threads: settings.threads.0,
         isa: settings.isa.0.unwrap_or_else(Isa::detect),
         kv_element: settings.kv_element.0,
-        step_tokens_max: settings.step_tokens_max,
-        draft_tokens_max: settings.draft_tokens_max,
+        step_tokens_max: settings.step_tokens_max.0,
+        draft_tokens_max: settings.draft_tokens_max.0,
         memory_max_bytes: settings.memory_max.map(|bytes| bytes.0),
         memory_promised_bytes: 0,
     }
+}
+
+#[test]
+fn an_error_says_its_cause_once() {
+    let Err(error) = open(Path::new("/no/such/model.gguf")) else { panic!("it is there") };
+    let text = format!("{error:#}");
+    assert_eq!(text.matches("os error 2").count(), 1, "{text}");
+}
+
+#[test]
+fn contexts_that_fit_at_once_are_counted_in_whole_pages() {
+    assert_eq!([full_contexts(600, 8192), full_contexts(512, 8192), full_contexts(3, 33)], [2, 2, 1]);
 }

@@ -1,10 +1,10 @@
 //! `tureen serve`: models behind the OpenAI API, until told to stop.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, Error, anyhow, bail};
 use clap::Args;
 use serve::{ServeError, ServeSettings, Server, Services, shutdown_signals};
 
@@ -44,10 +44,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     }
     let mut models = Vec::new();
     for text in &arguments.served {
-        let (name, text) = match text.split_once('=') {
-            Some((name, text)) if !name.contains(['/', '.', '\\']) => (Some(name), text),
-            _ => (None, text.as_str()),
-        };
+        let (name, text) = named(text, Path::new(text).exists());
         let mut model = find_or_pull(context, text)?;
         if let Some(name) = name {
             model.name = name.to_string();
@@ -60,6 +57,16 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     // A model that is still being loaded doesn't keep a server that was told to stop.
     runtime.shutdown_background();
     result
+}
+
+/// `NAME=MODEL` taken apart. A path may hold a `=` too, and goes first where it is one that exists.
+fn named(text: &str, is_path: bool) -> (Option<&str>, &str) {
+    match text.split_once('=') {
+        Some((name, model)) if !is_path && !name.is_empty() && !name.contains(['/', '\\']) => {
+            (Some(name), model)
+        }
+        _ => (None, text),
+    }
 }
 
 /// What could be served, for whoever named nothing.
@@ -111,7 +118,14 @@ fn with_flags(error: ServeError) -> anyhow::Error {
 
 fn ready_line(address: SocketAddr, names: &[String], has_keys: bool) -> String {
     let key = if has_keys { "callers need a key" } else { "no key is needed" };
-    format!("ready: http://{address}/v1 answers for {}; {key}", names.join(", "))
+    let (mut asked_at, mut others) = (address, "");
+    if address.ip().is_unspecified() {
+        let loopback =
+            if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        asked_at.set_ip(loopback);
+        others = " (and at every other address of this machine)";
+    }
+    format!("ready: http://{asked_at}/v1{others} answers for {}; {key}", names.join(", "))
 }
 
 fn serve_settings(settings: &Settings) -> anyhow::Result<ServeSettings> {
@@ -121,12 +135,12 @@ fn serve_settings(settings: &Settings) -> anyhow::Result<ServeSettings> {
     }
     let body_bytes_max = usize::try_from(settings.body_max.0).context("body_max")?;
     Ok(ServeSettings {
-        listen: settings.listen,
+        listen: settings.listen.look_up().map_err(Error::msg)?,
         keys,
         origins: settings.origins.as_ref().map(|origins| origins.0.clone()).unwrap_or_default(),
         body_bytes_max,
-        connections_max: settings.connections_max,
-        drain_max: Duration::from_secs(settings.drain_max.0),
+        connections_max: settings.connections_max.0,
+        drain_max: Duration::from_secs(settings.drain_max.0 as u64),
         ..ServeSettings::default()
     })
 }
@@ -164,9 +178,20 @@ mod tests {
     }
 
     #[test]
+    fn a_name_may_have_dots_and_a_path_that_exists_goes_first() {
+        assert_eq!(named("gpt-3.5-turbo=./m.gguf", false), (Some("gpt-3.5-turbo"), "./m.gguf"));
+        assert_eq!(named("a=b.gguf", true), (None, "a=b.gguf"));
+        for plain in ["smollm2:135m", "./a=b.gguf", "=m.gguf"] {
+            assert_eq!(named(plain, false), (None, plain));
+        }
+    }
+
+    #[test]
     fn the_line_says_where_and_whether_a_key_is_needed() {
         let address = "127.0.0.1:8080".parse().unwrap();
         let line = ready_line(address, &["a".to_string(), "b".to_string()], false);
         assert_eq!(line, "ready: http://127.0.0.1:8080/v1 answers for a, b; no key is needed");
+        let open = ready_line("[::]:80".parse().unwrap(), &["a".to_string()], true);
+        assert!(open.starts_with("ready: http://[::1]:80/v1 (and at every other"), "{open}");
     }
 }

@@ -91,7 +91,9 @@ pub fn download(client: &Client, wanted: &Wanted, folder: &Path) -> anyhow::Resu
         let before = std::fs::metadata(&places.partial).map_or(0, |facts| facts.len());
         match attempt(client, wanted, &places, &mut progress) {
             Ok(done) => break done,
-            Err(Failure::Fetch(FetchError::Transient { message, after })) => {
+            Err(Failure::Fetch(error @ (FetchError::Transient { .. } | FetchError::NoHost(_)))) => {
+                let message = error.to_string();
+                let after = if let FetchError::Transient { after, .. } = error { after } else { None };
                 let after_bytes = std::fs::metadata(&places.partial).map_or(0, |facts| facts.len());
                 retry = if after_bytes >= before + PROGRESS_BYTES_MIN { 0 } else { retry };
                 if retry >= client.patience.retries_max {
@@ -124,6 +126,12 @@ pub fn download(client: &Client, wanted: &Wanted, folder: &Path) -> anyhow::Resu
     write_durably(&places.done, &serde_json::to_vec(&fetched)?)?;
     remove(&places.state)?;
     Ok(fetched)
+}
+
+/// Drops a file that is of no use, and all that is known of it, so that the next try fetches it anew.
+pub fn forget(folder: &Path, name: &str) -> anyhow::Result<()> {
+    let Places { whole, partial, state, done } = Places::new(folder, name);
+    [done, whole, partial, state].iter().try_for_each(|path| remove(path))
 }
 
 fn already_there(places: &Places, wanted: &Wanted) -> Option<Fetched> {

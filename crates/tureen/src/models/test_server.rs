@@ -184,7 +184,7 @@ fn drip(mut stream: &TcpStream) {
     let mut sent = stream.write_all(head.as_bytes());
     while sent.is_ok() {
         std::thread::sleep(Duration::from_millis(50));
-        sent = stream.write_all(b"x");
+        sent = stream.write_all(b"\n");
     }
 }
 

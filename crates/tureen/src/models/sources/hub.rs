@@ -2,6 +2,7 @@
 //! tomorrow is of the same files, and gives sizes and the sha256 of large files.
 
 use anyhow::{Context, bail};
+use formats::gguf::split;
 use serde::Deserialize;
 
 use super::{Files, Places, Plan, stem};
@@ -13,8 +14,6 @@ use crate::terminal::say;
 
 /// Files of a repository.
 const FILES_MAX: usize = 100_000;
-/// Parts of a split file.
-const PARTS_MAX: u32 = 1000;
 /// Files beside the weights that describe a model; none of them is code.
 const DESCRIPTIONS: [&str; 10] = [
     "config.json",
@@ -233,14 +232,7 @@ fn candidates_text(candidates: &[&str], repository: &str, scheme: &str) -> Strin
 
 /// Every part's path of a split file (`-00001-of-00003.gguf`), whichever part `path` is.
 pub fn split_parts(path: &str) -> Option<Vec<String>> {
-    let (rest, total) = path.strip_suffix(".gguf")?.rsplit_once("-of-")?;
-    let (base, part) = rest.rsplit_once('-')?;
-    let number = |text: &str| text.parse::<u32>().ok().filter(|_| text.len() == 5);
-    let (part, total) = (number(part)?, number(total)?);
-    if part == 0 || part > total || total > PARTS_MAX {
-        return None;
-    }
-    Some((1..=total).map(|part| format!("{base}-{part:05}-of-{total:05}.gguf")).collect())
+    split::part_names(path).ok().flatten()
 }
 
 #[cfg(test)]

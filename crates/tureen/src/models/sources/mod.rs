@@ -30,7 +30,7 @@ pub enum Source {
 }
 
 /// A source's files, to be brought here.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// The name that the model gets where the person gave none.
     pub name: String,
@@ -53,14 +53,6 @@ pub enum Files {
         member: String,
     },
 }
-
-impl PartialEq for Files {
-    fn eq(&self, other: &Files) -> bool {
-        format!("{self:?}") == format!("{other:?}")
-    }
-}
-
-impl Eq for Files {}
 
 /// Services that a person may point elsewhere, read from the environment once.
 #[derive(Clone, Debug)]
