@@ -199,10 +199,21 @@ impl ApiError {
 impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> ApiError {
         let (status, code) = match error {
-            BodyError::ContentType { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_type"),
+            BodyError::ContentType { .. } | BodyError::Charset { .. } => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_type")
+            }
+            BodyError::ContentEncoding { .. } => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_encoding")
+            }
+            BodyError::TransferEncoding { .. } => {
+                (StatusCode::NOT_IMPLEMENTED, "unsupported_transfer_encoding")
+            }
             BodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             BodyError::TooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
             BodyError::TooDeep { .. } => (StatusCode::BAD_REQUEST, "json_too_deep"),
+            BodyError::TooManyValues => (StatusCode::BAD_REQUEST, "json_too_large"),
+            BodyError::DuplicateKey(_) => (StatusCode::BAD_REQUEST, "duplicate_key"),
+            BodyError::ParsingBroke => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
             BodyError::Broken(_) | BodyError::Syntax(_) | BodyError::NotObject(_) => {
                 (StatusCode::BAD_REQUEST, "invalid_json")
             }
