@@ -2,7 +2,6 @@
 
 use engine::llm::Llm;
 use engine::llm::request::{GenerateRequest, SubmitError};
-use serde_json::{Map, Value};
 
 use super::chat_request::ChatRequest;
 use super::completion_request::{CompletionRequest, TextPrompt};
@@ -51,7 +50,7 @@ pub fn prepare(llm: &Llm, asked: Asked) -> Result<Work, ApiError> {
     let context = llm.facts().context;
     let (options, prompts, tokens_max, logprobs) = match asked {
         Asked::Chat(request) => {
-            let tokens = chat_tokens(llm, &request.messages, &request.template_variables)?;
+            let tokens = chat_tokens(llm, &request)?;
             // The engine cuts this to what the context leaves.
             let tokens_max = match request.tokens_max {
                 None => usize::MAX,
@@ -67,15 +66,14 @@ pub fn prepare(llm: &Llm, asked: Asked) -> Result<Work, ApiError> {
             (request.options, prompts, tokens_max, request.logprobs)
         }
     };
-    let work = spread(&options, prompts, tokens_max, logprobs);
     let biased = |token: &u32| options.sampling.logit_bias.iter().any(|(biased, _)| biased == token);
-    for request in &work.requests {
+    let check = |request: &GenerateRequest| {
         llm.check(request).map_err(|error| {
             let is_bias = matches!(&error, SubmitError::UnknownToken { token, .. } if biased(token));
             ApiError::submit(error, if is_bias { "logit_bias" } else { param }, 0)
-        })?;
-    }
-    Ok(work)
+        })
+    };
+    spread(&options, prompts, tokens_max, logprobs, check)
 }
 
 /// More than any prompt leaves room for is a mistake; as much as some would is cut to what this one does.
@@ -102,42 +100,45 @@ fn check_echoes(prompts: &[(Vec<u32>, Option<String>)], choices: usize) -> Resul
 }
 
 /// Each prompt's choices, prompt after prompt. A choice's seed depends on its number alone, so that a prompt gets
-/// the same answers alone and among others.
+/// the same answers alone and among others. The first of each must pass `check` before there are more of it: 128
+/// copies of a prompt that is refused would take its memory 128 times.
 fn spread(
     options: &Options,
     prompts: Vec<(Vec<u32>, Option<String>)>,
     tokens_max: usize,
     logprobs: Option<usize>,
-) -> Work {
+    check: impl Fn(&GenerateRequest) -> Result<(), ApiError>,
+) -> Result<Work, ApiError> {
     let mut work = Work { requests: Vec::new(), echoes: Vec::new() };
     for (prompt, echo) in prompts {
+        let first = GenerateRequest {
+            prompt,
+            tokens_max,
+            sampling: options.sampling.clone(),
+            stop: options.stop.clone(),
+            logprobs,
+            prompt_logprobs: logprobs.is_some() && echo.is_some(),
+            ignore_end: options.ignore_end,
+        };
+        check(&first)?;
         for choice in 0..options.choices {
-            let mut sampling = options.sampling.clone();
-            sampling.seed = sampling.seed.map(|seed| seed.wrapping_add(choice as u64));
-            work.requests.push(GenerateRequest {
-                prompt: prompt.clone(),
-                tokens_max,
-                sampling,
-                stop: options.stop.clone(),
-                logprobs,
-                prompt_logprobs: logprobs.is_some() && echo.is_some(),
-                ignore_end: options.ignore_end,
-            });
+            let mut request = first.clone();
+            request.sampling.seed = first.sampling.seed.map(|seed| seed.wrapping_add(choice as u64));
+            work.requests.push(request);
             work.echoes.push(echo.clone());
         }
     }
-    work
+    Ok(work)
 }
 
-fn chat_tokens(llm: &Llm, messages: &Value, variables: &Map<String, Value>) -> Result<Vec<u32>, ApiError> {
+fn chat_tokens(llm: &Llm, request: &ChatRequest) -> Result<Vec<u32>, ApiError> {
     let Some(template) = llm.template() else {
         let message = "this model's files have no chat template, so how a conversation is to be written for it is \
                        unknown: use /v1/completions, or a model made for chat";
         return Err(ApiError::template(message.to_owned()));
     };
-    let text = template
-        .render(messages, None, true, Some(variables))
-        .map_err(|error| ApiError::template(error.to_string()))?;
+    let rendered = template.render(&request.messages, None, true, Some(&request.template_variables));
+    let text = rendered.map_err(|error| ApiError::template(error.to_string()))?;
     // Templates write the beginning-of-text token themselves.
     encode(llm, &text, false, "messages")
 }
@@ -147,7 +148,14 @@ fn text_tokens(llm: &Llm, prompt: TextPrompt, echo: bool) -> Result<(Vec<u32>, O
     match prompt {
         TextPrompt::Text(text) => Ok((encode(llm, &text, true, "prompt")?, echo.then_some(text))),
         TextPrompt::Tokens(tokens) => {
-            let vocabulary = llm.tokenizer().vocabulary();
+            let (vocabulary, facts) = (llm.tokenizer().vocabulary(), llm.facts());
+            let context = facts.context;
+            if tokens.len() > context {
+                // Before their texts, of many times their size, are put together.
+                let extensible = context < facts.context_trained;
+                let error = SubmitError::PromptTooLong { prompt: tokens.len(), context, extensible };
+                return Err(ApiError::submit(error, "prompt", 0));
+            }
             if let Some(token) = tokens.iter().copied().find(|token| *token as usize >= vocabulary) {
                 return Err(ApiError::submit(SubmitError::UnknownToken { token, vocabulary }, "prompt", 0));
             }
@@ -194,6 +202,14 @@ mod tests {
     }
 
     #[test]
+    fn token_ids_beyond_the_context_are_refused_before_they_are_echoed() {
+        let llm = crate::openai::choices::tests::llm(1, 1);
+        let error = text_tokens(&llm, TextPrompt::Tokens(vec![5; 129]), true).unwrap_err().json();
+        assert_eq!(error["error"]["code"], "context_length_exceeded");
+        assert!(text_tokens(&llm, TextPrompt::Tokens(vec![5; 128]), true).is_ok());
+    }
+
+    #[test]
     fn echoes_and_answers_are_bounded() {
         let check = |bytes: usize, choices: usize, expected: bool| {
             let prompts = [(vec![1], Some("x".repeat(bytes))), (vec![1], None)];
@@ -220,7 +236,15 @@ mod tests {
             ignore_end: false,
             delivery: Delivery::Whole,
         };
-        let work = spread(&options, vec![(vec![1], None), (vec![2, 3], Some("b".to_owned()))], 9, Some(1));
+        let prompts = || vec![(vec![1], None), (vec![2, 3], Some("b".to_owned()))];
+        let checked = std::cell::Cell::new(0);
+        let refuse_the_second = |_: &GenerateRequest| {
+            checked.set(checked.get() + 1);
+            if checked.get() == 2 { Err(ApiError::missing("prompt")) } else { Ok(()) }
+        };
+        assert!(spread(&options, prompts(), 9, Some(1), refuse_the_second).is_err());
+        assert_eq!(checked.get(), 2, "one of each prompt is checked, before there are more of it");
+        let work = spread(&options, prompts(), 9, Some(1), |_| Ok(())).unwrap();
         let seen = |request: &GenerateRequest| {
             (request.prompt.clone(), request.sampling.seed, request.prompt_logprobs)
         };
