@@ -72,6 +72,12 @@ impl ApiError {
         ApiError::bad_request("messages", "chat_template_failed", message)
     }
 
+    /// The model's file is at fault, not who asks.
+    pub fn template_unusable(model: &str, error: &str) -> ApiError {
+        let message = format!("the model {model:?} can't be asked this way: {error}");
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "chat_template_failed", message)
+    }
+
     pub fn model_unknown(model: &str, served: &[String]) -> ApiError {
         let served = served.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
         let message = format!("the model {model:?} is not served here; served are: {served}");

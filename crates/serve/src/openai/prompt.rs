@@ -2,6 +2,7 @@
 
 use engine::llm::Llm;
 use engine::llm::request::{GenerateRequest, SubmitError};
+use engine::llm::template::TemplateError;
 
 use super::chat_request::ChatRequest;
 use super::completion_request::{CompletionRequest, TextPrompt};
@@ -138,9 +139,25 @@ fn chat_tokens(llm: &Llm, request: &ChatRequest) -> Result<Vec<u32>, ApiError> {
         return Err(ApiError::template(message.to_owned()));
     };
     let rendered = template.render(&request.messages, None, true, Some(&request.template_variables));
-    let text = rendered.map_err(|error| ApiError::template(error.to_string()))?;
+    let text = rendered.map_err(|error| template_error(&request.options.model, &error))?;
     // Templates write the beginning-of-text token themselves.
     encode(llm, &text, false, "messages")
+}
+
+/// A template may rightly refuse messages or fail over some that it doesn't expect. One that takes more than any
+/// conversation needs is no matter of what was asked.
+fn template_error(model: &str, error: &TemplateError) -> ApiError {
+    let message = error.to_string();
+    match error {
+        TemplateError::Refused { .. } | TemplateError::Failed { .. } | TemplateError::PromptTooLong => {
+            ApiError::template(message)
+        }
+        TemplateError::TooLong { .. }
+        | TemplateError::Syntax { .. }
+        | TemplateError::TooMuchWork
+        | TemplateError::TooSlow
+        | TemplateError::Stopped => ApiError::template_unusable(model, &message),
+    }
 }
 
 /// The tokens, and the text to echo where it is asked for.
@@ -199,6 +216,20 @@ mod tests {
             bytes_max + 1
         );
         assert_eq!(error["error"]["message"], expected.as_str());
+    }
+
+    #[test]
+    fn a_template_out_of_bounds_is_not_the_caller_s_fault() {
+        let check = |error: TemplateError, status: u16, param: Option<&str>| {
+            let found = template_error("smol", &error);
+            assert_eq!((found.status().as_u16(), found.json()["error"]["param"].as_str()), (status, param));
+            assert!(status == 400 || found.json()["error"]["message"].to_string().contains("smol"));
+        };
+        check(TemplateError::Stopped, 500, None);
+        check(TemplateError::TooSlow, 500, None);
+        check(TemplateError::TooMuchWork, 500, None);
+        check(TemplateError::Refused { message: "no system".into() }, 400, Some("messages"));
+        check(TemplateError::PromptTooLong, 400, Some("messages"));
     }
 
     #[test]
