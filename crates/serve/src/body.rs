@@ -126,11 +126,9 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), BodyError> {
 fn check_encodings(headers: &HeaderMap) -> Result<(), BodyError> {
     let found = |name, plain: &str| {
         let values = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?"));
-        let codings = values.flat_map(|value| value.split(',')).map(str::trim);
-        codings
-            .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(plain))
-            .next()
-            .map(str::to_owned)
+        let mut codings = values.flat_map(|value| value.split(',')).map(str::trim);
+        let other = codings.find(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(plain));
+        other.map(str::to_owned)
     };
     if let Some(found) = found(CONTENT_ENCODING, "identity") {
         return Err(BodyError::ContentEncoding { found });
