@@ -12,4 +12,5 @@ pub mod peaks;
 pub mod rotary;
 pub mod sampling;
 pub mod softmax;
+pub mod thread_bound;
 pub mod threads;

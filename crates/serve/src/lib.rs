@@ -19,6 +19,7 @@ mod server;
 mod services;
 mod settings;
 mod signals;
+mod strict_json;
 mod unique;
 
 pub use error::ServeError;

@@ -85,6 +85,12 @@ impl ApiError {
         ApiError::bad_request("messages", "chat_template_failed", message)
     }
 
+    /// The model's file is at fault, not who asks.
+    pub fn template_unusable(model: &str, error: &str) -> ApiError {
+        let message = format!("the model {model:?} can't be asked this way: {error}");
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "chat_template_failed", message)
+    }
+
     pub fn model_unknown(model: &str, served: &[String]) -> ApiError {
         let served = served.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
         let message = format!("the model {model:?} is not served here; served are: {served}");
@@ -236,10 +242,21 @@ impl ApiError {
 impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> ApiError {
         let (status, code) = match error {
-            BodyError::ContentType { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_type"),
+            BodyError::ContentType { .. } | BodyError::Charset { .. } => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_type")
+            }
+            BodyError::ContentEncoding { .. } => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_encoding")
+            }
+            BodyError::TransferEncoding { .. } => {
+                (StatusCode::NOT_IMPLEMENTED, "unsupported_transfer_encoding")
+            }
             BodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             BodyError::TooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
             BodyError::TooDeep { .. } => (StatusCode::BAD_REQUEST, "json_too_deep"),
+            BodyError::TooManyValues => (StatusCode::BAD_REQUEST, "json_too_large"),
+            BodyError::DuplicateKey(_) => (StatusCode::BAD_REQUEST, "duplicate_key"),
+            BodyError::ParsingBroke => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
             BodyError::Broken(_) | BodyError::Syntax(_) | BodyError::NotObject(_) => {
                 (StatusCode::BAD_REQUEST, "invalid_json")
             }

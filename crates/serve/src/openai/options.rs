@@ -98,7 +98,9 @@ fn logit_bias(fields: &mut Fields) -> Result<Vec<(u32, f32)>, ApiError> {
         return Err(ApiError::invalid("logit_bias", message));
     }
     let bias = |(token, bias): (String, Value)| {
-        let Ok(id) = token.parse::<u32>() else {
+        // As numbers are written: "05" and "+5" would be other names for 5, which may be there too.
+        let id = token.parse::<u32>().ok().filter(|id| id.to_string() == token);
+        let Some(id) = id else {
             let message =
                 format!("`logit_bias` must name tokens by their ids; received {:?}", shorten(&token));
             return Err(ApiError::invalid("logit_bias", message));
@@ -256,6 +258,13 @@ mod tests {
             "logit_bias",
             "`logit_bias` must name tokens by their ids; received \"a\"",
         );
+        for token in ["05", "+5", "-5", " 5", "4294967296", ""] {
+            check(
+                json!({ "logit_bias": { "5": 1, token: 1 } }),
+                "logit_bias",
+                &format!("`logit_bias` must name tokens by their ids; received {token:?}"),
+            );
+        }
         check(
             json!({ "logit_bias": { "5": 101 } }),
             "logit_bias.5",

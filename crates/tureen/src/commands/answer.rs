@@ -170,13 +170,17 @@ fn submit(llm: &Llm, prompt: &Prompt, options: &Options) -> anyhow::Result<Gener
     let tokenizer = llm.tokenizer();
     let tokens = match prompt {
         // Control tokens in it count, as in a server's /v1/completions.
-        Prompt::Text(text) => tokenizer.encode(text, true, true)?,
+        Prompt::Text(text) => {
+            check_size(llm, text)?;
+            tokenizer.encode(text, true, true)?
+        }
         Prompt::Messages(messages) => {
             let template = llm.template().context(
                 "this model has no chat template, so how a conversation is written for it is unknown; \
                  --raw goes on with a text as it is",
             )?;
             let text = template.render(&Value::from(messages.clone()), None, true, None)?;
+            check_size(llm, &text)?;
             tokenizer.encode(&text, true, false)?
         }
     };
@@ -190,6 +194,20 @@ fn submit(llm: &Llm, prompt: &Prompt, options: &Options) -> anyhow::Result<Gener
         ignore_end: false,
     })?;
     Ok(generation)
+}
+
+/// Refuses what no number of tokens that the context has could hold, before minutes and gigabytes go into counting them.
+fn check_size(llm: &Llm, text: &str) -> anyhow::Result<()> {
+    let context = llm.facts().context;
+    let bytes_max = llm.tokenizer().text_bytes_max(context);
+    if text.len() > bytes_max {
+        bail!(
+            "the prompt is {} bytes long, and this model's context of {context} tokens holds at most {bytes_max}: \
+             shorten the prompt",
+            text.len()
+        );
+    }
+    Ok(())
 }
 
 fn body(model: &str, prompt: &Prompt, options: &Options) -> Value {

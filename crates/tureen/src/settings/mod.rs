@@ -1,6 +1,7 @@
 //! What a person can set, each thing defined once: one line of the table below yields the typed field, the flag, the
 //! environment name, the key in the file, the help and the line of `tureen config`.
 
+mod locks;
 mod resolve;
 mod value;
 
