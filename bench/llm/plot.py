@@ -10,7 +10,7 @@ from engines import OURS
 from report import best_peer, number, times_as_good
 from workloads import unit
 
-WIDTH, ROW, LEFT, RIGHT, TOP, BOTTOM = 860, 24, 200, 250, 64, 40
+WIDTH, ROW, LEFT, RIGHT, TOP, BOTTOM = 920, 24, 200, 320, 64, 40
 STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #1f2328 }
   .title { font-size: 15px; font-weight: 600 } .faint { fill: #57606a; font-size: 12px }

@@ -52,7 +52,7 @@ def row(runs, weights, peaks, name, workload, entry):
     share = f"{share[0]:.0%} of {share[1]}" if share else ""
     memory = statistics.median(run["resident_mib"] for run in of)
     return (f"| {name} | {workload} | {variant} | {number(statistics.median(values))} {unit(workload)} | {spread(values)}, "
-            f"{len(of)} runs | {ratio} | {share} | {memory:.0f} |")
+            f"{len(of)} run{'s' if len(of) > 1 else ''} | {ratio} | {share} | {memory:.0f} |")
 
 
 def http_row(name, workload, entry):
