@@ -18,7 +18,7 @@ from pathlib import Path
 
 from engines import OURS, ROOT, target, variants
 from models import LARGE, SMALL, in_page_cache, model
-from workloads import IN_PROCESS, OVER_HTTP, Weights, figure, less_is_better
+from workloads import IN_PROCESS, OVER_HTTP, Weights, figure, is_over_http, less_is_better
 import plot
 import ratios
 import report
@@ -57,9 +57,18 @@ class Runs:
                 and variant in (None, line["variant"])]
 
     def peaks(self):
-        """The best that was measured of each."""
-        found = [line["run"] for line in self.lines if line["workload"] == "peaks"]
-        return {key: max(run[key] for run in found) for key in ("read_gb_s", "float_gop_s", "byte_gop_s")}
+        """Every measurement of what the machine can do."""
+        return [line["run"] for line in self.lines if line["workload"] == "peaks"]
+
+    def share(self, name, workload, variant, weights):
+        """The median share of the machine's peak, as measured last before each run, and of which."""
+        shares, peaks = [], None
+        for line in self.lines:
+            if line["workload"] == "peaks":
+                peaks = line["run"]
+            elif (line["model"], line["workload"], line["variant"]) == (name, workload, variant) and "cannot" not in line["run"]:
+                shares.append(weights.share(workload, figure(workload, line["run"]), peaks))
+        return None if None in shares else (statistics.median(share for share, _ in shares), shares[0][1])
 
     def median(self, name, workload, variant):
         values = [figure(workload, line["run"]) for line in self.of(name, workload, variant) if "cannot" not in line["run"]]
@@ -99,6 +108,10 @@ def measure(runs, name, workload, options):
             runs.add(model=name, workload=workload, engine=engine, variant=engine, run=dict(cannot=why))
     # Every other round runs backwards, so that no engine always follows the same one.
     for repetition in range(1, options.repetitions + 1):
+        due = [variant for variant in taking if len(runs.of(name, workload, variant.name)) < repetition]
+        # Neighbours on the same host take bandwidth, now more, now less.
+        if due and not is_over_http(workload) and time.monotonic() < options.ends:
+            peaks(runs, options)
         for variant in taking if repetition % 2 else taking[::-1]:
             if len(runs.of(name, workload, variant.name)) >= repetition:
                 continue
@@ -126,7 +139,7 @@ def processor():
 
 
 def write(runs, weights, options):
-    facts = dict(processor=processor(), threads=options.threads, repetitions=options.repetitions, peaks=runs.peaks())
+    facts = dict(processor=processor(), threads=options.threads, repetitions=options.repetitions)
     table = report.markdown(runs, weights, facts)
     if options.check:
         table = ratios.markdown(runs, weights) + "\n" + table
@@ -159,13 +172,10 @@ def main():
         plan = [(options.models or DEFAULT[0][0], workloads)]
 
     runs = Runs(options.output / "runs.jsonl", options.resume)
-    if not options.resume or not runs.of("", "peaks"):
-        peaks(runs, options)
     for names, workloads in plan:
         for name in names:
             for workload in workloads:
                 measure(runs, name, workload, options)
-    peaks(runs, options)
     names = dict.fromkeys(line["model"] for line in runs.lines if line["model"])
     write(runs, {name: Weights.of(model(name)) for name in names}, options)
 

@@ -41,14 +41,14 @@ def times_as_good(workload, ours, peer):
     return peer / ours if less_is_better(workload) else ours / peer
 
 
-def row(runs, weights, peaks, name, workload, entry):
+def row(runs, weights, name, workload, entry):
     engine, variant, of, why = entry
     if why:
         return f"| {name} | {workload} | {variant} | - | {why} | | | |"
     values = [figure(workload, run) for run in of]
     peer = best_peer(runs, name, workload)
     ratio = f"{times_as_good(workload, statistics.median(values), peer[1]):.2f}" if peer else ""
-    share = weights.share(workload, statistics.median(values), peaks)
+    share = runs.share(name, workload, variant, weights)
     share = f"{share[0]:.0%} of {share[1]}" if share else ""
     memory = statistics.median(run["resident_mib"] for run in of)
     return (f"| {name} | {workload} | {variant} | {number(statistics.median(values))} {unit(workload)} | {spread(values)}, "
@@ -67,16 +67,19 @@ def http_row(name, workload, entry):
 
 def markdown(runs, weights, facts):
     """Two tables: medians of the main figure of each workload, and what requests over HTTP saw."""
-    peaks = facts["peaks"]
+    peak = lambda key: spread([run[key] for run in runs.peaks()])
     lines = [
-        f"{facts['processor']}, {facts['threads']} threads; at most {facts['repetitions']} runs of each, interleaved. Measured "
-        f"peaks: {peaks['read_gb_s']:.1f} GB/s of reading, {peaks['byte_gop_s']:.0f} G int8 operations/s, "
-        f"{peaks['float_gop_s']:.0f} G f32 operations/s. Each engine at the best of its settings that were tried.", "",
+        f"{facts['processor']}, {facts['threads']} threads; at most {facts['repetitions']} runs of each, interleaved, each "
+        "engine at the best of its settings that were tried.", ""]
+    if runs.peaks():
+        lines += [f"The machine at best, measured before each round: {peak('read_gb_s')} GB/s of reading, {peak('byte_gop_s')} G int8 "
+                  f"operations/s, {peak('float_gop_s')} G f32 operations/s.", ""]
+    lines += [
         "| model | workload | engine | median | spread | to the best peer | of the peak | resident MiB |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |"]
     pairs = dict.fromkeys((line["model"], line["workload"]) for line in runs.lines if line["model"])
     for name, workload in pairs:
-        lines += [row(runs, weights[name], peaks, name, workload, entry) for entry in engines(runs, name, workload)]
+        lines += [row(runs, weights[name], name, workload, entry) for entry in engines(runs, name, workload)]
     http = [pair for pair in pairs if is_over_http(pair[1])]
     if http:
         lines += ["", "Over HTTP, in milliseconds at 50 / 95 / 99% (medians of the runs):", "",
