@@ -145,12 +145,17 @@ impl Kept for f16 {
     fn narrow<L: Lanes>(lanes: L, from: &[f32], to: &mut [f16]) {
         assert_eq!(from.len(), to.len());
         let whole = from.len() - from.len() % L::WIDTH;
+        // Beyond the largest half an infinity would reach rows that weigh it with zero, and make them NaN.
+        let (most, least) = (lanes.splat(f16::MAX.to_f32()), lanes.splat(f16::MIN.to_f32()));
         for i in (0..whole).step_by(L::WIDTH) {
             // SAFETY: `i + WIDTH` is within `whole`, and that within both lengths.
-            unsafe { lanes.store_f16(to.as_mut_ptr().add(i), lanes.load(from.as_ptr().add(i))) };
+            unsafe {
+                let values = lanes.max(least, lanes.min(most, lanes.load(from.as_ptr().add(i))));
+                lanes.store_f16(to.as_mut_ptr().add(i), values);
+            }
         }
         for i in whole..from.len() {
-            to[i] = f16::from_f32(from[i]);
+            to[i] = f16::from_f32(from[i].clamp(f16::MIN.to_f32(), f16::MAX.to_f32()));
         }
     }
 }
