@@ -90,8 +90,14 @@ settings! {
         "Requests that run at the same time; more wait";
     queue_max: usize, "COUNT", SERVER, "256", "",
         "Requests that may wait; more get 429 at once";
+    request_max: Seconds, "SECONDS", SERVER, "3600", "",
+        "How long a request may take, waiting included; then it ends with what there is of its answer. 0 sets no limit";
+    priority_min: i32, "NUMBER", SERVER, "0", "",
+        "Lowest `priority` that callers may ask for; lower goes first, and 0 lets nobody push ahead";
     step_tokens_max: usize, "TOKENS", MODEL, "512", "",
         "Tokens evaluated in one step, over all requests";
+    step_beside_answers_max: usize, "MILLISECONDS", MODEL, "100", "",
+        "About how long a step may take that evaluates prompts while others are answering";
     draft_tokens_max: usize, "TOKENS", MODEL, "8", "",
         "Tokens guessed ahead out of what was said, and checked in one step; 0 guesses none";
     threads: usize, "COUNT", MODEL, threads(), "",

@@ -50,6 +50,16 @@ impl SettingValue for usize {
     }
 }
 
+impl SettingValue for i32 {
+    fn parse(text: &str) -> Result<i32, String> {
+        text.parse().map_err(|_| expected("a whole number", text))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl SettingValue for SocketAddr {
     /// An address and a port; a host name is looked up.
     fn parse(text: &str) -> Result<SocketAddr, String> {
