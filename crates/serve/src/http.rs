@@ -12,7 +12,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use crate::access::{Denied, Keys};
+use crate::access::{Caller, Denied, Keys};
 use crate::gate::Gate;
 use crate::metrics::{Metrics, Recorded};
 use crate::openai::{self, ApiError};
@@ -68,7 +68,7 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 /// Names the request, and lets it through where its page and its key allow.
-async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let line = format!("{} {:.*}", request.method(), LOGGED_CHARS_MAX, request.uri().path());
     let peer = request.extensions().get::<Peer>().copied();
@@ -82,11 +82,17 @@ async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
             origins::allow_preflight(asked, response.headers_mut());
         }
         response
-    } else if let Err(error) = check(&app, &request, page.as_ref(), listed.is_some()) {
-        app.metrics.count_refused(error.status());
-        error.into_response()
     } else {
-        next.run(request).await
+        match check(&app, &request, page.as_ref(), listed.is_some()) {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
+                next.run(request).await
+            }
+            Err(error) => {
+                app.metrics.count_refused(error.status());
+                error.into_response()
+            }
+        }
     };
     if response.extensions().get::<Recorded>().is_none() {
         log(&line, &response, peer, begun);
@@ -113,11 +119,11 @@ fn log(line: &str, response: &Response, peer: Option<Peer>, begun: Instant) {
     }
 }
 
-fn check(app: &App, request: &Request, page: Option<&HeaderValue>, listed: bool) -> Result<(), ApiError> {
+fn check(app: &App, request: &Request, page: Option<&HeaderValue>, listed: bool) -> Result<Caller, ApiError> {
     let path = request.uri().path();
     let guarded = path == "/metrics" || path == "/v1" || path.starts_with("/v1/");
     if !guarded {
-        return Ok(());
+        return Ok(Caller::Anyone);
     }
     if app.keys.is_open() && !listed {
         if let Some(page) = page.filter(|page| !origins::is_loopback(page)) {
