@@ -282,6 +282,7 @@ mod tests {
     fn a_wrong_value_says_what_is_right() {
         assert_eq!(usize::parse("0").unwrap_err(), "expected a whole number from 1, received \"0\"");
         assert!(SocketAddr::parse("8080").unwrap_err().contains("127.0.0.1:8080"));
+        assert_eq!((i32::parse("-5"), i32::parse("1.5").is_err()), (Ok(-5), true));
         assert!(CpuPath::parse("sse2").unwrap_err().contains("auto, portable"));
     }
 }
