@@ -17,6 +17,7 @@ PLACES, CLIENTS = 4, 40
 SMALL = ("--context", 512, "--sequences-max", PLACES, "--queue-max", 8)
 ENDLESS = {"ignore_eos": True}
 PROMPTS = [prompt["text"] for prompt in REFERENCE["prompts"][:16]]
+ASKED = PROMPTS[:6]
 
 
 def resident_mib(service):
@@ -40,14 +41,14 @@ async def overload(service, seconds, expected):
     """Every client asks again and again. Returns the times of refusals, and how many were answered."""
     refusals, answered, broken = [], 0, []
     until = time.monotonic() + seconds
+    caller = service.new_async_client()
 
     async def client(number):
         nonlocal answered
-        caller = service.new_async_client()
         turn = 0
         while time.monotonic() < until:
             turn += 1
-            prompt = PROMPTS[(number + turn) % len(PROMPTS)]
+            prompt = ASKED[(number + turn) % len(ASKED)]
             asked = time.monotonic()
             try:
                 stream = await caller.completions.create(
@@ -75,7 +76,7 @@ async def overload(service, seconds, expected):
 
 def test_ten_clients_a_place_break_nothing(start):
     service = start(*SMALL)
-    expected = {prompt: service.complete(prompt, max_tokens=40).choices[0].text for prompt in PROMPTS}
+    expected = {prompt: service.complete(prompt, max_tokens=40).choices[0].text for prompt in ASKED}
     before = idle_seconds(service)
     refusals, answered, broken = asyncio.run(overload(service, min(2, SECONDS), expected))
     resident = resident_mib(service)
@@ -89,7 +90,7 @@ def test_ten_clients_a_place_break_nothing(start):
           f"(99%: {percentile(refusals, 0.99) * 1e3:.1f}), {grown:.1f} MiB more, idle {before * 1e3:.0f} ms before and "
           f"{after * 1e3:.0f} after")
     assert not broken, broken[:3]
-    assert answered > 20 and len(refusals) > 20
+    assert answered > 10 and len(refusals) > 20
     assert grown < 16, f"{grown} MiB more than after the first seconds"
     # Times of a machine that does other things too: these are far beyond what is expected.
     assert statistics.median(refusals) < 0.25
@@ -147,20 +148,22 @@ def test_a_request_takes_no_longer_than_it_may(start):
     service = start("--context", 8192, "--sequences-max", 1, "--request-max", 1, "--draft-tokens-max", 1)
     long = dict(max_tokens=8000, extra_body=ENDLESS)
 
-    async def both():
+    async def together():
         caller = service.new_async_client()
         ask = lambda: caller.completions.create(model=service.model, prompt="Once upon a time", **long)
-        return await asyncio.gather(ask(), ask(), return_exceptions=True)
+        return await asyncio.gather(*[ask() for _ in range(12)], return_exceptions=True)
 
-    cut, late = asyncio.run(both())
-    if isinstance(cut, Exception):
-        cut, late = late, cut
-    assert cut.choices[0].finish_reason == "length" and 0 < cut.usage.completion_tokens < 8000
-    assert isinstance(late, openai.InternalServerError) and late.status_code == 503 and late.code == "queue_timeout"
+    ended = asyncio.run(together())
+    late = [answer for answer in ended if isinstance(answer, openai.InternalServerError)]
+    cut = [answer for answer in ended if not isinstance(answer, Exception)]
+    assert late and cut and len(late) + len(cut) == 12, ended
+    assert all(error.status_code == 503 and error.code == "queue_timeout" for error in late)
+    assert all(answer.choices[0].finish_reason == "length" for answer in cut)
+    assert 0 < max(answer.usage.completion_tokens for answer in cut) < 8000
 
 
 def test_choices_of_one_prompt_share_its_evaluation(start):
-    service = start("--context", 1024)
+    service = start("--context", 2048)
     prompt = " ".join(PROMPTS) * 3
     answer = service.complete(prompt, n=8, max_tokens=2, temperature=1)
     assert service.metric("tureen_prompt_tokens_total") < answer.usage.prompt_tokens + 8 * 32

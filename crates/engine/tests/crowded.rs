@@ -129,10 +129,13 @@ fn a_deadline_ends_an_answer_with_what_there_is_and_a_wait_with_an_error() {
     let started = Instant::now();
     let (whole, _) = answer(llm.submit(long()).expect("taken"));
     let third = started.elapsed() / 3;
+    // Too early, and it has not begun; too late, and it has ended.
     let cut = |_| {
-        let (said, usage) = answer(llm.submit_on(&by(third), long()).ok()?);
-        let cut = said.last()?.contains(&format!("{:?}", FinishReason::Deadline));
-        (cut && usage.completion_tokens > 0).then_some((said, usage))
+        let mut generation = llm.submit_on(&by(third), long()).expect("taken");
+        let first = generation.blocking_next().filter(|event| matches!(event, Event::Token(_)))?;
+        let (rest, usage) = answer(generation);
+        let cut = rest.last()?.contains(&format!("{:?}", FinishReason::Deadline));
+        cut.then(|| ([vec![format!("{first:?}")], rest].concat(), usage))
     };
     let (said, usage) = (0..50).find_map(cut).expect("of fifty answers one is cut by its deadline");
     assert!(usage.completion_tokens < 120);

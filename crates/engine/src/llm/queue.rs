@@ -107,6 +107,12 @@ impl<T> Queue<T> {
         self.accounts[id].served += tokens;
     }
 
+    /// Takes back what was charged for and turned out to cost nothing.
+    pub fn refund(&mut self, id: AccountId, tokens: u64) {
+        let served = &mut self.accounts[id].served;
+        *served = served.saturating_sub(tokens);
+    }
+
     /// One that had its turn has ended.
     pub fn end(&mut self, id: AccountId) {
         self.accounts[id].running -= 1;

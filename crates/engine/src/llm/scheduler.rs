@@ -148,6 +148,7 @@ impl Scheduler {
         preempted.retain_mut(&mut stays);
         if running.len() < ran {
             *closed_from = None;
+            self.counters.departures.ended(ran - running.len(), Instant::now());
         }
         let were_out = were_out - preempted.len();
         self.counters.waiting.fetch_sub(were_out as u64, Ordering::Relaxed);
@@ -238,6 +239,7 @@ impl Scheduler {
         let answering = running.iter().filter(|sequence| sequence.is_answering()).count();
         for sequence in running.iter_mut().filter(|sequence| !sequence.is_answering()) {
             let adopted = sequence.adopt(&mut self.pages) as u64;
+            waiting.refund(sequence.account, adopted * PROMPT_TOKEN_WEIGHT);
             self.counters.cached_tokens_total.fetch_add(adopted, Ordering::Relaxed);
         }
         let prompt_tokens_beside_answers = self.pace.prompt_tokens(answering);

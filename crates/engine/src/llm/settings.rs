@@ -42,7 +42,7 @@ impl Default for Settings {
             isa: Isa::detect(),
             kv_element: KvElement::F16,
             step_tokens_max: 512,
-            step_beside_answers_max: Duration::from_millis(100),
+            step_beside_answers_max: Duration::from_millis(60),
             draft_tokens_max: 8,
             memory_max_bytes: None,
             memory_promised_bytes: 0,

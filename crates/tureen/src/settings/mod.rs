@@ -97,7 +97,7 @@ settings! {
         "Lowest `priority` that callers may ask for; lower goes first, and 0 lets nobody push ahead";
     step_tokens_max: Count<1, 65_536>, "TOKENS", MODEL, "512", "",
         "Tokens evaluated in one step, over all requests";
-    step_beside_answers_max: Count<1, 60_000>, "MILLISECONDS", MODEL, "100", "",
+    step_beside_answers_max: Count<1, 60_000>, "MILLISECONDS", MODEL, "60", "",
         "About how long a step may take that evaluates prompts while others are answering";
     draft_tokens_max: Count<0, 64>, "TOKENS", MODEL, "8", "",
         "Tokens guessed ahead out of what was said, and checked in one step; 0 guesses none";

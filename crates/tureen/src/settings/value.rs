@@ -320,6 +320,7 @@ mod tests {
             let message = format!("expected a whole number from 1 to 9, received {wrong:?}");
             assert_eq!(count(wrong), Err(message));
         }
+        assert_eq!((i32::parse("-5"), i32::parse("1.5").is_err()), (Ok(-5), true));
         assert!(CpuPath::parse("sse2").unwrap_err().contains("auto, portable"));
     }
 
