@@ -126,6 +126,7 @@ impl Llm {
         let scheduler = Scheduler {
             pages: Pages::new(layout.pages()),
             cache: KvCache::new(layout).map_err(LoadError::Cache)?,
+            vocabulary: forward.decoder().vocabulary,
             forward,
             tokenizer: tokenizer.clone(),
             end_tokens,

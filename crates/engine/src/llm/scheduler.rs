@@ -13,7 +13,7 @@ use std::time::Instant;
 use kernels::attention::KvCache;
 
 use super::batch::{Batch, StepLimits};
-use super::forward::Forward;
+use super::forward::{Forward, Span};
 use super::pace::Pace;
 use super::pages::Pages;
 use super::queue::{GENERATED_TOKEN_WEIGHT, PROMPT_TOKEN_WEIGHT, Queue};
@@ -31,6 +31,7 @@ pub(super) enum Message {
 
 pub(super) struct Scheduler {
     pub forward: Forward,
+    pub vocabulary: usize,
     pub cache: KvCache,
     pub pages: Pages,
     pub tokenizer: Arc<Tokenizer>,
@@ -189,7 +190,7 @@ impl Scheduler {
             self.counters.cached_tokens_total.fetch_add(found as u64, Ordering::Relaxed);
             self.counters.queue_time.observe(now.saturating_duration_since(accepted.submitted));
             lines.turns += 1;
-            let (isa, vocabulary) = (self.forward.compute.isa(), self.forward.decoder().vocabulary);
+            let (isa, vocabulary) = (self.forward.compute.isa(), self.vocabulary);
             lines.run(Sequence::new(*accepted, account, lines.turns, lease, isa, vocabulary));
         }
         true
@@ -245,14 +246,26 @@ impl Scheduler {
         let prompt_tokens_beside_answers = self.pace.prompt_tokens(answering);
         batch.choose(running, &mut self.pages, &StepLimits { prompt_tokens_beside_answers, ..self.limits });
         self.counters.steps_total.fetch_add(1, Ordering::Relaxed);
-        let mut logits = self.forward.run(batch.spans(), &mut self.cache);
-        let logit_rows: usize = batch.spans().iter().map(|span| span.logits.len()).sum();
-        let vocabulary = logits.len().checked_div(logit_rows).unwrap_or(0);
+        let (compute, mut logits) = self.forward.run(batch.spans(), &mut self.cache);
+        let vocabulary = self.vocabulary;
+        let mut free: Vec<Option<&mut Sequence>> = running.iter_mut().map(Some).collect();
+        let mut turns = Vec::with_capacity(free.len());
         for (index, span) in batch.members() {
             let (mine, rest) = logits.split_at_mut(span.logits.len() * vocabulary);
             logits = rest;
-            let sequence = &mut running[index];
-            let advanced = sequence.advance(span, mine, &self.tokenizer, &self.end_tokens);
+            turns.extend(free[index].take().map(|sequence| Turn {
+                sequence,
+                span,
+                logits: mine,
+                advanced: None,
+            }));
+        }
+        compute.pool().for_each_row(&mut turns, 1, |_, turn| {
+            let Turn { sequence, span, logits, advanced } = &mut turn[0];
+            *advanced = Some(sequence.advance(span, logits, &self.tokenizer, &self.end_tokens));
+        });
+        for Turn { sequence, advanced, .. } in turns {
+            let Some(advanced) = advanced else { continue };
             waiting.charge(sequence.account, advanced.generated as u64 * GENERATED_TOKEN_WEIGHT);
             count(&self.counters, &advanced);
         }
@@ -282,6 +295,14 @@ impl Scheduler {
         set(&self.counters.kv_pages_used, self.pages.used() as u64);
         set(&self.counters.kv_pages_evicted_total, self.pages.evicted());
     }
+}
+
+/// What one sequence makes of a step; sequences do so side by side.
+struct Turn<'a> {
+    sequence: &'a mut Sequence,
+    span: &'a Span,
+    logits: &'a mut [f32],
+    advanced: Option<Advanced>,
 }
 
 impl Lines {
