@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value};
 
@@ -20,6 +20,8 @@ const DISCARDED_LIMITS_MAX: usize = 8;
 pub enum BodyError {
     #[error("the body must be JSON, sent with `Content-Type: application/json`; received {found}")]
     ContentType { found: String },
+    #[error("the body is sent with `Content-Encoding: {found}`, which is not supported: send it as it is")]
+    ContentEncoding { found: String },
     #[error("the body is larger than {limit} bytes, the most that this server takes")]
     TooLarge { limit: usize },
     #[error("the body did not arrive within {} seconds", limit.as_secs())]
@@ -40,10 +42,26 @@ pub async fn read_json(
     settings: &ServeSettings,
 ) -> Result<Map<String, Value>, BodyError> {
     check_content_type(headers)?;
+    parse_object(&read_within(headers, body, settings).await?)
+}
+
+/// The bytes of a body of any type, as they are.
+pub async fn read_bytes(
+    headers: &HeaderMap,
+    body: Body,
+    settings: &ServeSettings,
+) -> Result<Bytes, BodyError> {
+    if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
+        let found = String::from_utf8_lossy(encoding.as_bytes()).chars().take(100).collect();
+        return Err(BodyError::ContentEncoding { found });
+    }
+    read_within(headers, body, settings).await
+}
+
+async fn read_within(headers: &HeaderMap, body: Body, settings: &ServeSettings) -> Result<Bytes, BodyError> {
     let limit = settings.body_timeout;
     let read = tokio::time::timeout(limit, read(headers, body, settings.body_bytes_max));
-    let bytes = read.await.map_err(|_| BodyError::TooSlow { limit })??;
-    parse_object(&bytes)
+    read.await.map_err(|_| BodyError::TooSlow { limit })?
 }
 
 /// The bytes as a JSON object of limited depth.

@@ -19,8 +19,9 @@ use crate::openai::{self, ApiError};
 use crate::preparing::Preparing;
 use crate::services::Services;
 use crate::settings::ServeSettings;
+use crate::tensors::error::TensorError;
 use crate::unique::unique;
-use crate::{operate, origins};
+use crate::{models, open_inference, operate, origins, tensorflow};
 
 /// Characters of a request's path in the log.
 const LOGGED_CHARS_MAX: usize = 100;
@@ -56,6 +57,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/ready", get(operate::ready))
         .route("/metrics", get(operate::metrics))
         .merge(openai::routes())
+        .merge(open_inference::routes())
+        .merge(models::routes())
         .fallback(no_such_url)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn_with_state(app.clone(), admit))
@@ -76,9 +79,11 @@ async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
             origins::allow_preflight(asked, response.headers_mut());
         }
         response
-    } else if let Err(error) = check(&app, &request, page.as_ref(), listed.is_some()) {
+    } else if is_guarded(request.uri().path())
+        && let Err(error) = check(&app, &request, page.as_ref(), listed.is_some())
+    {
         app.metrics.count_refused(error.status());
-        error.into_response()
+        shaped(request.uri().path(), error)
     } else {
         next.run(request).await
     };
@@ -98,19 +103,34 @@ async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
 /// What operators' tools ask every few seconds is no news.
 fn log(line: &str, status: StatusCode, begun: Instant) {
     let (status, ms) = (status.as_u16(), begun.elapsed().as_millis());
-    if matches!(line, "GET /health" | "GET /ready" | "GET /metrics") {
+    if matches!(line, "GET /health" | "GET /ready" | "GET /metrics") || line.starts_with("GET /v2/health/") {
         tracing::debug!(status, ms, "{line}");
     } else {
         tracing::info!(status, ms, "{line}");
     }
 }
 
+/// Whether a path asks for who calls. Operators' tools ask without a key whether the server lives and is ready.
+fn is_guarded(path: &str) -> bool {
+    let below =
+        |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    path == "/metrics" || below("/v1") || (below("/v2") && !path.starts_with("/v2/health/"))
+}
+
+/// Whether the caller of a protocol that has no web pages may call.
+pub fn admitted(app: &App, request: &Request) -> Result<(), ApiError> {
+    let page = origins::origin(request.headers());
+    let listed = page.is_some_and(|origin| origins::is_listed(origin, &app.settings.origins));
+    check(app, request, page, listed)
+}
+
+/// An error in the shape of the protocol that a path belongs to.
+fn shaped(path: &str, error: ApiError) -> Response {
+    let tensors = path == "/v2" || path.starts_with("/v2/") || tensorflow::is_call(path);
+    if tensors { TensorError::from(error).into_response() } else { error.into_response() }
+}
+
 fn check(app: &App, request: &Request, page: Option<&HeaderValue>, listed: bool) -> Result<(), ApiError> {
-    let path = request.uri().path();
-    let guarded = path == "/metrics" || path == "/v1" || path.starts_with("/v1/");
-    if !guarded {
-        return Ok(());
-    }
     if app.keys.is_open() && !listed {
         if let Some(page) = page.filter(|page| !origins::is_loopback(page)) {
             return Err(ApiError::origin_refused(&String::from_utf8_lossy(page.as_bytes())));
@@ -128,12 +148,14 @@ fn check(app: &App, request: &Request, page: Option<&HeaderValue>, listed: bool)
     })
 }
 
-async fn no_such_url(request: Request) -> ApiError {
-    ApiError::no_such_url(request.method(), request.uri().path())
+async fn no_such_url(request: Request) -> Response {
+    let path = request.uri().path();
+    shaped(path, ApiError::no_such_url(request.method(), path))
 }
 
-async fn no_such_method(request: Request) -> ApiError {
-    ApiError::no_such_method(request.method(), request.uri().path())
+async fn no_such_method(request: Request) -> Response {
+    let path = request.uri().path();
+    shaped(path, ApiError::no_such_method(request.method(), path))
 }
 
 #[cfg(test)]
@@ -196,7 +218,7 @@ mod tests {
     #[tokio::test]
     async fn unknown_urls_methods_and_models_answer_in_the_same_shape() {
         let app = app(&[], &[]);
-        check(&app, "GET /v2", &[], 404, "unknown_url").await;
+        check(&app, "GET /v3", &[], 404, "unknown_url").await;
         let greeting = text(send(&app, "GET /", &[], "").await).await;
         assert!(greeting.contains("/v1/chat/completions"), "{greeting}");
         check(&app, "POST /v1/embeddings", &[], 404, "unknown_url").await;

@@ -32,6 +32,9 @@ impl Outcome {
     }
 }
 
+/// Calls without tokens, logged by their endpoint.
+const TENSOR_ENDPOINTS: [&str; 5] = ["infer", "grpc_infer", "predict", "classify", "regress"];
+
 /// Marks the response to a request that has a record, which is logged when the record ends.
 #[derive(Clone, Copy)]
 pub struct Recorded;
@@ -107,6 +110,11 @@ impl Drop for Record {
             times.whole.observe(self.begun.elapsed());
         }
         let (outcome, status) = self.outcome.labels();
+        if TENSOR_ENDPOINTS.contains(&self.endpoint) {
+            let us = self.begun.elapsed().as_micros();
+            tracing::info!(status, outcome, model = self.model, us, "{}", self.endpoint);
+            return;
+        }
         let first_token_ms = self.first_token.map(|at| (at - self.begun).as_millis());
         tracing::info!(
             status,

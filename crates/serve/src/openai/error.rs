@@ -79,6 +79,14 @@ impl ApiError {
         ApiError { param, ..ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message) }
     }
 
+    pub fn takes_tensors(model: &str) -> ApiError {
+        let message = format!(
+            "the model {model:?} takes tensors and generates no text: call it by /v2/models/{model}/infer or \
+             /v1/models/{model}:predict"
+        );
+        ApiError::bad_request("model", "model_takes_tensors", message)
+    }
+
     pub fn model_loading(model: &str) -> ApiError {
         let message = format!("the model {model:?} is still being loaded: ask again in a moment");
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "model_loading", message).retry_after(5)
@@ -181,6 +189,10 @@ impl ApiError {
         self.status
     }
 
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// OpenAI's names for kinds of errors.
     fn kind(&self) -> &'static str {
         match self.status.as_u16() {
@@ -199,7 +211,9 @@ impl ApiError {
 impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> ApiError {
         let (status, code) = match error {
-            BodyError::ContentType { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_type"),
+            BodyError::ContentType { .. } | BodyError::ContentEncoding { .. } => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_type")
+            }
             BodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             BodyError::TooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
             BodyError::TooDeep { .. } => (StatusCode::BAD_REQUEST, "json_too_deep"),

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use resolve::{Origin, Resolved, arguments, resolve};
-pub use value::{ByteSize, CpuPath, Keys, KvKind, LogLevel, Origins, Seconds, SettingValue};
+pub use value::{ByteSize, CpuPath, Keys, KvKind, LogLevel, Microseconds, Origins, Seconds, SettingValue};
 
 /// The commands that a setting shows up in as a flag. `config` takes them all.
 pub const ALL: &[&str] = &["serve", "run", "pull", "list", "show", "rm", "config"];
@@ -80,6 +80,8 @@ settings! {
         "Folder that pulled models are kept in";
     listen: SocketAddr, "ADDRESS:PORT", SERVER, "127.0.0.1:8080", "",
         "Where to listen; port 0 takes a free one. Anything but loopback needs a key";
+    grpc_listen: Option<SocketAddr>, "ADDRESS:PORT", SERVER, "", "nowhere",
+        "Where to answer gRPC of the Open Inference Protocol; its clients expect port 8001";
     keys: Option<Keys>, "KEY,KEY", SECRET, "", "no key is asked for",
         "Keys that callers send as `Authorization: Bearer KEY` (environment or file only)";
     keys_file: Option<PathBuf>, "FILE", SERVER, "", "none",
@@ -94,6 +96,10 @@ settings! {
         "Tokens evaluated in one step, over all requests";
     draft_tokens_max: usize, "TOKENS", MODEL, "8", "",
         "Tokens guessed ahead out of what was said, and checked in one step; 0 guesses none";
+    batch_rows_max: usize, "COUNT", SERVER, "64", "",
+        "Rows of tensor calls that are run together; 1 runs each call alone";
+    batch_wait_us: Microseconds, "MICROSECONDS", SERVER, "0", "",
+        "How long a tensor call may wait for others to be run with; 0 takes what waits already";
     threads: usize, "COUNT", MODEL, threads(), "",
         "Threads that compute; the default is what this machine has";
     isa: CpuPath, "NAME", MODEL, "auto", "",

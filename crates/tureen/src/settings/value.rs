@@ -132,6 +132,20 @@ impl SettingValue for Seconds {
     }
 }
 
+/// A length of time in millionths of a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Microseconds(pub u64);
+
+impl SettingValue for Microseconds {
+    fn parse(text: &str) -> Result<Microseconds, String> {
+        text.parse().map(Microseconds).map_err(|_| expected("a whole number of microseconds", text))
+    }
+
+    fn show(&self) -> String {
+        self.0.to_string()
+    }
+}
+
 /// Keys that open the service. Printing them shows how many there are, never what they are.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Keys(pub Vec<String>);
