@@ -35,7 +35,9 @@ def inference(name):
 def servers(port):
     """Name: (command, path, body)."""
     peers = [sys.executable, str(HERE / "peers.py")]
-    ours = [os.environ["TUREEN"], "serve", str(MODEL), "--listen", f"127.0.0.1:{port}", "--threads", "1"]
+    ours = [os.environ["TUREEN"], "serve", str(MODEL), "--listen", f"127.0.0.1:{port}", "--threads", "1",
+            # As uvicorn is run below: without a line for each request.
+            "--log", "warn"]
     return {
         "tureen": (ours, "/v2/models/article/infer", inference("x")),
         "fastapi": ([*peers, "fastapi", str(MODEL), str(port)], "/predict", {"instances": [FEATURES]}),

@@ -6,8 +6,6 @@ import sys
 import numpy
 import onnxruntime
 
-MODEL = sys.argv[2] if __name__ == "__main__" else None
-
 
 def session(path):
     # One thread a call is the fastest for a network of this size, with either server.
@@ -35,20 +33,9 @@ def serve_fastapi(path, port):
 
 
 def serve_mlserver(path, port):
-    from mlserver import MLModel, MLServer, ModelSettings, Settings
-    from mlserver.codecs import NumpyCodec
+    from mlserver import MLServer, ModelSettings, Settings
     from mlserver.settings import ModelParameters
-    from mlserver.types import InferenceResponse
-
-    class Network(MLModel):
-        async def load(self):
-            self.session = session(self.settings.parameters.uri)
-            return True
-
-        async def predict(self, payload):
-            x = NumpyCodec.decode_input(payload.inputs[0]).astype(numpy.float32)
-            [outputs] = self.session.run(None, {"x": x})
-            return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("probabilities", outputs)])
+    from mlserver_runtime import Network
 
     async def main():
         # In its own process, without workers: the fewest hops that it offers.

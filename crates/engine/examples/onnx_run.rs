@@ -9,7 +9,8 @@ use std::time::Duration;
 use engine::onnx::{Elements, Onnx, Settings, Storage, Tensor};
 use serde_json::{Value, json};
 
-const SETTINGS: Settings = Settings { threads: 1, queue_max: 1, batch_rows_max: 1, batch_wait: Duration::ZERO };
+const SETTINGS: Settings =
+    Settings { threads: 1, queue_max: 1, batch_rows_max: 1, batch_wait: Duration::ZERO };
 
 fn main() -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();

@@ -28,9 +28,8 @@ async fn main() -> Result<(), Error> {
     let (connections, seconds): (usize, u64) = (connections.parse()?, seconds.parse()?);
     let begin = Instant::now() + WARM_UP;
     let end = begin + Duration::from_secs(seconds);
-    let tasks: Vec<_> = (0..connections)
-        .map(|_| tokio::spawn(ask(address.clone(), request.clone(), begin, end)))
-        .collect();
+    let tasks: Vec<_> =
+        (0..connections).map(|_| tokio::spawn(ask(address.clone(), request.clone(), begin, end))).collect();
     let mut micros: Vec<u64> = Vec::new();
     for task in tasks {
         micros.extend(task.await??);
@@ -48,7 +47,12 @@ async fn main() -> Result<(), Error> {
 }
 
 /// Latencies, in microseconds, of what one connection asked between `begin` and `end`.
-async fn ask(address: String, request: Arc<Vec<u8>>, begin: Instant, end: Instant) -> Result<Vec<u64>, Error> {
+async fn ask(
+    address: String,
+    request: Arc<Vec<u8>>,
+    begin: Instant,
+    end: Instant,
+) -> Result<Vec<u64>, Error> {
     let mut stream = TcpStream::connect(&address).await?;
     stream.set_nodelay(true)?;
     let mut latencies = Vec::new();

@@ -32,7 +32,8 @@ async fn send(app: &Arc<App>, path: &str, headers: &[(&str, &str)], body: &str) 
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = router(app.clone()).oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap();
+    let response =
+        router(app.clone()).oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap();
     let status = response.status().as_u16();
     let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
     (status, serde_json::from_slice(&bytes).unwrap())
@@ -45,7 +46,8 @@ async fn refused(app: &Arc<App>, path: &str, body: &str, status: u16, expected: 
 }
 
 fn infer(a: Value, b: Value) -> Value {
-    let input = |name: &str, data: Value| json!({ "name": name, "shape": [1, 3], "datatype": "FP32", "data": data });
+    let input =
+        |name: &str, data: Value| json!({ "name": name, "shape": [1, 3], "datatype": "FP32", "data": data });
     json!({ "id": "i", "inputs": [input("b", b), input("a", a)], "outputs": [{ "name": "sum" }] })
 }
 
@@ -65,10 +67,16 @@ async fn tensors_come_flat_or_nested_and_keys_in_any_order() {
         assert_eq!(send(&app, url, &[], body).await, (200, expected.clone()));
     }
     let (status, answer) = send(&app, "/v2/models/two_inputs/versions/1", &[], "").await;
-    assert_eq!((status, &answer["inputs"][0]), (200, &json!({ "name": "a", "datatype": "FP32", "shape": [-1, 3] })));
+    assert_eq!(
+        (status, &answer["inputs"][0]),
+        (200, &json!({ "name": "a", "datatype": "FP32", "shape": [-1, 3] }))
+    );
     let rows = r#"{"instances": [{"a": [1, 2, 3], "b": [0.5, 0, 0]}]}"#;
     let (status, answer) = send(&app, "/v1/models/two_inputs:predict", &[], rows).await;
-    assert_eq!((status, answer), (200, json!({ "predictions": [{ "sum": [1.5, 2.0, 3.0], "largest": 3.0 }] })));
+    assert_eq!(
+        (status, answer),
+        (200, json!({ "predictions": [{ "sum": [1.5, 2.0, 3.0], "largest": 3.0 }] }))
+    );
 }
 
 #[tokio::test]
@@ -87,21 +95,50 @@ async fn errors_are_in_the_shape_of_these_protocols() {
     refused(&app, url, "", 405, "does not answer to GET").await;
     refused(&app, url, "{", 400, "expected a string, received the end, at byte 1").await;
     refused(&app, url, "{}", 400, "\"inputs\" is required and missing").await;
-    refused(&app, url, &with("inputs", json!([])), 400, "the input \"a\" is missing; the model takes a float[n, 3]").await;
-    refused(&app, url, &with("sequence", json!(1)), 400, "the key \"sequence\", which the protocol doesn't know").await;
+    refused(
+        &app,
+        url,
+        &with("inputs", json!([])),
+        400,
+        "the input \"a\" is missing; the model takes a float[n, 3]",
+    )
+    .await;
+    refused(
+        &app,
+        url,
+        &with("sequence", json!(1)),
+        400,
+        "the key \"sequence\", which the protocol doesn't know",
+    )
+    .await;
     let state = with("parameters", json!({ "sequence_id": 1 }));
     refused(&app, url, &state, 400, "the parameter \"sequence_id\" is not supported").await;
     refused(&app, url, &with("id", json!("x".repeat(1000))), 413, "larger than 1000 bytes").await;
     let other = infer(json!([[1, 2], [3, 4]]), json!([0, 0, 0])).to_string();
     refused(&app, url, &other, 400, "the input \"a\" has data of the shape [2, 2], and says [1, 3]").await;
     refused(&app, url, &infer(json!([1, 2]), json!([0, 0, 0])).to_string(), 400, "2 elements").await;
-    refused(&app, "/v1/models/two_inputs:predict", r#"{"instances": [1]}"#, 400, "must be named in an object").await;
+    refused(
+        &app,
+        "/v1/models/two_inputs:predict",
+        r#"{"instances": [1]}"#,
+        400,
+        "must be named in an object",
+    )
+    .await;
     let uneven = r#"{"instances": [{"a": [1, 2, 3], "b": [1]}, {"a": [1, 2, 3], "b": [1, 2]}]}"#;
-    refused(&app, "/v1/models/two_inputs:predict", uneven, 400, "\"b\" has the shape [2] in row 1, and [1]").await;
+    refused(&app, "/v1/models/two_inputs:predict", uneven, 400, "\"b\" has the shape [2] in row 1, and [1]")
+        .await;
     let lacking = r#"{"instances": [{"a": [1, 2, 3]}]}"#;
     refused(&app, "/v1/models/two_inputs:predict", lacking, 400, "row 0 has no \"b\"").await;
     let wide = r#"{"examples": [{"x": [1, 2, 3, 4]}, {"x": [1, 2, 3, 4]}]}"#;
-    refused(&app, "/v1/models/fixed:regress", wide, 400, "no output of the model is one number for each example").await;
+    refused(
+        &app,
+        "/v1/models/fixed:regress",
+        wide,
+        400,
+        "no output of the model is one number for each example",
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -138,7 +138,7 @@ mod tests {
         check(
             ElementType::Float,
             table,
-            ["[0.1,-1e30,NaN,Infinity]", "[[0.1,-1e30],[NaN,Infinity]]", "[NaN,Infinity]"],
+            ["[0.1,-1e+30,NaN,Infinity]", "[[0.1,-1e+30],[NaN,Infinity]]", "[NaN,Infinity]"],
         );
         check(ElementType::Bool, Tensor::int32(&[2], vec![1, 0]), ["[true,false]", "[true,false]", "false"]);
         check(ElementType::Int64, Tensor::int32(&[], vec![-7]), ["[-7]", "-7", ""]);
