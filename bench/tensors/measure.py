@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Serves the article's network (100 features, 128 hidden units, 10 classes) from here and from its peers, and asks each
-over 64 connections that stay open. Rounds are interleaved; the median of each is printed. See bench/tensors/run.
+over 64 connections that stay open. Rounds are interleaved, the median of each is printed; the load generator takes its
+share of the same cores. See bench/tensors/run.
 
     measure.py [--rounds 3] [--seconds 4] [--connections 64] [SERVER...]
 """
@@ -8,6 +9,7 @@ over 64 connections that stay open. Rounds are interleaved; the median of each i
 import argparse
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -86,11 +88,15 @@ def main():
             assert max(abs(a - b) for a, b in zip(found, first, strict=True)) < 1e-5, f"{name} computes something else"
         for _ in range(arguments.rounds):
             for name, (_, port, path, body_file) in running.items():
+                # The others stand still: some take processor time though nobody asks them.
+                for other, (process, *_) in running.items():
+                    process.send_signal(signal.SIGCONT if other == name else signal.SIGSTOP)
                 load = [os.environ["LOAD"], f"127.0.0.1:{port}", path, str(body_file), str(arguments.connections),
                         str(arguments.seconds)]
                 results.setdefault(name, []).append(json.loads(subprocess.check_output(load)))
     finally:
         for process, *_ in running.values():
+            process.send_signal(signal.SIGCONT)
             process.terminate()
             process.wait()
     print(f"{'':10} {'requests/s':>10} {'p50 us':>8} {'p99 us':>8}")
