@@ -1,5 +1,7 @@
 //! ONNX models as `onnxruntime` runs them, alone and batched; and files that nobody should trust.
 
+#![allow(clippy::unwrap_used)] // functions that tests share count as no tests
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 

@@ -159,11 +159,11 @@ pub struct InferParameter {
 #[derive(Clone, PartialEq, Oneof)]
 pub enum ParameterChoice {
     #[prost(bool, tag = "1")]
-    BoolParam(bool),
+    Flag(bool),
     #[prost(int64, tag = "2")]
-    Int64Param(i64),
+    Number(i64),
     #[prost(string, tag = "3")]
-    StringParam(String),
+    Text(String),
 }
 
 /// One of the fields, by the tensor's datatype.
