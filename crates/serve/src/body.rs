@@ -63,19 +63,41 @@ pub async fn read_json(
 ) -> Result<Map<String, Value>, BodyError> {
     check_content_type(headers)?;
     check_encodings(headers)?;
-    let limit = settings.body_timeout;
-    let read = tokio::time::timeout(limit, read(headers, body, settings.body_bytes_max));
-    let bytes = read.await.map_err(|_| BodyError::TooSlow { limit })??;
-    if bytes.len() <= PARSED_HERE_BYTES_MAX {
-        return parse_object(&bytes);
+    let bytes = read_within(headers, body, settings).await?;
+    apart(bytes.len(), move || parse_object(&bytes)).await?
+}
+
+/// The bytes of a body of any type, as they are.
+pub async fn read_bytes(
+    headers: &HeaderMap,
+    body: Body,
+    settings: &ServeSettings,
+) -> Result<Bytes, BodyError> {
+    check_encodings(headers)?;
+    read_within(headers, body, settings).await
+}
+
+/// Parses a body of `size` bytes: a large one where no other connection waits for it.
+pub async fn apart<T: Send + 'static>(
+    size: usize,
+    parse: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, BodyError> {
+    if size <= PARSED_HERE_BYTES_MAX {
+        return Ok(parse());
     }
     // The semaphore is never closed.
     let place = PARSING.acquire().await;
     let parse = move || {
         let _place = place;
-        parse_object(&bytes)
+        parse()
     };
-    tokio::task::spawn_blocking(parse).await.unwrap_or(Err(BodyError::ParsingBroke))
+    tokio::task::spawn_blocking(parse).await.map_err(|_| BodyError::ParsingBroke)
+}
+
+async fn read_within(headers: &HeaderMap, body: Body, settings: &ServeSettings) -> Result<Bytes, BodyError> {
+    let limit = settings.body_timeout;
+    let read = tokio::time::timeout(limit, read(headers, body, settings.body_bytes_max));
+    read.await.map_err(|_| BodyError::TooSlow { limit })?
 }
 
 /// The bytes as a JSON object of limited depth and number of values.

@@ -10,6 +10,8 @@ use crate::error::ServeError;
 pub struct ServeSettings {
     /// Port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Where gRPC is answered; nowhere if `None`.
+    pub grpc_listen: Option<SocketAddr>,
     /// Secrets of which callers must present one as `Authorization: Bearer`; none are needed where it is empty.
     pub keys: Vec<String>,
     /// Origins of web pages whose scripts may call, as `https://chat.example`; `*` is any.
@@ -34,6 +36,7 @@ impl Default for ServeSettings {
     fn default() -> ServeSettings {
         ServeSettings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            grpc_listen: None,
             keys: Vec::new(),
             origins: Vec::new(),
             body_bytes_max: 4 << 20,
@@ -52,8 +55,11 @@ impl ServeSettings {
     /// # Errors
     /// Settings that would let strangers in, or that can't work.
     pub fn check(&self) -> Result<(), ServeError> {
-        if self.keys.is_empty() && !self.listen.ip().is_loopback() {
-            return Err(ServeError::KeyNeeded { listen: self.listen });
+        let addresses = [Some(self.listen), self.grpc_listen];
+        if let Some(listen) = addresses.into_iter().flatten().find(|address| !address.ip().is_loopback())
+            && self.keys.is_empty()
+        {
+            return Err(ServeError::KeyNeeded { listen });
         }
         for (index, key) in self.keys.iter().enumerate() {
             if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {

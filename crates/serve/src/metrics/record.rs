@@ -33,6 +33,9 @@ impl Outcome {
     }
 }
 
+/// Calls without tokens, logged by their endpoint.
+const TENSOR_ENDPOINTS: [&str; 5] = ["infer", "grpc_infer", "predict", "classify", "regress"];
+
 /// Marks the response to a request that has a record, which is logged when the record ends.
 #[derive(Clone, Copy)]
 pub struct Recorded;
@@ -127,16 +130,23 @@ impl Drop for Record {
             times.whole.observe(self.begun.elapsed());
         }
         let (outcome, status) = self.outcome.labels();
-        let first_token_ms = self.first_token.map(|at| (at - self.begun).as_millis());
         let Facts { peer, asked, id, error, param } = &self.facts;
+        let model = if self.model.is_empty() { asked } else { &self.model };
+        let peer = peer.map(tracing::field::display);
+        if TENSOR_ENDPOINTS.contains(&self.endpoint) {
+            let us = self.begun.elapsed().as_micros();
+            tracing::info!(status, outcome, error, model, peer, us, "{}", self.endpoint);
+            return;
+        }
+        let first_token_ms = self.first_token.map(|at| (at - self.begun).as_millis());
         tracing::info!(
             status,
             outcome,
             error,
             param,
-            model = if self.model.is_empty() { asked } else { &self.model },
+            model,
             id,
-            peer = peer.map(tracing::field::display),
+            peer,
             prompt_tokens = self.prompt_tokens,
             tokens = self.tokens,
             first_token_ms,

@@ -3,15 +3,23 @@
 use std::fmt::{Display, Write};
 
 use engine::llm::{Durations, Stats};
+use engine::onnx::OnnxStats;
 
 use super::histogram::render_histogram;
 use super::{Metrics, Times, lock, vllm};
-use crate::services::Service;
+use crate::services::{Engine, Service};
 
 /// One metric of engines: name, kind, what it is, how it is read.
-type EngineMetric = (&'static str, &'static str, &'static str, fn(&Stats) -> u64);
+type EngineMetric<S> = (&'static str, &'static str, &'static str, fn(&S) -> u64);
 
-const ENGINE_METRICS: [EngineMetric; 18] = [
+const TENSOR_METRICS: [EngineMetric<OnnxStats>; 4] = [
+    ("tureen_tensor_calls_waiting", "gauge", "Tensor calls that wait for their run.", |s| s.waiting),
+    ("tureen_tensor_calls_total", "counter", "Tensor calls that were queued.", |s| s.calls_total),
+    ("tureen_tensor_rows_total", "counter", "Rows of tensor calls that were run.", |s| s.rows_total),
+    ("tureen_tensor_runs_total", "counter", "Runs of a model, each of one or more calls.", |s| s.runs_total),
+];
+
+const ENGINE_METRICS: [EngineMetric<Stats>; 18] = [
     ("tureen_requests_running", "gauge", "Sequences that hold a place in the batch.", |s| s.running),
     ("tureen_requests_waiting", "gauge", "Sequences that wait for a place.", |s| s.waiting),
     ("tureen_slots", "gauge", "Places in the batch.", |s| s.slots),
@@ -60,8 +68,13 @@ const TIMES_METRICS: [TimesMetric; 3] = [
 impl Metrics {
     /// All of it, as text.
     pub fn render(&self, services: &[Service]) -> String {
-        let engines: Vec<_> =
-            services.iter().map(|service| (service.name.as_str(), service.llm.stats())).collect();
+        let (mut engines, mut tensors) = (Vec::new(), Vec::new());
+        for service in services {
+            match &service.engine {
+                Engine::Llm(llm) => engines.push((service.name.as_str(), llm.stats())),
+                Engine::Onnx(onnx) => tensors.push((service.name.as_str(), onnx.stats())),
+            }
+        }
         let mut out = String::new();
         head(&mut out, "tureen_requests_total", "counter", "Requests by how they ended.");
         for (labels, count) in lock(&self.requests).iter() {
@@ -72,7 +85,13 @@ impl Metrics {
                 labels.endpoint, labels.outcome, labels.status
             );
         }
-        render_engines(&mut out, &engines);
+        render_engines(&mut out, &engines, &ENGINE_METRICS);
+        let name = "tureen_queue_seconds";
+        head(&mut out, name, "histogram", "From a sequence's submission to its place in the batch.");
+        for (model, stats) in &engines {
+            render_histogram(&mut out, name, &format!("model={}", quoted(model)), &stats.queue_time);
+        }
+        render_engines(&mut out, &tensors, &TENSOR_METRICS);
         let times = lock(&self.times);
         for (name, help, which) in TIMES_METRICS {
             head(&mut out, name, "histogram", help);
@@ -86,17 +105,12 @@ impl Metrics {
     }
 }
 
-fn render_engines(out: &mut String, engines: &[(&str, Stats)]) {
-    for (name, kind, help, read) in ENGINE_METRICS {
+fn render_engines<S>(out: &mut String, engines: &[(&str, S)], metrics: &[EngineMetric<S>]) {
+    for (name, kind, help, read) in metrics {
         head(out, name, kind, help);
         for (model, stats) in engines {
             let _ = writeln!(out, "{name}{{model={}}} {}", quoted(model), read(stats));
         }
-    }
-    let name = "tureen_queue_seconds";
-    head(out, name, "histogram", "From a sequence's submission to its place in the batch.");
-    for (model, stats) in engines {
-        render_histogram(out, name, &format!("model={}", quoted(model)), &stats.queue_time);
     }
 }
 
@@ -143,7 +157,7 @@ mod tests {
     fn engines_report_by_model() {
         let mut out = String::new();
         let stats = Stats { running: 3, kv_pages_used: 7, ..Stats::default() };
-        render_engines(&mut out, &[("smol", stats), ("big", Stats::default())]);
+        render_engines(&mut out, &[("smol", stats), ("big", Stats::default())], &ENGINE_METRICS);
         for line in [
             "# TYPE tureen_requests_running gauge",
             "tureen_requests_running{model=\"smol\"} 3",

@@ -98,6 +98,14 @@ impl ApiError {
         ApiError { param, ..ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message) }
     }
 
+    pub fn takes_tensors(model: &str) -> ApiError {
+        let message = format!(
+            "the model {model:?} takes tensors and generates no text: call it by /v2/models/{model}/infer or \
+             /v1/models/{model}:predict"
+        );
+        ApiError::bad_request("model", "model_takes_tensors", message)
+    }
+
     pub fn model_loading(model: &str) -> ApiError {
         let message = format!("the model {model:?} is still being loaded: ask again in a moment");
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "model_loading", message).retry_after(5)
@@ -235,6 +243,10 @@ impl ApiError {
 
     pub fn param(&self) -> Option<&str> {
         self.param.as_deref()
+    }
+
+    pub fn message(&self) -> &str {
+        &self.message
     }
 
     /// OpenAI's names for kinds of errors.

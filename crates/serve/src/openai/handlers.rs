@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
-use axum::response::{IntoResponse, Json, Response};
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use engine::llm::Llm;
 use engine::llm::request::{SubmitError, Terms};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::answer::Answer;
 use super::chat_request::ChatRequest;
@@ -25,7 +25,7 @@ use crate::http::App;
 use crate::metrics::{Outcome, Record, Recorded};
 use crate::preparing::Unprepared;
 use crate::server::Peer;
-use crate::services::{Found, Service};
+use crate::services::{Engine, Found, Service};
 
 /// Bounds of what a client is told to wait when the queue is full.
 const RETRY_SECONDS_MIN: f64 = 1.0;
@@ -41,30 +41,6 @@ pub async fn completion(State(app): State<Arc<App>>, request: Request) -> Respon
     respond(&app, "completions", request, decode).await
 }
 
-/// Those that answer by now.
-pub async fn models(State(app): State<Arc<App>>) -> Json<Value> {
-    let data: Vec<Value> = app.services.ready().iter().map(model_json).collect();
-    Json(json!({ "object": "list", "data": data }))
-}
-
-pub async fn model(
-    State(app): State<Arc<App>>,
-    name: Result<Path<String>, PathRejection>,
-) -> Result<Json<Value>, ApiError> {
-    let Path(name) = name.map_err(|error| ApiError::invalid("model", error.to_string()))?;
-    Ok(Json(model_json(&find(&app, &name)?)))
-}
-
-fn model_json(service: &Service) -> Value {
-    json!({
-        "id": service.name,
-        "object": "model",
-        "created": service.created,
-        "owned_by": "tureen",
-        "context_length": service.llm.facts().context,
-    })
-}
-
 async fn respond(
     app: &App,
     endpoint: &'static str,
@@ -72,7 +48,7 @@ async fn respond(
     decode: impl Fn(Map<String, Value>) -> Result<Asked, ApiError>,
 ) -> Response {
     let mut record = Record::begin(&app.metrics, endpoint, app.gate.enter());
-    record.facts().peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    record.facts().peer = Peer::of(&request).map(|peer| peer.0);
     let mut response = match submit(app, request, decode, &mut record).await {
         Ok(submitted) => {
             let Submitted { head, delivery, echoes, choices_per_prompt, choices } = submitted;
@@ -146,7 +122,22 @@ async fn submit(
     Ok(Submitted { head, delivery, echoes, choices_per_prompt, choices })
 }
 
-fn find(app: &App, name: &str) -> Result<Service, ApiError> {
+/// A model that generates text.
+struct TextService {
+    name: String,
+    llm: Llm,
+}
+
+fn find(app: &App, name: &str) -> Result<TextService, ApiError> {
+    let service = find_any(app, name)?;
+    match service.engine {
+        Engine::Llm(llm) => Ok(TextService { name: service.name, llm }),
+        Engine::Onnx(_) => Err(ApiError::takes_tensors(name)),
+    }
+}
+
+/// A model of any kind.
+pub fn find_any(app: &App, name: &str) -> Result<Service, ApiError> {
     match app.services.find(name) {
         Found::Ready(service) => Ok(service),
         Found::Loading => Err(ApiError::model_loading(name)),
@@ -154,12 +145,12 @@ fn find(app: &App, name: &str) -> Result<Service, ApiError> {
     }
 }
 
-fn refused(kind: Kind, error: SubmitError, service: &Service) -> ApiError {
+fn refused(kind: Kind, error: SubmitError, service: &TextService) -> ApiError {
     ApiError::submit(error, kind.prompt_param(), retry_seconds(service))
 }
 
 /// Until a place in the queue becomes free: as long as it took of late.
-fn retry_seconds(service: &Service) -> u64 {
+fn retry_seconds(service: &TextService) -> u64 {
     let seconds = service.llm.next_place().map_or(RETRY_SECONDS_MIN, |time| time.as_secs_f64());
     seconds.ceil().clamp(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX) as u64
 }

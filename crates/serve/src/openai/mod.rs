@@ -1,4 +1,4 @@
-//! OpenAI's protocol: chat and text completions, and the list of models
+//! OpenAI's protocol: chat and text completions (the list of models is in `models.rs`)
 //! (platform.openai.com/docs/api-reference).
 //!
 //! A parameter is understood, or ignored because it can't change what a caller gets (listed in [`options`]), or
@@ -32,16 +32,15 @@ mod urgency;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::post;
 
 use crate::http::App;
 pub use error::ApiError;
+pub use handlers::find_any;
 
 /// The URLs of this protocol.
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/chat/completions", post(handlers::chat))
         .route("/v1/completions", post(handlers::completion))
-        .route("/v1/models", get(handlers::models))
-        .route("/v1/models/{*name}", get(handlers::model))
 }

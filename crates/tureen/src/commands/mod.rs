@@ -37,7 +37,8 @@ Begin with:
   tureen run smollm2:135m           chat with it here
   tureen serve smollm2:135m         answer others over the OpenAI API, at http://127.0.0.1:8080/v1
 
-MODEL is a .gguf file, a folder with config.json and safetensors, or a name that was pulled.
+MODEL is a .gguf or .onnx file, a folder with config.json and safetensors, or a name that was
+pulled.
 Settings come from flags, TUREEN_* variables, a file, defaults, in this order: see tureen config.";
 
 #[derive(Subcommand)]

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use engine::llm::{Llm, MemoryPlan, ModelFacts};
+use engine::onnx::{Onnx, TensorSpec};
 use formats::model::ModelFiles;
+use formats::onnx::is_onnx;
 use indicatif::ProgressBar;
 use kernels::attention::PAGE_TOKENS;
 use kernels::compute::Isa;
@@ -16,7 +18,7 @@ use super::{Context, pull};
 use crate::models::catalogue;
 use crate::models::manifest::{Facts, Manifest};
 use crate::models::name::ModelName;
-use crate::models::sources::stem;
+use crate::models::sources::{is_model_file, stem};
 use crate::nearest::nearest;
 use crate::settings::Settings;
 use crate::terminal::{confirmed, is_attended, say};
@@ -25,7 +27,7 @@ use crate::terminal::{confirmed, is_attended, say};
 pub struct Model {
     /// What it is called where it is served.
     pub name: String,
-    /// A .gguf file or a folder.
+    /// A .gguf or .onnx file, or a folder.
     pub path: PathBuf,
     /// Of one that was pulled.
     pub manifest: Option<Manifest>,
@@ -35,8 +37,7 @@ pub struct Model {
 /// Neither a path nor a name of a model that is here; the nearest is named.
 pub fn find(context: &Context, text: &str) -> anyhow::Result<Model> {
     let path = Path::new(text);
-    let looks_like_a_path =
-        text.contains(['/', '\\']) || text.ends_with(".gguf") || matches!(text, "." | "..");
+    let looks_like_a_path = text.contains(['/', '\\']) || is_model_file(text) || matches!(text, "." | "..");
     if looks_like_a_path || path.is_file() || path.join("config.json").is_file() {
         let path = path.canonicalize().with_context(|| format!("there is no model at {text:?}"))?;
         let file =
@@ -82,13 +83,21 @@ pub fn find_or_pull(context: &Context, text: &str) -> anyhow::Result<Model> {
     find(context, text)
 }
 
-/// Opens a model's files.
+/// Opens the files of a model that generates text.
 pub fn open(path: &Path) -> anyhow::Result<ModelFiles> {
+    if is_onnx(path) {
+        bail!("{} is an ONNX model, which takes tensors and generates no text", path.display());
+    }
     Ok(ModelFiles::open(path)?)
 }
 
 /// What the manifest keeps of a model's own words.
 pub fn read_facts(path: &Path) -> anyhow::Result<Facts> {
+    if is_onnx(path) {
+        let facts = formats::onnx::read(path)?;
+        let (family, parameters, quantisation) = ("onnx".to_string(), facts.parameters, "-".to_string());
+        return Ok(Facts { family, parameters, quantisation, licence: None });
+    }
     let files = open(path)?;
     let (decoder, facts) = (files.decoder(), files.facts());
     Ok(Facts {
@@ -104,6 +113,12 @@ pub fn read_facts(path: &Path) -> anyhow::Result<Facts> {
 pub fn load(model: &Model, settings: &Settings, promised_bytes: u64, is_said: bool) -> anyhow::Result<Llm> {
     let settings =
         engine::llm::Settings { memory_promised_bytes: promised_bytes, ..engine_settings(settings) };
+    if is_onnx(&model.path) {
+        bail!(
+            "{} is an ONNX model, which takes tensors and generates no text: tureen serve serves it",
+            model.name
+        );
+    }
     let started = Instant::now();
     let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(0).with_message("loading"));
     let mut progress = |done: usize, all: usize| {
@@ -122,6 +137,36 @@ pub fn load(model: &Model, settings: &Settings, promised_bytes: u64, is_said: bo
         say(loaded_line(&model.name, llm.facts(), &settings, full, started.elapsed()));
     }
     Ok(llm)
+}
+
+/// Loads a model that takes tensors and says what it is.
+pub fn load_onnx(model: &Model, settings: &Settings) -> anyhow::Result<Onnx> {
+    let started = Instant::now();
+    let settings = engine::onnx::Settings {
+        threads: settings.threads.0,
+        queue_max: settings.queue_max.0,
+        batch_rows_max: settings.batch_rows_max.0,
+        batch_wait: Duration::from_micros(settings.batch_wait_us.0 as u64),
+    };
+    let onnx = Onnx::load(&model.path, &settings).with_context(|| format!("loading {}", model.name))?;
+    let (facts, signature) = (onnx.facts(), onnx.signature());
+    say(format!(
+        "loaded {}: onnx, {} parameters, {} -> {}; {}; {} threads; {:.1} s",
+        model.name,
+        parameters(facts.parameters),
+        specs(&signature.inputs),
+        specs(&signature.outputs),
+        onnx.batching(),
+        settings.threads,
+        started.elapsed().as_secs_f64(),
+    ));
+    Ok(onnx)
+}
+
+/// Inputs or outputs in a line.
+pub fn specs(specs: &[TensorSpec]) -> String {
+    let all: Vec<String> = specs.iter().map(ToString::to_string).collect();
+    if all.is_empty() { "nothing".to_string() } else { all.join("; ") }
 }
 
 /// Contexts of `context` tokens that `pages` hold.

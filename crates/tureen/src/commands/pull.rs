@@ -57,7 +57,9 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let (model, manifest) = pull(context, source, name.as_deref(), *replace, *again)?;
     let verified =
         if manifest.files.iter().all(|file| file.verified) { "sha256 checked" } else { "sha256 recorded" };
-    print(format!("{model}: {}, {verified}. Now: tureen run {model}\n", size(manifest.bytes())))?;
+    let takes_tensors = manifest.facts.as_ref().is_some_and(|facts| facts.family == "onnx");
+    let verb = if takes_tensors { "serve" } else { "run" };
+    print(format!("{model}: {}, {verified}. Now: tureen {verb} {model}\n", size(manifest.bytes())))?;
     Ok(())
 }
 

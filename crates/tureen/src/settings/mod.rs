@@ -81,6 +81,8 @@ settings! {
         "Folder that pulled models are kept in";
     listen: Listen, "ADDRESS:PORT", SERVER, "127.0.0.1:8080", "",
         "Where to listen; a port alone is on 127.0.0.1, port 0 a free one. Anything but loopback needs a key";
+    grpc_listen: Option<Listen>, "ADDRESS:PORT", SERVER, "", "nowhere",
+        "Where to answer gRPC of the Open Inference Protocol; its clients expect port 8001";
     keys: Option<Keys>, "KEY,KEY", SECRET, "", "no key is asked for",
         "Keys that callers send as `Authorization: Bearer KEY` (environment or file only)";
     keys_file: Option<PathBuf>, "FILE", SERVER, "", "none",
@@ -101,6 +103,10 @@ settings! {
         "About how long a step may take that evaluates prompts while others are answering";
     draft_tokens_max: Count<0, 64>, "TOKENS", MODEL, "8", "",
         "Tokens guessed ahead out of what was said, and checked in one step; 0 guesses none";
+    batch_rows_max: Count<1, 1_000_000>, "COUNT", SERVER, "64", "",
+        "Rows of tensor calls that are run together; 1 runs each call alone";
+    batch_wait_us: Count<0, 60_000_000>, "MICROSECONDS", SERVER, "0", "",
+        "How long a tensor call may wait for others to be run with; 0 takes what waits already";
     threads: Count<1, 1_024>, "COUNT", MODEL, threads(), "",
         "Threads that compute; the default is what this machine has";
     isa: CpuPath, "NAME", MODEL, "auto", "",

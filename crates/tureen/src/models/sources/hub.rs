@@ -5,7 +5,7 @@ use anyhow::{Context, bail};
 use formats::gguf::split;
 use serde::Deserialize;
 
-use super::{Files, Places, Plan, stem};
+use super::{Files, Places, Plan, is_model_file, stem};
 use crate::models::download::Wanted;
 use crate::models::http::{Client, FetchError, Patience};
 use crate::models::store::is_plain_path;
@@ -165,6 +165,10 @@ fn choose(address: &Address, listed: &[Listed], scheme: &str) -> anyhow::Result<
             );
         };
         let entry = parts[0].rsplit('/').next().unwrap_or(&parts[0]).to_string();
+        // Weights beside an ONNX file are called after it (onnx.ai/onnx/repo-docs/ExternalData.html).
+        let beside = [".data", ".onnx_data", "_data"].map(|end| format!("{wanted}{end}"));
+        let beside = listed.iter().filter(|file| beside.contains(&file.path) && is_plain_path(&file.path));
+        let files = files.into_iter().chain(beside.cloned()).collect();
         return Ok(Chosen { name: stem(wanted), entry, files });
     }
     let short = repository.rsplit('/').next().unwrap_or(repository).to_string();
@@ -182,10 +186,10 @@ fn choose(address: &Address, listed: &[Listed], scheme: &str) -> anyhow::Result<
             choose(&Address { file: Some(one.to_string()), ..address.clone() }, listed, scheme)
         }
         _ if candidates.is_empty() => bail!(
-            "{repository} has neither a GGUF file nor config.json with safetensors: nothing that tureen can run"
+            "{repository} has neither a GGUF or ONNX file nor config.json with safetensors: nothing that tureen can run"
         ),
         _ => bail!(
-            "{repository} has several GGUF files; say which{}",
+            "{repository} has several model files; say which{}",
             candidates_text(&candidates, repository, scheme)
         ),
     }
@@ -205,7 +209,7 @@ pub fn folder_files(names: &[&str]) -> Option<Vec<String>> {
     Some(descriptions.chain(weights).map(str::to_string).collect())
 }
 
-/// GGUF files that are models, a split one by its first part. Vision projectors and importance matrices are none.
+/// GGUF and ONNX files that are models, a split one by its first part. Vision projectors and importance matrices are none.
 fn candidates(listed: &[Listed]) -> Vec<&str> {
     let mut found: Vec<&str> = listed
         .iter()
@@ -213,7 +217,7 @@ fn candidates(listed: &[Listed]) -> Vec<&str> {
         .filter(|path| {
             let name = path.rsplit('/').next().unwrap_or(path).to_ascii_lowercase();
             let first = split_parts(path).is_none_or(|parts| parts[0] == *path);
-            name.ends_with(".gguf") && first && !name.contains("mmproj") && !name.contains("imatrix")
+            is_model_file(&name) && first && !name.contains("mmproj") && !name.contains("imatrix")
         })
         .collect();
     found.sort_unstable();
@@ -291,7 +295,7 @@ mod tests {
         check(
             "o/r",
             &["a-Q4_0.gguf", "a-Q8_0.gguf"],
-            "o/r has several GGUF files; say which:\n  tureen pull hf:o/r/a-Q4_0.gguf\n  tureen pull hf:o/r/a-Q8_0.gguf",
+            "o/r has several model files; say which:\n  tureen pull hf:o/r/a-Q4_0.gguf\n  tureen pull hf:o/r/a-Q8_0.gguf",
         );
         check("o/r/b.gguf", &["a.gguf"], "o/r has no file b.gguf:\n  tureen pull hf:o/r/a.gguf");
         assert!(chosen("o/r", &["pytorch_model.bin", "config.json"]).unwrap_err().contains("neither"));
