@@ -47,7 +47,7 @@ class Service:
             [TUREEN, "serve", *models, "--listen", f"127.0.0.1:{self.port}", *map(str, arguments)], stdin=subprocess.DEVNULL,
             stdout=self.log, stderr=subprocess.STDOUT, env=environment)
         self._wait_ready()
-        self.client = self.new_client(keys)
+        self.client = self.new_client(keys and keys.split(",")[0])
         self.model = self.client.models.list().data[0].id
 
     def new_client(self, key=KEY, **options):

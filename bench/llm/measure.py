@@ -84,7 +84,8 @@ def measured(command, seconds_max):
     if done.returncode != 0 or not lines:
         print(done.stderr[-2000:], file=sys.stderr)
         said = [line for line in done.stderr.splitlines() if line.strip()] or [f"ended with {done.returncode}"]
-        return dict(cannot=f"failed: {said[-1][:120]}")
+        errors = [line for line in said if line.startswith("Error: ")]
+        return dict(cannot=f"failed: {(errors or said)[-1][:120]}")
     return json.loads(lines[-1])
 
 

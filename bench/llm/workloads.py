@@ -33,9 +33,9 @@ def less_is_better(workload):
 
 
 def figure(workload, run):
-    kind, _, number = workload.partition(":")
+    kind = workload.partition(":")[0]
     if kind == "prefill":
-        return int(number) / run["first_token_ms"] * 1e3
+        return shape(workload)[1] / run["first_token_ms"] * 1e3
     return run[{"start": "first_token_ms", "shared": "first_token_ms_p50", "clients": "answers_per_s",
                 "rate": "answers_per_s"}.get(kind, "tokens_per_s")]
 

@@ -12,7 +12,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use crate::access::{Denied, Keys};
+use crate::access::{Caller, Denied, Keys};
 use crate::gate::Gate;
 use crate::metrics::{Metrics, Recorded};
 use crate::openai::{self, ApiError};
@@ -71,7 +71,7 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 /// Names the request, and lets it through where its page and its key allow.
-async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let line = format!("{} {:.*}", request.method(), LOGGED_CHARS_MAX, request.uri().path());
     let peer = Peer::of(&request);
@@ -85,13 +85,21 @@ async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
             origins::allow_preflight(asked, response.headers_mut());
         }
         response
-    } else if is_guarded(request.uri().path())
-        && let Err(error) = check(&app, &request, page.as_ref(), listed.is_some())
-    {
-        app.metrics.count_refused(error.status());
-        shaped(request.uri().path(), error)
     } else {
-        next.run(request).await
+        let checked = match is_guarded(request.uri().path()) {
+            true => check(&app, &request, page.as_ref(), listed.is_some()),
+            false => Ok(Caller::Anyone),
+        };
+        match checked {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
+                next.run(request).await
+            }
+            Err(error) => {
+                app.metrics.count_refused(error.status());
+                shaped(request.uri().path(), error)
+            }
+        }
     };
     if response.extensions().get::<Recorded>().is_none() {
         log(&line, &response, peer, begun);
@@ -129,7 +137,7 @@ fn is_guarded(path: &str) -> bool {
 pub fn admitted(app: &App, request: &Request) -> Result<(), ApiError> {
     let page = origins::origin(request.headers());
     let listed = page.is_some_and(|origin| origins::is_listed(origin, &app.settings.origins));
-    check(app, request, page, listed)
+    check(app, request, page, listed).map(drop)
 }
 
 /// An error in the shape of the protocol that a path belongs to.
@@ -138,7 +146,7 @@ fn shaped(path: &str, error: ApiError) -> Response {
     if tensors { TensorError::from(error).into_response() } else { error.into_response() }
 }
 
-fn check(app: &App, request: &Request, page: Option<&HeaderValue>, listed: bool) -> Result<(), ApiError> {
+fn check(app: &App, request: &Request, page: Option<&HeaderValue>, listed: bool) -> Result<Caller, ApiError> {
     if app.keys.is_open() && !listed {
         if let Some(page) = page.filter(|page| !origins::is_loopback(page)) {
             return Err(ApiError::origin_refused(&String::from_utf8_lossy(page.as_bytes())));

@@ -24,6 +24,10 @@ pub struct ServeSettings {
     pub body_timeout: Duration,
     /// For a client to take some of its answer; one that takes nothing for so long loses its connection.
     pub write_timeout: Duration,
+    /// For a request to be answered, waiting included; `None` sets no limit.
+    pub request_max: Option<Duration>,
+    /// The lowest priority number that callers may ask for; lower goes first.
+    pub priority_min: i32,
     /// For running answers to end once the server was told to stop.
     pub drain_max: Duration,
 }
@@ -40,6 +44,8 @@ impl Default for ServeSettings {
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
+            request_max: Some(Duration::from_secs(3600)),
+            priority_min: 0,
             drain_max: Duration::from_secs(300),
         }
     }

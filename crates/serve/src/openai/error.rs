@@ -4,7 +4,7 @@
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use engine::llm::request::SubmitError;
+use engine::llm::request::{Failure, SubmitError};
 use serde_json::{Value, json};
 
 use crate::body::BodyError;
@@ -216,6 +216,19 @@ impl ApiError {
         }
     }
 
+    /// Why an answer that was begun, or waited for, has no end.
+    pub fn failed(failure: &Failure) -> ApiError {
+        match failure {
+            Failure::Deadline { .. } => {
+                let message = format!("the server is busy: {failure}");
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "queue_timeout", message)
+            }
+            Failure::NotFinite | Failure::Stopped | Failure::Further(_) => {
+                ApiError::internal(format!("the answer broke off: {failure}"))
+            }
+        }
+    }
+
     fn retry_after(self, seconds: u64) -> ApiError {
         ApiError { retry_after_seconds: Some(seconds), ..self }
     }
@@ -324,6 +337,10 @@ mod tests {
             json!({ "message": "the engine stopped: why", "type": "server_error", "param": null, "code": "internal_error" }),
             500,
         );
+        let late = ApiError::failed(&Failure::Deadline { waited: std::time::Duration::from_millis(2500) });
+        let said =
+            "the server is busy: no place became free within 2 s, which is as long as a request may take";
+        assert_eq!((late.status().as_u16(), late.json()["error"]["message"].as_str()), (503, Some(said)));
         let busy = ApiError::submit(SubmitError::QueueFull { waiting: 1 }, "prompt", 7).into_response();
         assert_eq!(busy.headers()["retry-after"], "7");
     }

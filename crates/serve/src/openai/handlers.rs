@@ -1,10 +1,12 @@
 //! The endpoints: decode, submit, deliver.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use engine::llm::Llm;
+use engine::llm::request::{SubmitError, Terms};
 use serde_json::{Map, Value};
 
 use super::answer::Answer;
@@ -16,7 +18,8 @@ use super::error::ApiError;
 use super::fields::shorten;
 use super::options::Delivery;
 use super::prompt::{Asked, Work, prepare};
-use super::response::Head;
+use super::response::{Head, Kind};
+use crate::access::Caller;
 use crate::body::read_json;
 use crate::http::App;
 use crate::metrics::{Outcome, Record, Recorded};
@@ -25,6 +28,7 @@ use crate::server::Peer;
 use crate::services::{Engine, Found, Service};
 
 /// Bounds of what a client is told to wait when the queue is full.
+const RETRY_SECONDS_MIN: f64 = 1.0;
 const RETRY_SECONDS_MAX: f64 = 60.0;
 
 pub async fn chat(State(app): State<Arc<App>>, request: Request) -> Response {
@@ -85,25 +89,36 @@ async fn submit(
     if app.gate.is_closed() {
         return Err(ApiError::draining());
     }
+    let arrived = Instant::now();
     let (parts, body) = request.into_parts();
     let asked = decode(read_json(&parts.headers, body, &app.settings).await?)?;
     record.facts().asked = shorten(&asked.options().model);
     let service = find(app, &asked.options().model)?;
     record.set_model(&service.name);
+    let (priority, tier) = asked.options().urgency.within(app.settings.priority_min)?;
+    // Whoever would be refused after that is not worth the tokenising.
+    service.llm.check_queue().map_err(|error| refused(asked.kind(), error, &service))?;
+    let caller = parts.extensions.get().copied().unwrap_or(Caller::Anyone);
+    let terms = Terms {
+        owner: format!("{caller} of {}", service.name).into(),
+        priority,
+        deadline: app.settings.request_max.and_then(|time| arrived.checked_add(time)),
+    };
 
     let (kind, delivery, choices_per_prompt) =
         (asked.kind(), asked.options().delivery, asked.options().choices);
     let llm = service.llm.clone();
     let prepared = app.preparing.run(move || prepare(&llm, asked)).await;
     let Work { requests, echoes } = prepared.map_err(|unprepared| match unprepared {
-        Unprepared::Full { waiting } => ApiError::queue_full(waiting, retry_seconds(app, &service)),
+        Unprepared::Full { waiting } => ApiError::queue_full(waiting, retry_seconds(&service)),
         Unprepared::BrokeOff => ApiError::internal("preparing the prompt broke off".to_owned()),
     })??;
     let logprobs = requests.iter().any(|request| request.logprobs.is_some());
 
-    let choices = Choices::begin(service.llm.clone(), requests)
-        .map_err(|error| ApiError::submit(error, kind.prompt_param(), retry_seconds(app, &service)))?;
-    let head = Head::new(kind, service.name.clone(), service.llm.facts().fingerprint.clone(), logprobs);
+    let choices = Choices::begin(service.llm.clone(), terms, requests)
+        .map_err(|error| refused(kind, error, &service))?;
+    let fingerprint = service.llm.facts().fingerprint.clone();
+    let head = Head::new(kind, service.name.clone(), fingerprint, logprobs, tier);
     Ok(Submitted { head, delivery, echoes, choices_per_prompt, choices })
 }
 
@@ -130,9 +145,12 @@ pub fn find_any(app: &App, name: &str) -> Result<Service, ApiError> {
     }
 }
 
-/// Until one of the running answers should have ended, by how long answers took so far.
-fn retry_seconds(app: &App, service: &TextService) -> u64 {
-    let slots = service.llm.stats().slots.max(1) as f64;
-    let mean = app.metrics.mean_answer_seconds(&service.name).unwrap_or(1.0);
-    (mean / slots).ceil().clamp(1.0, RETRY_SECONDS_MAX) as u64
+fn refused(kind: Kind, error: SubmitError, service: &TextService) -> ApiError {
+    ApiError::submit(error, kind.prompt_param(), retry_seconds(service))
+}
+
+/// Until a place in the queue becomes free: as long as it took of late.
+fn retry_seconds(service: &TextService) -> u64 {
+    let seconds = service.llm.next_place().map_or(RETRY_SECONDS_MIN, |time| time.as_secs_f64());
+    seconds.ceil().clamp(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX) as u64
 }

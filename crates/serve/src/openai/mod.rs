@@ -3,12 +3,14 @@
 //!
 //! A parameter is understood, or ignored because it can't change what a caller gets (listed in [`options`]), or
 //! refused by name; nothing that changes the meaning is skipped in silence. Beyond OpenAI's own, both endpoints
-//! take `top_k`, `min_p`, `typical_p`, `repetition_penalty`, `ignore_eos`, and chat takes `chat_template_kwargs`.
+//! take `top_k`, `min_p`, `typical_p`, `repetition_penalty`, `ignore_eos`, `priority`, and chat takes
+//! `chat_template_kwargs`.
 //!
 //! Where this differs from OpenAI: a completion without `max_tokens` takes 16 or what the prompt leaves of the context,
 //! which `finish_reason: "length"` tells; `completion_tokens` are those of the answer, without the model's end token;
 //! choice `i` of a request with a seed draws with `seed + i`; the role `developer` reaches a model's template as
-//! `system`, as templates of open models don't know it.
+//! `system`, as templates of open models don't know it; an answer that reached the server's time limit ends with
+//! `finish_reason: "length"`.
 
 mod answer;
 mod chat_request;
@@ -25,6 +27,7 @@ mod mutation_tests;
 mod options;
 mod prompt;
 mod response;
+mod urgency;
 
 use std::sync::Arc;
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::error::ApiError;
 use super::fields::{Fields, shorten, wrong};
+use super::urgency::Urgency;
 
 /// Answers to one request, over all its prompts.
 pub const CHOICES_MAX: usize = 128;
@@ -17,11 +18,10 @@ pub const LOGPROBS_MAX: i64 = 20;
 const TOP_K_MAX: i64 = u32::MAX as i64;
 
 /// Parameters that make no difference to the answer here, and are ignored whatever they are.
-const IGNORED: [&str; 12] = [
+const IGNORED: [&str; 11] = [
     "user",
     "store",
     "metadata",
-    "service_tier",
     "parallel_tool_calls",
     "prediction",
     "safety_identifier",
@@ -41,6 +41,7 @@ pub struct Options {
     /// Answers to each prompt.
     pub choices: usize,
     pub ignore_end: bool,
+    pub urgency: Urgency,
     pub delivery: Delivery,
 }
 
@@ -62,6 +63,7 @@ impl Options {
             stop: stop(fields)?,
             choices: fields.count("n", 1, CHOICES_MAX as i64)?.unwrap_or(1),
             ignore_end: fields.boolean("ignore_eos")?.unwrap_or(false),
+            urgency: Urgency::take(fields)?,
             delivery: delivery(fields)?,
         })
     }
@@ -181,6 +183,7 @@ mod tests {
             stop: Vec::new(),
             choices: 1,
             ignore_end: false,
+            urgency: Urgency::default(),
             delivery: Delivery::Whole,
         };
         assert_eq!(take(json!({})), Ok(plain.clone()));
@@ -215,6 +218,7 @@ mod tests {
             stop: vec!["a".to_owned(), "b".to_owned()],
             choices: 3,
             ignore_end: true,
+            urgency: Urgency::default(),
             delivery: Delivery::Stream { include_usage: true },
         };
         assert_eq!(options, Ok(expected));

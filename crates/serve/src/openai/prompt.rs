@@ -202,6 +202,7 @@ mod tests {
 
     use super::*;
     use crate::openai::options::Delivery;
+    use crate::openai::urgency::Urgency;
 
     #[test]
     fn a_prompt_too_long_by_its_bytes_is_not_even_tokenised() {
@@ -269,6 +270,7 @@ mod tests {
             stop: vec!["x".to_owned()],
             choices: 2,
             ignore_end: false,
+            urgency: Urgency::default(),
             delivery: Delivery::Whole,
         };
         let prompts = || vec![(vec![1], None), (vec![2, 3], Some("b".to_owned()))];

@@ -155,7 +155,7 @@ impl Pieces {
                     *end = Some(Piece::Done { at_limit: reason == FinishReason::Length, usage: Some(usage) });
                     Piece::Text(text)
                 }
-                Some(Event::Failed(message)) => Piece::Failed(message),
+                Some(Event::Failed(failure)) => Piece::Failed(failure.to_string()),
                 None => no_answer(),
             },
         }

@@ -222,6 +222,7 @@ fn engine_settings(settings: &Settings) -> engine::llm::Settings {
         isa: settings.isa.0.unwrap_or_else(Isa::detect),
         kv_element: settings.kv_element.0,
         step_tokens_max: settings.step_tokens_max.0,
+        step_beside_answers_max: Duration::from_millis(settings.step_beside_answers_max.0 as u64),
         draft_tokens_max: settings.draft_tokens_max.0,
         memory_max_bytes: settings.memory_max.map(|bytes| bytes.0),
         memory_promised_bytes: 0,

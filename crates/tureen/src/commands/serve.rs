@@ -162,6 +162,8 @@ fn serve_settings(settings: &Settings) -> anyhow::Result<ServeSettings> {
         origins: settings.origins.as_ref().map(|origins| origins.0.clone()).unwrap_or_default(),
         body_bytes_max,
         connections_max: settings.connections_max.0,
+        request_max: (settings.request_max.0 > 0).then(|| Duration::from_secs(settings.request_max.0 as u64)),
+        priority_min: settings.priority_min,
         drain_max: Duration::from_secs(settings.drain_max.0 as u64),
         ..ServeSettings::default()
     })

@@ -93,8 +93,14 @@ settings! {
         "Requests that run at the same time; more wait";
     queue_max: Count<1, 1_000_000>, "COUNT", SERVER, "256", "",
         "Requests that may wait; more get 429 at once";
+    request_max: Count<0, 31_536_000>, "SECONDS", SERVER, "3600", "",
+        "How long a request may take, waiting included; then it ends with what there is of its answer. 0 sets no limit";
+    priority_min: i32, "NUMBER", SERVER, "0", "",
+        "Lowest `priority` that callers may ask for; lower goes first, and 0 lets nobody push ahead";
     step_tokens_max: Count<1, 65_536>, "TOKENS", MODEL, "512", "",
         "Tokens evaluated in one step, over all requests";
+    step_beside_answers_max: Count<1, 60_000>, "MILLISECONDS", MODEL, "60", "",
+        "About how long a step may take that evaluates prompts while others are answering";
     draft_tokens_max: Count<0, 64>, "TOKENS", MODEL, "8", "",
         "Tokens guessed ahead out of what was said, and checked in one step; 0 guesses none";
     batch_rows_max: Count<1, 1_000_000>, "COUNT", SERVER, "64", "",

@@ -60,6 +60,7 @@ pub fn arguments(command: &str) -> Vec<Arg> {
         };
         let help = format!("{} [env: {}] [default: {default}]", setting.help, setting.environment());
         Arg::new(setting.key)
+            .allow_negative_numbers(true)
             .long(setting.flag())
             .value_name(setting.unit)
             .help(help)

@@ -60,6 +60,16 @@ impl<const MIN: usize, const MAX: usize> SettingValue for Count<MIN, MAX> {
     }
 }
 
+impl SettingValue for i32 {
+    fn parse(text: &str) -> Result<i32, String> {
+        text.parse().map_err(|_| expected("a whole number", text))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
 /// Where to listen. A host's name is looked up when it is listened on, which most commands never do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
@@ -312,6 +322,7 @@ mod tests {
             let message = format!("expected a whole number from 1 to 9, received {wrong:?}");
             assert_eq!(count(wrong), Err(message));
         }
+        assert_eq!((i32::parse("-5"), i32::parse("1.5").is_err()), (Ok(-5), true));
         assert!(CpuPath::parse("sse2").unwrap_err().contains("auto, portable"));
     }
 
