@@ -275,7 +275,7 @@ fn files_and_folders_of_this_machine_are_taken_in() {
     case.check(folder.to_str().unwrap(), "folder", ".", &[("config.json", "{}"), ("model.safetensors", "w")]);
     let part = put("s-00001-of-00002.gguf", "1");
     let error = case.pull(part.to_str().unwrap(), None).unwrap_err().to_string();
-    assert!(error.contains("part s-00002-of-00002.gguf is not beside it"), "{error}");
+    assert!(error.contains("s-00002-of-00002.gguf is not beside it"), "{error}");
 }
 
 #[test]

@@ -89,6 +89,8 @@ impl Listen {
 }
 
 impl SettingValue for Listen {
+    const EXAMPLE: &str = "127.0.0.1:8001";
+
     /// A port alone is one of this machine's own.
     fn parse(text: &str) -> Result<Listen, String> {
         let (host, port) = text.rsplit_once(':').unwrap_or(("127.0.0.1", text));
