@@ -33,6 +33,12 @@ def idle_seconds(service):
     return statistics.median(once() for _ in range(5))
 
 
+def touch_every_page(service):
+    """The cache takes its memory from the system page by page: prompts that share nothing fill it once."""
+    for number in range(2 * PLACES):
+        service.complete(f"{number} " * 230, max_tokens=1)
+
+
 def percentile(values, share):
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
@@ -77,6 +83,7 @@ async def overload(service, seconds, expected):
 def test_ten_clients_a_place_break_nothing(start):
     service = start(*SMALL)
     expected = {prompt: service.complete(prompt, max_tokens=40).choices[0].text for prompt in ASKED}
+    touch_every_page(service)
     before = idle_seconds(service)
     refusals, answered, broken = asyncio.run(overload(service, min(2, SECONDS), expected))
     resident = resident_mib(service)
@@ -91,7 +98,8 @@ def test_ten_clients_a_place_break_nothing(start):
           f"{after * 1e3:.0f} after")
     assert not broken, broken[:3]
     assert answered > 10 and len(refusals) > 20
-    assert grown < 16, f"{grown} MiB more than after the first seconds"
+    # Allocators keep some of what they had; a leak grows with every one of a thousand requests.
+    assert grown < 32, f"{grown} MiB more than after the first seconds"
     # Times of a machine that does other things too: these are far beyond what is expected.
     assert statistics.median(refusals) < 0.25
     assert after < 3 * before + 0.5
