@@ -1,14 +1,20 @@
 //! Arithmetic, memory mapping and threads: the only crate with `unsafe`.
 
 pub mod activation;
+pub mod arena;
 pub mod attention;
 pub mod compute;
+pub mod convolution;
 pub mod elements;
+pub mod fused;
+pub mod gather;
+pub mod gemm;
 mod lanes;
 pub mod matmul;
 pub mod memory;
 pub mod norm;
 pub mod peaks;
+pub mod reduce;
 pub mod rotary;
 pub mod softmax;
 pub mod threads;
