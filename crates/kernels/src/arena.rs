@@ -167,22 +167,25 @@ impl View {
         if a.end <= b.start || b.end <= a.start {
             return true;
         }
+        let base = self.offset.min(other.offset);
         let periods = self.strides.iter().chain(&other.strides).map(|stride| stride.unsigned_abs());
-        periods.filter(|&period| period > 1).any(|period| match (self.window(period), other.window(period)) {
-            (Some(a), Some(b)) => a.end <= b.start || b.end <= a.start,
-            _ => false,
+        periods.filter(|&period| period > 1).any(|period| {
+            match (self.window(period, base), other.window(period, base)) {
+                (Some(a), Some(b)) => a.end <= b.start || b.end <= a.start,
+                _ => false,
+            }
         })
     }
 
-    /// The places modulo `period` that the view lies in, when they are one range that doesn't wrap.
-    fn window(&self, period: usize) -> Option<std::ops::Range<usize>> {
+    /// The places after `base` modulo `period` that the view lies in, when they are one range that doesn't wrap.
+    fn window(&self, period: usize, base: usize) -> Option<std::ops::Range<usize>> {
         let mut extent = 0;
         for (&size, &stride) in self.shape.iter().zip(&self.strides) {
             if size > 1 && stride.unsigned_abs() % period != 0 {
                 extent += usize::try_from(stride).ok()? * (size - 1);
             }
         }
-        let start = self.offset % period;
+        let start = (self.offset - base) % period;
         (start + extent < period).then_some(start..start + extent + 1)
     }
 }
@@ -196,6 +199,7 @@ mod tests {
         let columns = |first: usize| View { offset: first, shape: vec![4, 3], strides: vec![9, 1] };
         assert!(columns(0).is_apart(&columns(3)));
         assert!(columns(6).is_apart(&columns(3)));
+        assert!(columns(10).is_apart(&columns(7)));
         assert!(!columns(0).is_apart(&columns(2)));
         assert!(!columns(7).is_apart(&columns(0)));
         assert!(View::contiguous(0, &[9]).is_apart(&View::contiguous(9, &[1])));
