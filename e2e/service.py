@@ -38,16 +38,16 @@ def command(*arguments, keys=KEY, key=None, stdin=subprocess.DEVNULL):
 
 
 class Service:
-    def __init__(self, *arguments, keys=KEY):
+    def __init__(self, *arguments, keys=KEY, models=(MODEL,)):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = open(os.path.join(os.environ.get("TMPDIR", "/tmp"), f"tureen-e2e-{self.port}.log"), "w+")
         environment = environment_with(keys)
         self.process = subprocess.Popen(
-            [TUREEN, "serve", MODEL, "--listen", f"127.0.0.1:{self.port}", *map(str, arguments)], stdin=subprocess.DEVNULL,
+            [TUREEN, "serve", *models, "--listen", f"127.0.0.1:{self.port}", *map(str, arguments)], stdin=subprocess.DEVNULL,
             stdout=self.log, stderr=subprocess.STDOUT, env=environment)
         self._wait_ready()
-        self.client = self.new_client(keys)
+        self.client = self.new_client(keys and keys.split(",")[0])
         self.model = self.client.models.list().data[0].id
 
     def new_client(self, key=KEY, **options):

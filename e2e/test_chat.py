@@ -24,7 +24,8 @@ def test_an_answer_has_the_shape_that_clients_parse(service):
 
 
 def test_a_model_that_is_done_says_stop(service):
-    answer = service.chat("What is the capital of France?", max_tokens=200)
+    # A question whose first word is no near tie: with one, instruction sets begin different answers.
+    answer = service.chat("What is the capital city of the country of France?", max_tokens=200)
     assert answer.choices[0].finish_reason == "stop"
     assert "Paris" in answer.choices[0].message.content and "<|im_end|>" not in answer.choices[0].message.content
 

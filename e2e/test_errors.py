@@ -40,6 +40,8 @@ def test_an_unknown_model_is_not_found(service):
     assert caught.value.code == "model_not_found" and "gpt-9" in str(caught.value)
     with pytest.raises(openai.NotFoundError):
         service.client.models.retrieve("gpt-9")
+    line = next(line for line in service.said().splitlines() if "gpt-9" in line)
+    assert 'error="model_not_found" param="model"' in line and "peer=127.0.0.1:" in line, line
 
 
 def test_an_unknown_path_is_not_found_and_a_wrong_method_is_said(service):
@@ -106,6 +108,11 @@ def test_a_full_queue_is_refused_at_once_with_the_time_to_wait(start):
 def test_more_choices_than_the_queue_holds_are_answered_by_an_idle_server(start):
     service = start("--context", 256, "--sequences-max", 2, "--queue-max", 1)
     assert len(service.complete(n=8, max_tokens=3, temperature=1).choices) == 8
+
+
+def test_an_answer_that_does_not_fit_beside_the_prompt_is_refused(service):
+    with pytest.raises(openai.BadRequestError, match=r"context is \d+ tokens.* in the messages, 8190 in the completion"):
+        service.chat(max_tokens=8190)
 
 
 def test_a_prompt_far_beyond_the_context_is_refused_at_once(service):

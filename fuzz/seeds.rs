@@ -15,7 +15,7 @@ use tiny::{HIDDEN, Tiny};
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let corpus = |target: &str| root.join("corpus").join(target);
-    for target in ["gguf", "safetensors", "hf_config"] {
+    for target in ["gguf", "safetensors", "hf_config", "onnx"] {
         fs::create_dir_all(corpus(target))?;
     }
     for entry in fs::read_dir(root.join("../fixtures/decoders"))? {
@@ -27,6 +27,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             if folder.join(file).exists() {
                 fs::copy(folder.join(file), corpus(target).join(&name))?;
             }
+        }
+    }
+    for entry in fs::read_dir(root.join("../fixtures/onnx"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "onnx") {
+            fs::copy(&path, corpus("onnx").join(path.file_name().unwrap_or_default()))?;
         }
     }
     for (name, tiny) in tiny_models() {

@@ -1,6 +1,8 @@
 """One workload of llama.cpp, measured as `crates/engine/examples/bench.rs` measures this engine; prints a line of JSON.
 
-Usage: peer_llama.py MODEL THREADS WORKLOAD SEED [flash]
+Usage: peer_llama.py MODEL THREADS WORKLOAD SEED [flash] [long] [unified]
+
+`flash`: with flash attention; `long`: prompts in steps of 2048 tokens, not of 512; `unified`: sequences share one cache.
 """
 
 import json
@@ -10,13 +12,7 @@ import time
 import llama_cpp
 import numpy
 
-DECODE_TOKENS = 64
-SHORT_PROMPT_TOKENS = 32
-
-
-def resident_mib():
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM:"))
+from single import resident_mib, shape
 
 
 class Batch:
@@ -65,21 +61,20 @@ def measure(model, draw, prompt_tokens, sequences, answer_tokens):
 def main():
     path, threads, workload, seed = sys.argv[1:5]
     threads, flash = int(threads), "flash" in sys.argv[5:]
-    kind, _, number = workload.partition(":")
-    number = int(number or 1)
-    prompt_tokens, sequences, answer_tokens = dict(
-        prefill=(number, 1, 1), decode=(max(number, 1), 1, DECODE_TOKENS),
-        batch=(SHORT_PROMPT_TOKENS, number, DECODE_TOKENS), start=(SHORT_PROMPT_TOKENS, 1, 1))[kind]
-    positions = (prompt_tokens + answer_tokens + 1) * sequences
+    kind, prompt_tokens, sequences, answer_tokens = shape(workload)
+    unified = "unified" in sys.argv[5:]
+    # Sequences with caches of their own get equal parts, in multiples of 256 positions.
+    positions = (prompt_tokens + answer_tokens + 1) * sequences if unified else \
+        -(-(prompt_tokens + answer_tokens + 1) // 256) * 256 * sequences
     loading = time.perf_counter()
     # The high-level class has no parameter for the number of sequences; its defaults are changed in passing.
     defaults = llama_cpp.llama_context_default_params
     def with_sequences():
         parameters = defaults()
-        parameters.n_seq_max, parameters.kv_unified = sequences, True
+        parameters.n_seq_max, parameters.kv_unified = sequences, unified
         return parameters
     llama_cpp.llama_cpp.llama_context_default_params = with_sequences
-    step = min(512, max(prompt_tokens, sequences))
+    step = min(2048 if "long" in sys.argv[5:] else 512, max(prompt_tokens, sequences))
     model = llama_cpp.Llama(path, n_ctx=positions, n_batch=step, n_ubatch=step, n_threads=threads,
                             n_threads_batch=threads, flash_attn=flash, verbose=False)
     load_ms = (time.perf_counter() - loading) * 1e3

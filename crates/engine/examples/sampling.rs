@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use engine::llm::request::Sampling;
 use engine::llm::sampling::{Sampler, logprobs};
+use kernels::compute::Isa;
 
 const VOCABULARY: usize = 150_000;
 const TOKENS: u32 = 20;
@@ -19,7 +20,7 @@ fn main() {
     let measure = |name: &str, change: fn(&mut Sampling)| {
         let mut settings = Sampling { seed: Some(7), ..Sampling::default() };
         change(&mut settings);
-        let mut sampler = Sampler::new(&settings, VOCABULARY, &[]);
+        let mut sampler = Sampler::new(Isa::detect(), &settings, VOCABULARY, &[]);
         let mut copies = vec![logits.clone(); TOKENS as usize];
         let start = Instant::now();
         copies.iter_mut().for_each(|logits| {

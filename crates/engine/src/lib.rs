@@ -1,3 +1,4 @@
 //! A model version in, answers out.
 
 pub mod llm;
+pub mod onnx;

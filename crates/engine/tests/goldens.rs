@@ -77,7 +77,7 @@ fn logits(path: &Path, tokens: &[u32], isa: Isa, threads: usize, chunk: usize) -
             pages: (0..pages).collect(),
             logits: 0..part.len(),
         };
-        all.extend_from_slice(forward.run(&[span], &mut cache));
+        all.extend_from_slice(forward.run(&[span], &mut cache).1);
     }
     all
 }

@@ -3,11 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a file or a folder was not read.
+/// Why a file or a folder was not read. Its text has the cause, so that none is told as its source a second time.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
-    #[error("cannot {operation} {}: {source}", path.display())]
-    Io { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot {operation} {}: {cause}", path.display())]
+    Io { operation: &'static str, path: PathBuf, cause: io::Error },
     /// The bytes are not what the format's specification asks for.
     #[error("malformed {format}: {problem}")]
     Malformed { format: &'static str, problem: String },

@@ -6,6 +6,7 @@ mod files;
 pub mod gguf;
 pub mod hugging_face;
 pub mod model;
+pub mod onnx;
 pub mod safetensors;
 pub mod storage;
 pub mod tokenizer;

@@ -21,7 +21,7 @@ impl Bytes {
     /// When the file cannot be opened or mapped.
     pub fn map(path: &Path) -> Result<Bytes, FormatError> {
         let mapped = MappedFile::open(path).map(Bytes::Mapped);
-        mapped.map_err(|source| FormatError::Io { operation: "open", path: path.to_owned(), source })
+        mapped.map_err(|cause| FormatError::Io { operation: "open", path: path.to_owned(), cause })
     }
 
     /// Gives memory back that can be read from the file again.

@@ -33,9 +33,7 @@ pub struct GgufTokenizer {
     pub eom: Option<u32>,
     pub unk: Option<u32>,
     pub pad: Option<u32>,
-    pub sep: Option<u32>,
     pub add_bos: Option<bool>,
-    pub add_eos: Option<bool>,
     pub add_space_prefix: Option<bool>,
     pub remove_extra_whitespaces: Option<bool>,
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use kernels::compute::{Compute, Isa};
 use kernels::elements::ElementType;
 use kernels::matmul::{Input, PackedWeights, QuantizedRows, Weights, matmul};
+use kernels::memory::Arena;
 
 /// Packed bytes that one row walks over before it meets a weight again.
 const COLD_BYTES: usize = 96 << 20;
@@ -82,7 +83,7 @@ fn measure(settings: &Settings, element_type: ElementType, n: usize, k: usize) {
         .enumerate()
         .for_each(|(i, byte)| *byte = (i.wrapping_mul(2654435761) >> 13) as u8 & 0x2f);
     let weights = [Weights { element_type, rows: n, columns: k, bytes: &bytes }];
-    let pack = || match PackedWeights::pack(compute, &weights) {
+    let pack = || match PackedWeights::pack(compute, &weights, &mut Arena::new(0)) {
         Ok(packed) => packed,
         Err(error) => panic!("{error}"),
     };

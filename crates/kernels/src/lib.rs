@@ -16,5 +16,7 @@ pub mod norm;
 pub mod peaks;
 pub mod reduce;
 pub mod rotary;
+pub mod sampling;
 pub mod softmax;
+pub mod thread_bound;
 pub mod threads;

@@ -7,6 +7,7 @@ use std::mem::size_of;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use half::{bf16, f16};
 use memmap2::{Mmap, MmapMut};
@@ -58,6 +59,21 @@ impl MappedFile {
     }
 }
 
+/// Bytes that memory hands out at a time.
+pub(crate) const LINE_BYTES: usize = 64;
+
+/// Asks for the cache line at an address, which need not be one.
+#[inline(always)]
+pub(crate) fn prefetch(address: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch neither faults nor changes anything, at any address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(address as *const i8);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// Numbers for which all bits zero is a value.
 ///
 /// # Safety
@@ -92,6 +108,8 @@ enum Backing {
     Heap(Layout),
     /// Unmapped when dropped.
     Mapped(#[allow(dead_code)] MmapMut),
+    /// A part of an [`Arena`], which lives as long as any of them.
+    Part(#[allow(dead_code)] Arc<MmapMut>),
 }
 
 // SAFETY: it owns its memory as a `Vec<T>` does, and `Zeroed` is Send and Sync.
@@ -139,6 +157,44 @@ impl<T: Zeroed> AlignedVec<T> {
     }
 }
 
+/// One large mapping from which arrays are cut in the order they are asked for: what is read one after the other lies so
+/// in memory, on huge pages where the system has them.
+pub struct Arena {
+    map: Option<Arc<MmapMut>>,
+    start: NonNull<u8>,
+    /// Bytes handed out.
+    used: usize,
+    bytes: usize,
+}
+
+impl Arena {
+    /// Room for `bytes`, of which the system gives what is touched. Where it gives none, every array is on its own.
+    pub fn new(bytes: usize) -> Arena {
+        let none = Arena { map: None, start: NonNull::dangling(), used: 0, bytes: 0 };
+        let Ok(mut map) = MmapMut::map_anon(bytes.max(1)) else { return none };
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        let Some(start) = NonNull::new(map.as_mut_ptr()) else { return none };
+        Arena { map: Some(Arc::new(map)), start, used: 0, bytes }
+    }
+
+    /// `len` zeros, of their own memory where there is no more room here.
+    ///
+    /// # Panics
+    /// When the system refuses the memory.
+    pub fn zeroed<T: Zeroed>(&mut self, len: usize) -> AlignedVec<T> {
+        let at = self.used.next_multiple_of(ALIGNMENT);
+        let end = len.checked_mul(size_of::<T>()).and_then(|bytes| at.checked_add(bytes));
+        let (Some(map), Some(end)) = (&self.map, end.filter(|end| *end <= self.bytes && len > 0)) else {
+            return AlignedVec::zeroed(len);
+        };
+        self.used = end;
+        // SAFETY: `at` is within the mapping, and a multiple of the alignment as the mapping's start is.
+        let data = unsafe { self.start.add(at) }.cast::<T>();
+        AlignedVec { data, len, backing: Backing::Part(map.clone()) }
+    }
+}
+
 impl<T: Zeroed> Drop for AlignedVec<T> {
     fn drop(&mut self) {
         if let Backing::Heap(layout) = self.backing {
@@ -152,7 +208,8 @@ impl<T: Zeroed> Deref for AlignedVec<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: `data` points at `len` initialised values (zeroed, or none) that this owns.
+        // SAFETY: `data` points at `len` initialised values (zeroed, or none) that this owns; an arena hands out each
+        // byte once, and its mapping lives as long as its parts.
         unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.len) }
     }
 }
@@ -178,6 +235,22 @@ mod tests {
             array.fill(1.5);
             assert_eq!(array.iter().filter(|&&x| x == 1.5).count(), len);
         }
+    }
+
+    #[test]
+    fn parts_of_an_arena_lie_one_after_the_other_and_outlive_it() {
+        let mut arena = Arena::new(1000);
+        let mut parts: Vec<AlignedVec<f32>> = [10, 0, 30, 300, 5].map(|len| arena.zeroed(len)).into();
+        drop(arena);
+        for (i, part) in parts.iter_mut().enumerate() {
+            assert!(
+                part.iter().all(|&x| x == 0.0) && (part.is_empty() || part.as_ptr().addr() % ALIGNMENT == 0)
+            );
+            part.fill(i as f32);
+        }
+        let starts: Vec<usize> = parts.iter().map(|part| part.as_ptr().addr()).collect();
+        assert_eq!([starts[2] - starts[0], starts[4] - starts[0]], [64, 192], "the one of 300 is on its own");
+        assert!(parts.iter().enumerate().all(|(i, part)| part.iter().all(|&x| x == i as f32)));
     }
 
     #[test]

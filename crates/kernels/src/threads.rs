@@ -115,15 +115,19 @@ impl Pool {
         if items <= 1 || self.workers.is_empty() {
             return (0..items).for_each(task);
         }
-        let next = AtomicUsize::new(0);
-        self.run(|_| {
-            loop {
-                let item = next.fetch_add(1, Ordering::Relaxed);
-                if item >= items {
-                    return;
-                }
+        self.for_each_then(items, task, |_| {});
+    }
+
+    /// As [`Pool::for_each`], where worker `w` takes item `w` first, and runs `then(w)` when no item is left for it.
+    pub fn for_each_then(&self, items: usize, task: impl Fn(usize) + Sync, then: impl Fn(usize) + Sync) {
+        let next = AtomicUsize::new(self.threads());
+        self.run(|worker| {
+            let mut item = worker;
+            while item < items {
                 task(item);
+                item = next.fetch_add(1, Ordering::Relaxed);
             }
+            then(worker);
         });
     }
 
@@ -251,6 +255,26 @@ mod tests {
                 });
             }
             assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 200));
+        }
+    }
+
+    #[test]
+    fn every_item_is_taken_once_and_then_comes_after() {
+        for (threads, items) in [(1, 3), (3, 0), (3, 2), (3, 100)] {
+            let pool = Pool::new(threads);
+            let taken: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
+            let then = AtomicUsize::new(0);
+            pool.for_each_then(
+                items,
+                |item| {
+                    taken[item].fetch_add(1, Ordering::Relaxed);
+                },
+                |_| {
+                    then.fetch_add(1, Ordering::Relaxed);
+                },
+            );
+            assert!(taken.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+            assert_eq!(then.into_inner(), pool.threads());
         }
     }
 

@@ -1,13 +1,33 @@
 //! Who may call: secrets compared in constant time.
 
+use std::fmt;
+
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 /// The secrets of a server, kept as digests so that all have one length.
 pub struct Keys {
     digests: Vec<[u8; 32]>,
+}
+
+/// Who calls, as far as that is told apart: whose requests share an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Where nobody needs a key.
+    Anyone,
+    /// Who has the key of this number, counted from 1.
+    Key(u32),
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Caller::Anyone => write!(f, "anyone"),
+            Caller::Key(number) => write!(f, "key {number}"),
+        }
+    }
 }
 
 /// Why a caller is not let in.
@@ -29,15 +49,19 @@ impl Keys {
 
     /// Looks at `Authorization: Bearer SECRET`. The time taken doesn't depend on how a wrong secret differs
     /// from a right one, nor on which of several was right.
-    pub fn check(&self, headers: &HeaderMap) -> Result<(), Denied> {
+    pub fn check(&self, headers: &HeaderMap) -> Result<Caller, Denied> {
         if self.is_open() {
-            return Ok(());
+            return Ok(Caller::Anyone);
         }
         let secret = bearer(headers).ok_or(Denied::KeyMissing)?;
         let presented = digest(secret);
-        let known =
-            self.digests.iter().fold(Choice::from(0), |known, digest| known | digest.ct_eq(&presented));
-        if known.into() { Ok(()) } else { Err(Denied::KeyUnknown) }
+        let (mut known, mut number) = (Choice::from(0), 0);
+        for (one, digest) in (1..).zip(&self.digests) {
+            let equal = digest.ct_eq(&presented);
+            known |= equal;
+            number.conditional_assign(&one, equal);
+        }
+        if known.into() { Ok(Caller::Key(number)) } else { Err(Denied::KeyUnknown) }
     }
 }
 
@@ -54,7 +78,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn check(keys: &[&str], header: Option<&str>, expected: Result<(), Denied>) {
+    fn check(keys: &[&str], header: Option<&str>, expected: Result<Caller, Denied>) {
         let keys = Keys::new(&keys.iter().map(|key| key.to_string()).collect::<Vec<_>>());
         let mut headers = HeaderMap::new();
         if let Some(header) = header {
@@ -66,16 +90,16 @@ mod tests {
     #[test]
     fn any_of_the_keys_lets_in_and_nothing_else() {
         let keys = ["first", "second"];
-        check(&keys, Some("Bearer first"), Ok(()));
-        check(&keys, Some("bearer second"), Ok(()));
-        check(&keys, Some("Bearer  second "), Ok(()));
+        check(&keys, Some("Bearer first"), Ok(Caller::Key(1)));
+        check(&keys, Some("bearer second"), Ok(Caller::Key(2)));
+        check(&keys, Some("Bearer  second "), Ok(Caller::Key(2)));
         check(&keys, Some("Bearer firs"), Err(Denied::KeyUnknown));
         check(&keys, Some("Bearer firstsecond"), Err(Denied::KeyUnknown));
         check(&keys, Some("Bearer "), Err(Denied::KeyUnknown));
         check(&keys, Some("Basic first"), Err(Denied::KeyMissing));
         check(&keys, Some("first"), Err(Denied::KeyMissing));
         check(&keys, None, Err(Denied::KeyMissing));
-        check(&[], None, Ok(()));
-        check(&[], Some("Bearer anything"), Ok(()));
+        check(&[], None, Ok(Caller::Anyone));
+        check(&[], Some("Bearer anything"), Ok(Caller::Anyone));
     }
 }

@@ -1,25 +1,38 @@
-//! A request's body as a JSON object, within the limits of size, time and depth.
+//! A request's body as a JSON object, within the limits of size, time, depth and number of values.
 
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 
 use crate::json_depth::{JSON_DEPTH_MAX, json_depth};
 use crate::settings::ServeSettings;
+use crate::strict_json::{self, CONTAINERS_MAX, Refused, VALUES_MAX};
 
 /// What is read of a body that is too large, in multiples of the limit, so that a client that sends it all before it
 /// reads gets the answer instead of a broken connection.
 const DISCARDED_LIMITS_MAX: usize = 8;
+
+/// A body of more bytes takes milliseconds to parse, in which other connections are not to wait.
+const PARSED_HERE_BYTES_MAX: usize = 64 << 10;
+/// Large bodies parsed at once: each may take many times its bytes.
+static PARSING: Semaphore = Semaphore::const_new(2);
 
 /// Why a body is no JSON object that may be looked at.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum BodyError {
     #[error("the body must be JSON, sent with `Content-Type: application/json`; received {found}")]
     ContentType { found: String },
+    #[error("the body is sent with `Content-Encoding: {found}`; send it as it is")]
+    ContentEncoding { found: String },
+    #[error("the body is sent with `Transfer-Encoding: {found}`; this server knows chunked")]
+    TransferEncoding { found: String },
+    #[error("the body must be JSON in UTF-8; received {found}")]
+    Charset { found: String },
     #[error("the body is larger than {limit} bytes, the most that this server takes")]
     TooLarge { limit: usize },
     #[error("the body did not arrive within {} seconds", limit.as_secs())]
@@ -28,6 +41,15 @@ pub enum BodyError {
     Broken(String),
     #[error("the body nests {depth} levels of arrays and objects; at most {JSON_DEPTH_MAX} are allowed")]
     TooDeep { depth: usize },
+    #[error(
+        "the body has more than {VALUES_MAX} values, or more than {CONTAINERS_MAX} arrays and objects, the most that \
+         this server takes"
+    )]
+    TooManyValues,
+    #[error("the body has the key {0:?} twice in one object: which one is meant?")]
+    DuplicateKey(String),
+    #[error("parsing the body broke off")]
+    ParsingBroke,
     #[error("the body is not JSON: {0}")]
     Syntax(String),
     #[error("the body must be a JSON object; received {0}")]
@@ -40,19 +62,56 @@ pub async fn read_json(
     settings: &ServeSettings,
 ) -> Result<Map<String, Value>, BodyError> {
     check_content_type(headers)?;
-    let limit = settings.body_timeout;
-    let read = tokio::time::timeout(limit, read(headers, body, settings.body_bytes_max));
-    let bytes = read.await.map_err(|_| BodyError::TooSlow { limit })??;
-    parse_object(&bytes)
+    check_encodings(headers)?;
+    let bytes = read_within(headers, body, settings).await?;
+    apart(bytes.len(), move || parse_object(&bytes)).await?
 }
 
-/// The bytes as a JSON object of limited depth.
+/// The bytes of a body of any type, as they are.
+pub async fn read_bytes(
+    headers: &HeaderMap,
+    body: Body,
+    settings: &ServeSettings,
+) -> Result<Bytes, BodyError> {
+    check_encodings(headers)?;
+    read_within(headers, body, settings).await
+}
+
+/// Parses a body of `size` bytes: a large one where no other connection waits for it.
+pub async fn apart<T: Send + 'static>(
+    size: usize,
+    parse: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, BodyError> {
+    if size <= PARSED_HERE_BYTES_MAX {
+        return Ok(parse());
+    }
+    // The semaphore is never closed.
+    let place = PARSING.acquire().await;
+    let parse = move || {
+        let _place = place;
+        parse()
+    };
+    tokio::task::spawn_blocking(parse).await.map_err(|_| BodyError::ParsingBroke)
+}
+
+async fn read_within(headers: &HeaderMap, body: Body, settings: &ServeSettings) -> Result<Bytes, BodyError> {
+    let limit = settings.body_timeout;
+    let read = tokio::time::timeout(limit, read(headers, body, settings.body_bytes_max));
+    read.await.map_err(|_| BodyError::TooSlow { limit })?
+}
+
+/// The bytes as a JSON object of limited depth and number of values.
 pub fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, BodyError> {
     let depth = json_depth(bytes);
     if depth > JSON_DEPTH_MAX {
         return Err(BodyError::TooDeep { depth });
     }
-    match serde_json::from_slice(bytes).map_err(|error| BodyError::Syntax(error.to_string()))? {
+    let parsed = strict_json::parse(bytes).map_err(|refused| match refused {
+        Refused::Syntax(message) => BodyError::Syntax(message),
+        Refused::TooManyValues | Refused::TooManyContainers => BodyError::TooManyValues,
+        Refused::DuplicateKey(key) => BodyError::DuplicateKey(key),
+    });
+    match parsed? {
         Value::Object(object) => Ok(object),
         Value::Array(_) => Err(BodyError::NotObject("an array")),
         Value::String(_) => Err(BodyError::NotObject("a string")),
@@ -69,10 +128,34 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), BodyError> {
     };
     let text = value.to_str().unwrap_or_default();
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
-        return Ok(());
+    if essence != "application/json" && !(essence.starts_with("application/") && essence.ends_with("+json")) {
+        return Err(BodyError::ContentType { found: format!("{text:?}") });
     }
-    Err(BodyError::ContentType { found: format!("{text:?}") })
+    let charset = text.split(';').skip(1).find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
+    });
+    match charset {
+        // ASCII is UTF-8.
+        Some(charset) if !["utf-8", "utf8", "us-ascii"].contains(&charset.to_ascii_lowercase().as_str()) => {
+            Err(BodyError::Charset { found: format!("{text:?}") })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What is compressed would have to be unpacked before its size is known.
+fn check_encodings(headers: &HeaderMap) -> Result<(), BodyError> {
+    let found = |name, plain: &str| {
+        let values = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?"));
+        let mut codings = values.flat_map(|value| value.split(',')).map(str::trim);
+        let other = codings.find(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(plain));
+        other.map(str::to_owned)
+    };
+    if let Some(found) = found(CONTENT_ENCODING, "identity") {
+        return Err(BodyError::ContentEncoding { found });
+    }
+    found(TRANSFER_ENCODING, "chunked").map_or(Ok(()), |found| Err(BodyError::TransferEncoding { found }))
 }
 
 async fn read(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<Bytes, BodyError> {
@@ -111,6 +194,7 @@ mod tests {
         check("null", "the body must be a JSON object; received null");
         check("", "the body is not JSON: EOF while parsing a value at line 1 column 0");
         check(r#"{"a":}"#, "the body is not JSON: expected value at line 1 column 6");
+        check(r#"{"n":1,"n":2}"#, "the body has the key \"n\" twice in one object: which one is meant?");
     }
 
     #[tokio::test(start_paused = true)]
@@ -123,6 +207,46 @@ mod tests {
         let endless = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
         let slow = read_json(&headers, endless, &settings).await;
         assert_eq!(slow, Err(BodyError::TooSlow { limit: settings.body_timeout }));
+    }
+
+    #[tokio::test]
+    async fn large_bodies_are_parsed_and_those_of_too_many_values_are_refused() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, "application/json".parse().unwrap());
+        let read =
+            async |json: String| read_json(&headers, Body::from(json), &ServeSettings::default()).await;
+        let long = "x".repeat(PARSED_HERE_BYTES_MAX);
+        let found = read(format!(r#"{{"a":"{long}"}}"#)).await;
+        assert_eq!(found.unwrap()["a"], long.as_str());
+        let objects = format!(r#"{{"a":[{}{{}}]}}"#, r#"{"":0},"#.repeat(500_000));
+        assert_eq!(read(objects).await, Err(BodyError::TooManyValues));
+        let numbers = format!(r#"{{"a":[{}0]}}"#, "0,".repeat(2_000_000));
+        assert_eq!(read(numbers).await, Err(BodyError::TooManyValues));
+    }
+
+    #[test]
+    fn bodies_come_as_they_are_and_in_utf_8() {
+        let check = |name: &str, value: &str, expected: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, "application/json".parse().unwrap());
+            headers.insert(axum::http::HeaderName::try_from(name).unwrap(), value.parse().unwrap());
+            let checked = check_content_type(&headers).and_then(|()| check_encodings(&headers));
+            assert_eq!(checked.map_or_else(|error| error.to_string(), |()| String::new()), expected);
+        };
+        check("content-encoding", "identity", "");
+        check("content-encoding", "gzip", "the body is sent with `Content-Encoding: gzip`; send it as it is");
+        check("transfer-encoding", "chunked", "");
+        check(
+            "transfer-encoding",
+            "gzip, chunked",
+            "the body is sent with `Transfer-Encoding: gzip`; this server knows chunked",
+        );
+        check("content-type", "application/json; charset=\"UTF-8\"", "");
+        check(
+            "content-type",
+            "application/json;charset=utf-16",
+            "the body must be JSON in UTF-8; received \"application/json;charset=utf-16\"",
+        );
     }
 
     #[test]

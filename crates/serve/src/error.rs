@@ -24,9 +24,9 @@ pub enum ServeError {
     )]
     PortInUse { listen: SocketAddr },
     #[error(
-        "cannot listen on {listen}: {source}; choose an address of this machine and a port that you may open"
+        "cannot listen on {listen}: {cause}; choose an address of this machine and a port that you may open"
     )]
-    Bind { listen: SocketAddr, source: std::io::Error },
+    Bind { listen: SocketAddr, cause: std::io::Error },
     #[error("listening for signals: {0}")]
     Signals(std::io::Error),
     #[error("{running} answers still ran {seconds} seconds after the server was told to stop, and were cut")]

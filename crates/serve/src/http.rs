@@ -12,18 +12,24 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use crate::access::{Denied, Keys};
+use crate::access::{Caller, Denied, Keys};
 use crate::gate::Gate;
 use crate::metrics::{Metrics, Recorded};
 use crate::openai::{self, ApiError};
 use crate::preparing::Preparing;
+use crate::server::Peer;
 use crate::services::Services;
 use crate::settings::ServeSettings;
+use crate::tensors::error::TensorError;
 use crate::unique::unique;
-use crate::{operate, origins};
+use crate::{models, open_inference, operate, origins, tensorflow};
 
 /// Characters of a request's path in the log.
 const LOGGED_CHARS_MAX: usize = 100;
+
+/// Marks a response that refuses, with the error's code.
+#[derive(Clone, Copy)]
+pub struct Refused(pub &'static str);
 
 /// What handlers share.
 pub struct App {
@@ -56,6 +62,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/ready", get(operate::ready))
         .route("/metrics", get(operate::metrics))
         .merge(openai::routes())
+        .merge(open_inference::routes())
+        .merge(models::routes())
         .fallback(no_such_url)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn_with_state(app.clone(), admit))
@@ -63,9 +71,10 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 /// Names the request, and lets it through where its page and its key allow.
-async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let line = format!("{} {:.*}", request.method(), LOGGED_CHARS_MAX, request.uri().path());
+    let peer = Peer::of(&request);
     let page = origins::origin(request.headers()).cloned();
     let listed = page.clone().filter(|origin| origins::is_listed(origin, &app.settings.origins));
     let preflight = request.method() == Method::OPTIONS && page.is_some();
@@ -76,14 +85,26 @@ async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
             origins::allow_preflight(asked, response.headers_mut());
         }
         response
-    } else if let Err(error) = check(&app, &request, page.as_ref(), listed.is_some()) {
-        app.metrics.count_refused(error.status());
-        error.into_response()
     } else {
-        next.run(request).await
+        let path = request.uri().path();
+        let caller = if is_guarded(path) {
+            check(&app, &request, page.as_ref(), listed.is_some())
+        } else {
+            Ok(Caller::Anyone)
+        };
+        match caller {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
+                next.run(request).await
+            }
+            Err(error) => {
+                app.metrics.count_refused(error.status());
+                shaped(path, error)
+            }
+        }
     };
     if response.extensions().get::<Recorded>().is_none() {
-        log(&line, response.status(), begun);
+        log(&line, &response, peer, begun);
     }
     let headers = response.headers_mut();
     if let Some(origin) = &listed {
@@ -96,21 +117,39 @@ async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
 }
 
 /// What operators' tools ask every few seconds is no news.
-fn log(line: &str, status: StatusCode, begun: Instant) {
-    let (status, ms) = (status.as_u16(), begun.elapsed().as_millis());
-    if matches!(line, "GET /health" | "GET /ready" | "GET /metrics") {
-        tracing::debug!(status, ms, "{line}");
+fn log(line: &str, response: &Response, peer: Option<Peer>, begun: Instant) {
+    let (status, ms) = (response.status().as_u16(), begun.elapsed().as_millis());
+    let error = response.extensions().get::<Refused>().map(|refused| refused.0);
+    let peer = peer.map(|peer| tracing::field::display(peer.0));
+    if matches!(line, "GET /health" | "GET /ready" | "GET /metrics") || line.starts_with("GET /v2/health/") {
+        tracing::debug!(status, error, peer, ms, "{line}");
     } else {
-        tracing::info!(status, ms, "{line}");
+        tracing::info!(status, error, peer, ms, "{line}");
     }
 }
 
-fn check(app: &App, request: &Request, page: Option<&HeaderValue>, listed: bool) -> Result<(), ApiError> {
-    let path = request.uri().path();
-    let guarded = path == "/metrics" || path == "/v1" || path.starts_with("/v1/");
-    if !guarded {
-        return Ok(());
-    }
+/// Whether a path asks for who calls. Operators' tools ask without a key whether the server lives and is ready.
+fn is_guarded(path: &str) -> bool {
+    let below =
+        |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    path == "/metrics" || below("/v1") || (below("/v2") && !path.starts_with("/v2/health/"))
+}
+
+/// Whether the caller of a protocol that has no web pages may call.
+pub fn admitted(app: &App, request: &Request) -> Result<Caller, ApiError> {
+    let page = origins::origin(request.headers());
+    let listed = page.is_some_and(|origin| origins::is_listed(origin, &app.settings.origins));
+    check(app, request, page, listed)
+}
+
+/// An error in the shape of the protocol that a path belongs to.
+fn shaped(path: &str, error: ApiError) -> Response {
+    let tensors = path == "/v2" || path.starts_with("/v2/") || tensorflow::is_call(path);
+    if tensors { TensorError::from(error).into_response() } else { error.into_response() }
+}
+
+/// Who calls, where a path asks for it.
+fn check(app: &App, request: &Request, page: Option<&HeaderValue>, listed: bool) -> Result<Caller, ApiError> {
     if app.keys.is_open() && !listed {
         if let Some(page) = page.filter(|page| !origins::is_loopback(page)) {
             return Err(ApiError::origin_refused(&String::from_utf8_lossy(page.as_bytes())));
@@ -128,12 +167,14 @@ fn check(app: &App, request: &Request, page: Option<&HeaderValue>, listed: bool)
     })
 }
 
-async fn no_such_url(request: Request) -> ApiError {
-    ApiError::no_such_url(request.method(), request.uri().path())
+async fn no_such_url(request: Request) -> Response {
+    let path = request.uri().path();
+    shaped(path, ApiError::no_such_url(request.method(), path))
 }
 
-async fn no_such_method(request: Request) -> ApiError {
-    ApiError::no_such_method(request.method(), request.uri().path())
+async fn no_such_method(request: Request) -> Response {
+    let path = request.uri().path();
+    shaped(path, ApiError::no_such_method(request.method(), path))
 }
 
 #[cfg(test)]
@@ -196,10 +237,12 @@ mod tests {
     #[tokio::test]
     async fn unknown_urls_methods_and_models_answer_in_the_same_shape() {
         let app = app(&[], &[]);
-        check(&app, "GET /v2", &[], 404, "unknown_url").await;
+        check(&app, "GET /v3", &[], 404, "unknown_url").await;
         let greeting = text(send(&app, "GET /", &[], "").await).await;
         assert!(greeting.contains("/v1/chat/completions"), "{greeting}");
         check(&app, "POST /v1/embeddings", &[], 404, "unknown_url").await;
+        let unsupported = text(send(&app, "POST /v1/embeddings", &[], "").await).await;
+        assert!(unsupported.contains("not supported yet"), "{unsupported}");
         check(&app, "GET /v1/chat/completions", &[], 405, "method_not_allowed").await;
         check(&app, "GET /v1/models/other", &[], 404, "model_not_found").await;
         check(&app, "POST /v1/completions", &[], 415, "unsupported_content_type").await;

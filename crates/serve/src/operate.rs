@@ -11,9 +11,11 @@ use crate::http::App;
 
 /// For a person who opens the address in a browser.
 pub async fn greeting() -> &'static str {
-    "This is Tureen, a server of language models. It speaks OpenAI's API:\n\n    \
+    "This is Tureen, a server of models. Those that generate text speak OpenAI's API:\n\n    \
      GET  /v1/models\n    POST /v1/chat/completions\n    POST /v1/completions\n\n\
-     Give OpenAI clients this address with /v1 as their base URL.\n\
+     Give OpenAI clients this address with /v1 as their base URL.\n\n\
+     Those that take tensors speak the Open Inference Protocol and TensorFlow Serving's:\n\n    \
+     GET  /v2/models/NAME\n    POST /v2/models/NAME/infer\n    POST /v1/models/NAME:predict\n\n\
      For operators: /health, /ready, /metrics.\n"
 }
 
@@ -24,18 +26,22 @@ pub async fn health() -> &'static str {
 
 /// 200 when every model is loaded and new work is taken, else 503 with the reason.
 pub async fn ready(State(app): State<Arc<App>>) -> Response {
-    let loading = app.services.loading();
-    let services = app.services.ready();
-    let dead = services.iter().find(|service| !service.llm.is_alive());
-    if app.gate.is_closed() {
-        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response()
-    } else if let Some(dead) = dead {
-        (StatusCode::SERVICE_UNAVAILABLE, format!("the engine of {} has ended\n", dead.name)).into_response()
-    } else if loading.is_empty() {
-        "ready\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, format!("loading {}\n", loading.join(", "))).into_response()
+    match obstacle(&app) {
+        None => "ready\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
+}
+
+/// Why the server as a whole doesn't take work; `None` where it does.
+pub fn obstacle(app: &App) -> Option<String> {
+    if app.gate.is_closed() {
+        return Some("stopping".to_owned());
+    }
+    if let Some(dead) = app.services.ready().iter().find(|service| !service.engine.is_alive()) {
+        return Some(format!("the engine of {} has ended", dead.name));
+    }
+    let loading = app.services.loading();
+    (!loading.is_empty()).then(|| format!("loading {}", loading.join(", ")))
 }
 
 /// Everything counted, in Prometheus' text format.

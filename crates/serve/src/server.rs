@@ -1,5 +1,7 @@
 //! The life of a server: bind, accept, drain, end.
 
+use std::fmt::Display;
+use std::future::pending;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -7,8 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -20,12 +25,15 @@ use tracing::{info, warn};
 
 use crate::error::ServeError;
 use crate::http::{App, router};
+use crate::open_inference;
 use crate::services::Services;
 use crate::settings::ServeSettings;
 use crate::signals::Shutdown;
 
 /// Bytes of a request's line and headers.
 const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Calls at once on one connection of gRPC.
+const STREAMS_MAX: u32 = 128;
 /// Before accepting again where the system had no more file handles.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// For the last bytes of answers to reach their clients once all work is done.
@@ -33,11 +41,30 @@ const FLUSH_MAX: Duration = Duration::from_secs(5);
 /// Stands for "no limit yet".
 const FAR_AWAY: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// Who called, in the extensions of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+impl Peer {
+    /// `None` where a request came over no connection.
+    pub fn of<B>(request: &Request<B>) -> Option<Peer> {
+        request.extensions().get().copied()
+    }
+}
+
 /// A server that listens but doesn't answer yet.
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    grpc: Option<(TcpListener, SocketAddr)>,
     app: Arc<App>,
+}
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy)]
+enum Wire {
+    Http,
+    Grpc,
 }
 
 impl Server {
@@ -47,14 +74,12 @@ impl Server {
     /// Settings that would let strangers in, a port in use, an address that isn't ours.
     pub async fn bind(settings: ServeSettings, services: Services) -> Result<Server, ServeError> {
         settings.check()?;
-        let listen = settings.listen;
-        let failed = |source: std::io::Error| match source.kind() {
-            ErrorKind::AddrInUse => ServeError::PortInUse { listen },
-            _ => ServeError::Bind { listen, source },
+        let (listener, address) = bind(settings.listen).await?;
+        let grpc = match settings.grpc_listen {
+            Some(listen) => Some(bind(listen).await?),
+            None => None,
         };
-        let listener = TcpListener::bind(listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        Ok(Server { listener, address, app: App::new(settings, services) })
+        Ok(Server { listener, address, grpc, app: App::new(settings, services) })
     }
 
     /// Where it listens, with the port that it got.
@@ -62,26 +87,43 @@ impl Server {
         self.address
     }
 
+    /// The same of gRPC.
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.grpc.as_ref().map(|(_, address)| *address)
+    }
+
     /// Answers until told to stop: then takes no new work, lets running answers end, and returns.
     ///
     /// # Errors
     /// Answers that were cut, by the time limit or a second request to stop.
     pub async fn run(self, mut shutdown: Shutdown) -> Result<(), ServeError> {
-        let Server { listener, app, .. } = self;
-        let router = router(app.clone());
+        let Server { listener, grpc, app, .. } = self;
+        let routers = [router(app.clone()), open_inference::grpc::router(app.clone())];
         let connections = Arc::new(Semaphore::new(app.settings.connections_max));
         let graceful = GracefulShutdown::new();
         let mut deadline = Instant::now() + FAR_AWAY;
         let accept = async || {
             // The semaphore is never closed.
             let place = connections.clone().acquire_owned().await.ok();
-            listener.accept().await.map(|(stream, _)| (stream, place))
+            let grpc = async {
+                match &grpc {
+                    Some((listener, _)) => listener.accept().await,
+                    None => pending().await,
+                }
+            };
+            let (accepted, wire) = tokio::select! {
+                accepted = listener.accept() => (accepted, Wire::Http),
+                accepted = grpc => (accepted, Wire::Grpc),
+            };
+            accepted.map(|(stream, peer)| (stream, Peer(peer), place, wire))
         };
         loop {
             let draining = app.gate.is_closed();
             tokio::select! {
                 accepted = accept() => match accepted {
-                    Ok((stream, place)) => serve(stream, place, &router, &graceful, &app.settings),
+                    Ok((stream, peer, place, wire)) => {
+                        serve(stream, peer, place, wire, &routers[wire as usize], &graceful, &app.settings);
+                    }
                     Err(error) => {
                         warn!("accepting a connection: {error}");
                         sleep(ACCEPT_PAUSE).await;
@@ -103,7 +145,7 @@ impl Server {
                 }
             }
         }
-        drop(listener);
+        drop((listener, grpc));
         if timeout(FLUSH_MAX, graceful.shutdown()).await.is_err() {
             warn!("some clients did not take the end of their answers");
         }
@@ -111,11 +153,23 @@ impl Server {
     }
 }
 
+async fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let failed = |cause: std::io::Error| match cause.kind() {
+        ErrorKind::AddrInUse => ServeError::PortInUse { listen },
+        _ => ServeError::Bind { listen, cause },
+    };
+    let listener = TcpListener::bind(listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
 /// Answers one connection's requests in a task of its own. When the client goes away, what it waited for is
 /// dropped.
 fn serve(
     stream: TcpStream,
+    peer: Peer,
     place: Option<tokio::sync::OwnedSemaphorePermit>,
+    wire: Wire,
     router: &Router,
     graceful: &GracefulShutdown,
     settings: &ServeSettings,
@@ -124,11 +178,39 @@ fn serve(
     if let Err(error) = stream.set_nodelay(true) {
         warn!("setting TCP_NODELAY: {error}");
     }
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(settings.header_timeout).max_buf_size(HEAD_BYTES_MAX);
-    let service = TowerToHyperService::new(router.clone());
+    let answering = TowerToHyperService::new(router.clone());
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        answering.call(request)
+    });
     let stream = TokioIo::new(patient(stream, settings.write_timeout));
-    let connection = graceful.watch(http.serve_connection(stream, service));
+    match wire {
+        Wire::Http => {
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new())
+                .header_read_timeout(settings.header_timeout)
+                .max_buf_size(HEAD_BYTES_MAX);
+            spawn(graceful.watch(http.serve_connection(stream, service)), place);
+        }
+        Wire::Grpc => {
+            let mut http = http2::Builder::new(TokioExecutor::new());
+            // A client that doesn't answer to a ping within the timeout is gone.
+            http.timer(TokioTimer::new())
+                .keep_alive_interval(settings.header_timeout)
+                .keep_alive_timeout(settings.write_timeout)
+                .max_header_list_size(HEAD_BYTES_MAX as u32)
+                .max_concurrent_streams(STREAMS_MAX)
+                .adaptive_window(true);
+            spawn(graceful.watch(http.serve_connection(stream, service)), place);
+        }
+    }
+}
+
+/// Goes on with a connection in a task of its own; `place` is held until its end.
+fn spawn<E: Display>(
+    connection: impl Future<Output = Result<(), E>> + Send + 'static,
+    place: Option<tokio::sync::OwnedSemaphorePermit>,
+) {
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!("a connection ended: {error}");

@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use engine::llm::Llm;
+use engine::onnx::Onnx;
 
 use crate::error::ServeError;
 
@@ -25,7 +26,36 @@ pub struct Service {
     pub name: String,
     /// Seconds since 1970, when it became ready.
     pub created: u64,
-    pub llm: Llm,
+    pub engine: Engine,
+}
+
+/// What executes a model.
+#[derive(Clone)]
+pub enum Engine {
+    Llm(Llm),
+    Onnx(Onnx),
+}
+
+impl Engine {
+    /// Whether its thread runs.
+    pub fn is_alive(&self) -> bool {
+        match self {
+            Engine::Llm(llm) => llm.is_alive(),
+            Engine::Onnx(onnx) => onnx.is_alive(),
+        }
+    }
+}
+
+impl From<Llm> for Engine {
+    fn from(llm: Llm) -> Engine {
+        Engine::Llm(llm)
+    }
+}
+
+impl From<Onnx> for Engine {
+    fn from(onnx: Onnx) -> Engine {
+        Engine::Onnx(onnx)
+    }
 }
 
 /// What is known of a name that somebody asks for.
@@ -52,14 +82,14 @@ impl Services {
         Ok(Services { entries: Arc::new(RwLock::new(entries)) })
     }
 
-    /// From now on `llm` answers for `name`; a name that was not announced is added.
-    pub fn loaded(&self, name: &str, llm: Llm) {
+    /// From now on `engine` answers for `name`, which was announced.
+    pub fn loaded(&self, name: &str, engine: impl Into<Engine>) {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let service = Some(Service { name: name.to_owned(), created, llm });
+        let service = Some(Service { name: name.to_owned(), created, engine: engine.into() });
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         match entries.iter_mut().find(|entry| entry.name == name) {
             Some(entry) => entry.service = service,
-            None => entries.push(Entry { name: name.to_owned(), service }),
+            None => unreachable!("{name} was not announced"),
         }
     }
 

@@ -10,6 +10,8 @@ use crate::error::ServeError;
 pub struct ServeSettings {
     /// Port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Where gRPC is answered; nowhere if `None`.
+    pub grpc_listen: Option<SocketAddr>,
     /// Secrets of which callers must present one as `Authorization: Bearer`; none are needed where it is empty.
     pub keys: Vec<String>,
     /// Origins of web pages whose scripts may call, as `https://chat.example`; `*` is any.
@@ -22,6 +24,10 @@ pub struct ServeSettings {
     pub body_timeout: Duration,
     /// For a client to take some of its answer; one that takes nothing for so long loses its connection.
     pub write_timeout: Duration,
+    /// For a request to be answered, waiting included; `None` sets no limit.
+    pub request_max: Option<Duration>,
+    /// The lowest priority number that callers may ask for; lower goes first.
+    pub priority_min: i32,
     /// For running answers to end once the server was told to stop.
     pub drain_max: Duration,
 }
@@ -30,6 +36,7 @@ impl Default for ServeSettings {
     fn default() -> ServeSettings {
         ServeSettings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            grpc_listen: None,
             keys: Vec::new(),
             origins: Vec::new(),
             body_bytes_max: 4 << 20,
@@ -37,6 +44,8 @@ impl Default for ServeSettings {
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
+            request_max: Some(Duration::from_secs(3600)),
+            priority_min: 0,
             drain_max: Duration::from_secs(300),
         }
     }
@@ -46,8 +55,11 @@ impl ServeSettings {
     /// # Errors
     /// Settings that would let strangers in, or that can't work.
     pub fn check(&self) -> Result<(), ServeError> {
-        if self.keys.is_empty() && !self.listen.ip().is_loopback() {
-            return Err(ServeError::KeyNeeded { listen: self.listen });
+        let addresses = [Some(self.listen), self.grpc_listen];
+        if let Some(listen) = addresses.into_iter().flatten().find(|address| !address.ip().is_loopback())
+            && self.keys.is_empty()
+        {
+            return Err(ServeError::KeyNeeded { listen });
         }
         for (index, key) in self.keys.iter().enumerate() {
             if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {

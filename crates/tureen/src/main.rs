@@ -11,7 +11,8 @@ mod terminal;
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: kernels::thread_bound::Bounded<mimalloc::MiMalloc> =
+    kernels::thread_bound::Bounded(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
     commands::main()

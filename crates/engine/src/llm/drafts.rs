@@ -26,22 +26,23 @@ impl Drafts {
         Drafts { length: FIRST_LENGTH, misses: 0, pause: 0 }
     }
 
-    /// At most `most` tokens that may come after `said`; none where nothing like it was said, or guessing has not paid.
-    pub fn guess(&mut self, said: &[u32], most: usize) -> Vec<u32> {
+    /// Appends to `guesses` at most `most` tokens that may come after `said`; none where nothing like it was said, or
+    /// guessing has not paid.
+    pub fn guess(&mut self, said: &[u32], most: usize, guesses: &mut Vec<u32>) {
         if self.pause > 0 {
             self.pause -= 1;
-            return Vec::new();
+            return;
         }
         if most == 0 || said.len() <= KEY_TOKENS {
-            return Vec::new();
+            return;
         }
         let key = &said[said.len() - KEY_TOKENS..];
         // The last time says most about this one.
         let before = said[..said.len() - 1].windows(KEY_TOKENS).rposition(|window| window == key);
-        let Some(at) = before else { return Vec::new() };
+        let Some(at) = before else { return };
         // What followed then, and on from there as if it went in circles.
         let follows = &said[at + KEY_TOKENS..];
-        follows.iter().cycle().take(self.length.min(most)).copied().collect()
+        guesses.extend(follows.iter().cycle().take(self.length.min(most)));
     }
 
     /// Of a guess of `guessed` tokens, the first `right` were right.
@@ -63,8 +64,14 @@ impl Drafts {
 mod tests {
     use super::*;
 
+    fn guess(drafts: &mut Drafts, said: &[u32], most: usize) -> Vec<u32> {
+        let mut guesses = Vec::new();
+        drafts.guess(said, most, &mut guesses);
+        guesses
+    }
+
     fn check(history: &[u32], most: usize, expected: &[u32]) {
-        assert_eq!(Drafts::new().guess(history, most), expected, "{history:?}");
+        assert_eq!(guess(&mut Drafts::new(), history, most), expected, "{history:?}");
     }
 
     #[test]
@@ -82,20 +89,20 @@ mod tests {
     fn guesses_grow_while_they_are_right_and_pause_when_they_are_wrong() {
         let (mut drafts, said) = (Drafts::new(), [7; 100]);
         for expected in [4, 8, 16, 20] {
-            let guessed = drafts.guess(&said, 20).len();
+            let guessed = guess(&mut drafts, &said, 20).len();
             assert_eq!(guessed, expected);
             drafts.learn(guessed, guessed);
         }
         drafts.learn(20, 3);
-        assert_eq!(drafts.guess(&said, 20).len(), 4);
+        assert_eq!(guess(&mut drafts, &said, 20).len(), 4);
         for pause in [2, 4, 8, 16, 32, 64, 64, 64] {
             drafts.learn(1, 0);
             for _ in 0..pause {
-                assert!(drafts.guess(&said, 20).is_empty());
+                assert!(guess(&mut drafts, &said, 20).is_empty());
             }
-            assert_eq!(drafts.guess(&said, 20).len(), 1);
+            assert_eq!(guess(&mut drafts, &said, 20).len(), 1);
         }
         drafts.learn(0, 0);
-        assert_eq!(drafts.guess(&said, 20).len(), 1);
+        assert_eq!(guess(&mut drafts, &said, 20).len(), 1);
     }
 }

@@ -93,8 +93,9 @@ fn pick(probabilities: &[f32], settings: &Experts, shares: &mut [f32]) {
         let best =
             free.reduce(|best, other| if probabilities[other] > probabilities[best] { other } else { best });
         let Some(best) = best else { break };
-        // A share of exactly 0 would mark the expert as not picked, and adds nothing anyway.
-        shares[best] = probabilities[best].max(f32::MIN_POSITIVE);
+        // A share of exactly 0 would mark the expert as not picked, and adds nothing anyway. What is no number stays so.
+        let share = probabilities[best];
+        shares[best] = if share == 0.0 { f32::MIN_POSITIVE } else { share };
     }
     if settings.normalise {
         let sum: f32 = shares.iter().sum();
@@ -118,5 +119,14 @@ mod tests {
         check(&[0.1, 0.5, 0.15, 0.25], false, &[0.0, 0.5, 0.0, 0.25]);
         check(&[0.125, 0.375, 0.375, 0.125], true, &[0.0, 0.5, 0.5, 0.0]);
         check(&[0.25, 0.25, 0.25, 0.25], false, &[0.25, 0.25, 0.0, 0.0]);
+        check(&[0.0, 1.0, 0.0], false, &[f32::MIN_POSITIVE, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn a_router_that_is_no_number_is_not_hidden() {
+        let settings = Experts { count: 2, used: 2, hidden: 1, normalise: false };
+        let mut shares = [0.0; 2];
+        pick(&[f32::NAN, f32::NAN], &settings, &mut shares);
+        assert!(shares.iter().any(|share| share.is_nan()));
     }
 }

@@ -131,11 +131,11 @@ impl Forward {
     }
 
     /// Runs the spans of a batch, writes their keys and values to `cache`, and returns the logits asked for,
-    /// `[rows, v]` in the order of the spans.
+    /// `[rows, v]` in the order of the spans, with what they were computed on, for who goes on from there.
     ///
     /// # Panics
     /// When a batch has more rows than the step was sized for: the scheduler's mistake.
-    pub fn run(&mut self, spans: &[Span], cache: &mut KvCache) -> &mut [f32] {
+    pub fn run(&mut self, spans: &[Span], cache: &mut KvCache) -> (&Compute, &mut [f32]) {
         let m: usize = spans.iter().map(|span| span.tokens.len()).sum();
         let logit_rows: usize = spans.iter().map(|span| span.logits.len()).sum();
         assert!(m <= self.rows_max, "a step of {m} rows, sized for {}", self.rows_max);
@@ -160,7 +160,7 @@ impl Forward {
             step.feed_forward(weights, &mut self.buffers);
         }
         step.logits(spans, &self.weights, logit_rows, &mut self.buffers);
-        &mut self.buffers.logits[..logit_rows * self.files.decoder().vocabulary]
+        (&self.compute, &mut self.buffers.logits[..logit_rows * self.files.decoder().vocabulary])
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use formats::error::FormatError;
 use formats::model::ModelFiles;
@@ -12,12 +13,14 @@ use kernels::attention::KvCache;
 use kernels::compute::{Compute, Isa};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use super::batch::StepLimits;
 use super::fingerprint::fingerprint;
 use super::forward::Forward;
+use super::pace::Pace;
 use super::pages::Pages;
 use super::plan::{Plan, PlanError, plan};
-use super::request::{Event, GenerateRequest, SubmitError};
-use super::scheduler::{Message, Scheduler};
+use super::request::{Event, Failure, GenerateRequest, SubmitError, Terms};
+use super::scheduler::{Lines, Message, Scheduler};
 use super::sequence::Accepted;
 use super::settings::{MemoryPlan, Settings};
 use super::stats::{Counters, Stats};
@@ -123,18 +126,22 @@ impl Llm {
         let scheduler = Scheduler {
             pages: Pages::new(layout.pages()),
             cache: KvCache::new(layout).map_err(LoadError::Cache)?,
+            vocabulary: forward.decoder().vocabulary,
             forward,
             tokenizer: tokenizer.clone(),
             end_tokens,
             sequences_max: settings.sequences_max,
-            step_tokens_max: settings.step_tokens_max,
-            draft_tokens_max: settings.draft_tokens_max,
-            logit_rows_max: sizes.logit_rows_max,
+            limits: StepLimits {
+                tokens: settings.step_tokens_max,
+                prompt_tokens_beside_answers: settings.step_tokens_max,
+                draft_tokens: settings.draft_tokens_max,
+                logit_rows: sizes.logit_rows_max,
+            },
+            pace: Pace::new(settings.step_beside_answers_max),
             inbox: receiver,
             counters: counters.clone(),
             draining: draining.clone(),
-            waiting: Default::default(),
-            running: Vec::with_capacity(settings.sequences_max),
+            lines: Lines::default(),
         };
         let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(|| scheduler.run())?;
         let thread = Mutex::new(Some(thread));
@@ -179,26 +186,65 @@ impl Llm {
         Ok(())
     }
 
-    /// Queues a request. Its answer comes from the [`Generation`]; dropping that cancels the request.
+    /// Queues a request on the plainest terms. Its answer comes from the [`Generation`]; dropping that cancels the
+    /// request.
     ///
     /// # Errors
     /// At once, where the request can't be served: see [`SubmitError`].
     pub fn submit(&self, request: GenerateRequest) -> Result<Generation, SubmitError> {
-        let places = places(&self.stats(), self.shared.queue_max);
-        self.enqueue(request, places)
+        self.submit_on(&Terms::default(), request)
     }
 
-    /// The same for a further answer to what a caller asked that was let in by [`Llm::submit`]: a full queue doesn't
+    /// The same on the caller's own terms.
+    ///
+    /// # Errors
+    /// As [`Llm::submit`].
+    pub fn submit_on(&self, terms: &Terms, request: GenerateRequest) -> Result<Generation, SubmitError> {
+        self.enqueue(terms, request, self.places())
+    }
+
+    /// The same for a further answer to what a caller asked that was let in by [`Llm::submit_on`]: a full queue doesn't
     /// refuse it. Callers bound how many they keep under way.
     ///
     /// # Errors
     /// As [`Llm::submit`], but for a full queue.
-    pub fn submit_further(&self, request: GenerateRequest) -> Result<Generation, SubmitError> {
-        self.enqueue(request, u64::MAX)
+    pub fn submit_further(&self, terms: &Terms, request: GenerateRequest) -> Result<Generation, SubmitError> {
+        self.enqueue(terms, request, u64::MAX)
+    }
+
+    /// Whether a request could be queued now, for whoever would have to prepare one first.
+    ///
+    /// # Errors
+    /// The queue is full.
+    pub fn check_queue(&self) -> Result<(), SubmitError> {
+        let waiting = self.shared.counters.waiting.load(Ordering::Acquire);
+        if waiting < self.places() {
+            Ok(())
+        } else {
+            Err(SubmitError::QueueFull { waiting: waiting as usize })
+        }
+    }
+
+    /// How long until a place becomes free, going by how often they did of late; `None` where none did yet.
+    pub fn next_place(&self) -> Option<Duration> {
+        let stats = self.stats();
+        if stats.running + stats.waiting < stats.slots {
+            return Some(Duration::ZERO);
+        }
+        self.shared.counters.departures.expected(Instant::now())
+    }
+
+    fn places(&self) -> u64 {
+        places(&self.stats(), self.shared.queue_max)
     }
 
     /// Queues a request where fewer than `places` wait.
-    fn enqueue(&self, request: GenerateRequest, places: u64) -> Result<Generation, SubmitError> {
+    fn enqueue(
+        &self,
+        terms: &Terms,
+        request: GenerateRequest,
+        places: u64,
+    ) -> Result<Generation, SubmitError> {
         self.check(&request)?;
         let shared = &*self.shared;
         if shared.draining.load(Ordering::Acquire) {
@@ -211,7 +257,8 @@ impl Llm {
         queued.map_err(|waiting| SubmitError::QueueFull { waiting: waiting as usize })?;
         let (events, receiver) = unbounded_channel();
         let tokens_max = request.tokens_max.min(shared.facts.context - request.prompt.len());
-        let accepted = Box::new(Accepted { request, tokens_max, events });
+        let submitted = Instant::now();
+        let accepted = Box::new(Accepted { request, terms: terms.clone(), tokens_max, events, submitted });
         if shared.inbox.send(Message::Submit(accepted)).is_err() {
             waiting.fetch_sub(1, Ordering::AcqRel);
             return Err(SubmitError::Stopped("its thread has ended".to_owned()));
@@ -296,7 +343,7 @@ impl Generation {
         if self.ended {
             return None;
         }
-        let event = event.unwrap_or_else(|| Event::Failed("the engine stopped".to_owned()));
+        let event = event.unwrap_or(Event::Failed(Failure::Stopped));
         self.ended = matches!(event, Event::Done { .. } | Event::Failed(_));
         Some(event)
     }

@@ -1,13 +1,17 @@
 //! Text generation by decoder-only transformers.
 
+mod batch;
 pub mod detokenizer;
 mod drafts;
+mod durations;
 mod experts;
 mod fingerprint;
 pub mod forward;
 mod handle;
+mod pace;
 mod pages;
 mod plan;
+mod queue;
 pub mod request;
 pub mod sampling;
 mod scheduler;
@@ -18,6 +22,7 @@ pub mod template;
 pub mod tokenizer;
 pub mod weights;
 
+pub use durations::{BOUNDS_SECONDS, DurationCounts, Durations};
 pub use handle::{Generation, Llm, LoadError, ModelFacts};
 pub use plan::PlanError;
 pub use settings::{MemoryPlan, Settings};

@@ -19,6 +19,8 @@ pub struct Pages {
     evictable: BTreeSet<(u64, u32)>,
     /// Pages with users.
     used: usize,
+    /// Pages whose contents went because their room was needed.
+    evicted: u64,
     /// Counts the sequences that ended: what "recently" is measured in.
     clock: u64,
 }
@@ -49,6 +51,20 @@ pub struct Lease {
     tip: Option<u32>,
 }
 
+impl Lease {
+    /// Positions that there are pages for.
+    pub fn positions(&self) -> usize {
+        self.pages.len() * PAGE_TOKENS
+    }
+
+    /// Whether the next page that this sequence of `tokens` will let others find is the one that `other` will.
+    pub fn fills_the_same(&self, tokens: &[u32], other: &Lease, others: &[u32]) -> bool {
+        let page = self.published * PAGE_TOKENS..(self.published + 1) * PAGE_TOKENS;
+        let same_path = (self.published, self.tip) == (other.published, other.tip);
+        same_path && tokens.get(page.clone()).is_some_and(|tokens| others.get(page) == Some(tokens))
+    }
+}
+
 impl Pages {
     pub fn new(total: u32) -> Pages {
         Pages {
@@ -57,6 +73,7 @@ impl Pages {
             free: (0..total).rev().collect(),
             evictable: BTreeSet::new(),
             used: 0,
+            evicted: 0,
             clock: 0,
         }
     }
@@ -67,8 +84,8 @@ impl Pages {
     }
 
     /// Pages for `positions` positions, those that hold the beginning of `prompt` already among them; at least
-    /// the prompt's last token is left to evaluate. `None` where too few pages can be had.
-    pub fn take(&mut self, prompt: &[u32], positions: usize) -> Option<Lease> {
+    /// the prompt's last token is left to evaluate. `None` where fewer than these and `spare` more can be had.
+    pub fn take(&mut self, prompt: &[u32], positions: usize, spare: usize) -> Option<Lease> {
         let reusable = &prompt[..prompt.len().saturating_sub(1)];
         let mut lease = Lease::default();
         for tokens in reusable.chunks_exact(PAGE_TOKENS) {
@@ -79,23 +96,53 @@ impl Pages {
         let shared = lease.pages.len();
         // Held before anything is evicted, so that what was just found does not go.
         lease.pages.iter().for_each(|page| self.hold(*page));
+        lease.published = shared;
+        lease.cached_tokens = shared * PAGE_TOKENS;
         let missing = Pages::needed(positions).saturating_sub(shared);
-        // Whoever holds a page holds the path to it, so all that nobody holds can be evicted leaf by leaf.
-        if missing > self.nodes.len() - self.used {
+        if missing + spare > self.available() || !self.grow(&mut lease, positions) {
             self.give_back(lease);
             return None;
         }
-        for _ in 0..missing {
-            let Some(page) = self.free.pop().or_else(|| self.evict()) else {
-                self.give_back(lease);
-                return None;
-            };
-            self.hold(page);
-            lease.pages.push(page);
-        }
-        lease.published = shared;
-        lease.cached_tokens = shared * PAGE_TOKENS;
         Some(lease)
+    }
+
+    /// Adds pages until there are enough for `positions`. False, with nothing added, where too few can be had.
+    pub fn grow(&mut self, lease: &mut Lease, positions: usize) -> bool {
+        let missing = Pages::needed(positions).saturating_sub(lease.pages.len());
+        if missing > self.available() {
+            return false;
+        }
+        for _ in 0..missing {
+            // Whoever holds a page holds the path to it, so all that nobody holds can be evicted leaf by leaf.
+            let page = self.free.pop().or_else(|| self.evict());
+            assert!(page.is_some(), "of the pages that nobody uses, some are neither free nor leaves");
+            page.into_iter().for_each(|page| {
+                self.hold(page);
+                lease.pages.push(page);
+            });
+        }
+        true
+    }
+
+    /// Takes over what others have filled, by now, of the pages that this sequence of `tokens` would fill next; at least
+    /// the last token is left to evaluate. Returns the tokens from the beginning that need no evaluation.
+    pub fn adopt(&mut self, lease: &mut Lease, tokens: &[u32]) -> usize {
+        while let Some(next) =
+            tokens[..tokens.len().saturating_sub(1)].chunks_exact(PAGE_TOKENS).nth(lease.published)
+        {
+            let Some(equal) = self.child(lease.tip, next) else { break };
+            self.replace(lease, equal);
+        }
+        lease.published * PAGE_TOKENS
+    }
+
+    /// The page after the published ones has the same bits in `equal`, of the tree: that takes its place.
+    fn replace(&mut self, lease: &mut Lease, equal: u32) {
+        self.hold(equal);
+        let page = std::mem::replace(&mut lease.pages[lease.published], equal);
+        self.let_go(page);
+        lease.published += 1;
+        lease.tip = Some(equal);
     }
 
     /// Lets others find the pages that `tokens`, the sequence from its beginning, have filled by now.
@@ -110,12 +157,8 @@ impl Pages {
             let tokens = tokens(start..start + PAGE_TOKENS);
             let page = lease.pages[lease.published];
             if let Some(equal) = self.child(lease.tip, &tokens) {
-                // Somebody filled the same page at the same time, with the same bits: theirs takes the place of ours.
-                self.hold(equal);
-                lease.pages[lease.published] = equal;
-                self.let_go(page);
-                lease.published += 1;
-                lease.tip = Some(equal);
+                // Somebody filled the same page at the same time.
+                self.replace(lease, equal);
                 continue;
             }
             lease.published += 1;
@@ -158,6 +201,15 @@ impl Pages {
         self.used
     }
 
+    /// Pages that nobody uses: free, or with contents that may go.
+    fn available(&self) -> usize {
+        self.nodes.len() - self.used
+    }
+
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
     fn child(&self, parent: Option<u32>, tokens: &[u32]) -> Option<u32> {
         let children = parent.map_or(&self.roots, |parent| &self.nodes[parent as usize].children);
         children.get(tokens).copied()
@@ -174,6 +226,7 @@ impl Pages {
     fn evict(&mut self) -> Option<u32> {
         let (_, page) = self.evictable.pop_first()?;
         let Place { parent, tokens } = self.nodes[page as usize].place.take()?;
+        self.evicted += 1;
         match parent {
             Some(parent) => {
                 let node = &mut self.nodes[parent as usize];
@@ -202,7 +255,7 @@ mod tests {
 
     /// Takes pages for a whole sequence, fills and publishes them, and gives them back.
     fn serve(pages: &mut Pages, tokens: &[u32]) -> usize {
-        let mut lease = pages.take(tokens, tokens.len()).unwrap();
+        let mut lease = pages.take(tokens, tokens.len(), 0).unwrap();
         let cached = lease.cached_tokens;
         pages.publish(&mut lease, |range| tokens[range].into(), tokens.len());
         pages.give_back(lease);
@@ -212,12 +265,12 @@ mod tests {
     #[test]
     fn pages_are_taken_whole_or_not_at_all() {
         let mut pages = Pages::new(4);
-        let lease = pages.take(&text(1, 1), 3 * P).unwrap();
+        let lease = pages.take(&text(1, 1), 3 * P, 0).unwrap();
         assert_eq!((lease.pages.len(), pages.used()), (3, 3));
-        assert_eq!(pages.take(&text(2, 1), P + 1), None);
+        assert_eq!(pages.take(&text(2, 1), P + 1, 0), None);
         assert_eq!(pages.used(), 3);
         pages.give_back(lease);
-        assert_eq!(pages.take(&text(1, 1), 4 * P).unwrap().pages.len(), 4);
+        assert_eq!(pages.take(&text(1, 1), 4 * P, 0).unwrap().pages.len(), 4);
     }
 
     #[test]
@@ -234,9 +287,9 @@ mod tests {
     fn running_sequences_share_pages() {
         let mut pages = Pages::new(16);
         let tokens = text(1, 3 * P);
-        let mut first = pages.take(&tokens, 4 * P).unwrap();
+        let mut first = pages.take(&tokens, 4 * P, 0).unwrap();
         pages.publish(&mut first, |range| tokens[range].into(), 3 * P);
-        let second = pages.take(&tokens, 4 * P).unwrap();
+        let second = pages.take(&tokens, 4 * P, 0).unwrap();
         assert_eq!(second.pages[..2], first.pages[..2]);
         assert_eq!(pages.used(), 6);
         pages.give_back(first);
@@ -251,7 +304,7 @@ mod tests {
         serve(&mut pages, &text(1, 2 * P));
         serve(&mut pages, &text(2, 2 * P));
         serve(&mut pages, &text(1, 2 * P + 1).split_off(0)[..2 * P]); // uses the first again
-        let lease = pages.take(&text(3, 1), 2 * P).unwrap();
+        let lease = pages.take(&text(3, 1), 2 * P, 0).unwrap();
         pages.give_back(lease);
         assert_eq!(serve(&mut pages, &text(1, P + 1)), P);
     }
@@ -260,8 +313,8 @@ mod tests {
     fn equal_pages_filled_at_the_same_time_are_kept_once() {
         let mut pages = Pages::new(8);
         let tokens = text(1, 2 * P);
-        let mut one = pages.take(&tokens, 2 * P).unwrap();
-        let mut two = pages.take(&tokens, 2 * P).unwrap();
+        let mut one = pages.take(&tokens, 2 * P, 0).unwrap();
+        let mut two = pages.take(&tokens, 2 * P, 0).unwrap();
         pages.publish(&mut one, |range| tokens[range].into(), 2 * P);
         pages.publish(&mut two, |range| tokens[range].into(), 2 * P);
         pages.give_back(two);
@@ -271,17 +324,55 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_grows_as_far_as_pages_can_be_had() {
+        let mut pages = Pages::new(4);
+        serve(&mut pages, &text(1, 2 * P));
+        assert_eq!(pages.take(&text(2, 1), P, 4), None);
+        let mut lease = pages.take(&text(2, 1), P, 3).unwrap();
+        assert!(pages.grow(&mut lease, P) && lease.pages.len() == 1);
+        let other = pages.take(&text(3, 1), P, 0).unwrap();
+        assert!(!pages.grow(&mut lease, 4 * P) && lease.pages.len() == 1);
+        assert!(pages.grow(&mut lease, 3 * P) && lease.positions() == 3 * P);
+        assert_eq!((pages.used(), pages.evicted()), (4, 2));
+        pages.give_back(other);
+        pages.give_back(lease);
+        assert_eq!((pages.used(), pages.free.len()), (0, 4));
+    }
+
+    #[test]
+    fn what_others_filled_meanwhile_is_adopted_but_for_the_last_token() {
+        let mut pages = Pages::new(12);
+        let (tokens, other) = (text(1, 3 * P), text(2, 3 * P));
+        let mut one = pages.take(&tokens, 3 * P, 0).unwrap();
+        let mut two = pages.take(&tokens, 3 * P, 0).unwrap();
+        let mut three = pages.take(&other, 3 * P, 0).unwrap();
+        assert!(two.fills_the_same(&tokens, &one, &tokens));
+        assert!(!three.fills_the_same(&other, &one, &tokens));
+        assert_eq!(pages.adopt(&mut two, &tokens), 0);
+        pages.publish(&mut one, |range| tokens[range].into(), 3 * P);
+        assert!(!two.fills_the_same(&tokens, &one, &tokens));
+        assert_eq!((pages.adopt(&mut two, &tokens), pages.adopt(&mut three, &other)), (2 * P, 0));
+        assert_eq!((&two.pages[..2], pages.used()), (&one.pages[..2], 7));
+        pages.give_back(one);
+        // The page that is left it fills itself.
+        pages.publish(&mut two, |range| tokens[range].into(), 3 * P);
+        pages.give_back(two);
+        pages.give_back(three);
+        assert_eq!((pages.used(), pages.free.len()), (0, 9));
+    }
+
+    #[test]
     fn an_equal_page_stays_while_a_sequence_builds_on_it() {
         let mut pages = Pages::new(6);
         let tokens = text(1, 3 * P);
-        let mut one = pages.take(&tokens, 2 * P).unwrap();
-        let mut two = pages.take(&tokens, 3 * P).unwrap();
+        let mut one = pages.take(&tokens, 2 * P, 0).unwrap();
+        let mut two = pages.take(&tokens, 3 * P, 0).unwrap();
         pages.publish(&mut one, |range| tokens[range].into(), P);
         pages.publish(&mut two, |range| tokens[range].into(), P);
         pages.give_back(one);
         // Takes every page that nobody holds, and gives them another beginning.
         let other = text(2, 3 * P);
-        let mut third = pages.take(&other, 3 * P).unwrap();
+        let mut third = pages.take(&other, 3 * P, 0).unwrap();
         pages.publish(&mut third, |range| other[range].into(), 3 * P);
         pages.publish(&mut two, |range| tokens[range].into(), 2 * P);
         let mixed = [&other[..], &tokens[P..2 * P], &[0]].concat();
@@ -308,7 +399,7 @@ mod tests {
             } else {
                 let mut tokens = text(1, next(4) as usize * P);
                 tokens.extend(text(2 + next(3) as u32, 1 + next(3 * P as u64) as usize));
-                if let Some(lease) = pages.take(&tokens, tokens.len()) {
+                if let Some(lease) = pages.take(&tokens, tokens.len(), 0) {
                     running.push((tokens, lease));
                 }
             }

@@ -6,13 +6,14 @@ use kernels::attention::{KvLayout, KvLayoutError, PAGE_TOKENS};
 use super::forward::{Forward, StepSizes};
 use super::pages::Pages;
 use super::settings::{Bytes, MemoryPlan, Settings, free_memory_bytes};
+use super::weights::packed_bytes_max;
 
-/// Packed weights are at most this much larger than in the file, in percent.
-const PACKING_PERCENT: u64 = 110;
 /// Rows of logits beyond one a sequence, for reports on prompts.
 const PROMPT_LOGIT_ROWS: usize = 16;
 /// A context below this is of no use, and is refused rather than chosen.
 const CONTEXT_TOKENS_MIN: usize = 256;
+/// Contexts that are advised are whole multiples of this.
+const ROUND_TOKENS: usize = 1024;
 
 /// Why a model cannot be run as asked.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +25,7 @@ pub enum PlanError {
     #[error("{setting} is 0: it must be at least 1")]
     Zero { setting: &'static str },
     #[error(
-        "too little memory: weights take {weights}, step buffers {activations} and one context of {context} \
+        "too little memory: weights take up to {weights}, step buffers {activations} and one context of {context} \
          tokens {kv}, and {free} may be used. {advice}"
     )]
     Memory { weights: Bytes, activations: Bytes, context: usize, kv: Bytes, free: Bytes, advice: String },
@@ -43,6 +44,22 @@ pub(super) struct Plan {
     pub layout: KvLayout,
     pub sizes: StepSizes,
     pub memory: MemoryPlan,
+}
+
+/// What to do where a context doesn't fit and one of `affordable` tokens would.
+fn advice(affordable: usize, is_limited: bool) -> String {
+    let room = if is_limited { "raise --memory-max" } else { "free memory" };
+    // A number that a person would choose, and that a little less memory the next time leaves right.
+    let context = if affordable >= ROUND_TOKENS {
+        affordable / ROUND_TOKENS * ROUND_TOKENS
+    } else {
+        CONTEXT_TOKENS_MIN
+    };
+    if affordable >= CONTEXT_TOKENS_MIN {
+        format!("Ask for a shorter context, such as --context {context}, or {room}.")
+    } else {
+        format!("Take a smaller model or a coarser quantisation, or {room}.")
+    }
 }
 
 /// Chooses context and cache for the memory there is: room for `sequences_max` full contexts where it fits,
@@ -65,7 +82,7 @@ pub(super) fn plan(decoder: &Decoder, file_bytes: u64, settings: &Settings) -> R
 
     let rows_max = settings.step_tokens_max.max(settings.sequences_max);
     let logit_rows_max = settings.sequences_max.saturating_add(PROMPT_LOGIT_ROWS);
-    let weights = file_bytes.saturating_mul(PACKING_PERCENT) / 100;
+    let weights = packed_bytes_max(file_bytes);
     let activations = Forward::buffer_bytes(decoder, rows_max, logit_rows_max);
     let layout = |pages: usize| {
         let pages = u32::try_from(pages).unwrap_or(u32::MAX);
@@ -86,11 +103,7 @@ pub(super) fn plan(decoder: &Decoder, file_bytes: u64, settings: &Settings) -> R
     };
     if affordable < context || context < CONTEXT_TOKENS_MIN.min(asked) {
         let kv = Bytes(page_bytes.saturating_mul(Pages::needed(asked) as u64));
-        let advice = if affordable >= CONTEXT_TOKENS_MIN {
-            format!("A context of {affordable} tokens would fit: set it with --context {affordable}.")
-        } else {
-            "Take a smaller model or a coarser quantisation, or free memory.".to_owned()
-        };
+        let advice = advice(affordable, settings.memory_max_bytes.is_some());
         let (weights, activations, free) = (Bytes(weights), Bytes(activations), Bytes(budget));
         return Err(PlanError::Memory { weights, activations, context: asked, kv, free, advice });
     }
@@ -103,4 +116,15 @@ pub(super) fn plan(decoder: &Decoder, file_bytes: u64, settings: &Settings) -> R
     };
     let sizes = StepSizes { context_tokens: context, rows_max, logit_rows_max };
     Ok(Plan { layout, sizes, memory })
+}
+
+#[test]
+fn what_is_advised_fits_and_is_round() {
+    let check = |affordable: usize, is_limited: bool, expected: [&str; 2]| {
+        let text = advice(affordable, is_limited);
+        assert!(expected.iter().all(|expected| text.contains(expected)), "{text}");
+    };
+    check(7136, false, ["--context 6144,", "free memory"]);
+    check(1023, true, ["--context 256,", "raise --memory-max"]);
+    check(255, true, ["smaller model", "raise --memory-max"]);
 }

@@ -1,5 +1,8 @@
 //! What callers ask of a language model, and what they get back.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 /// A request to continue a prompt.
 #[derive(Clone, Debug)]
 pub struct GenerateRequest {
@@ -16,6 +19,17 @@ pub struct GenerateRequest {
     pub prompt_logprobs: bool,
     /// Generate `tokens_max` tokens even where the model ends its text, as measurements need.
     pub ignore_end: bool,
+}
+
+/// On what terms a request is served beside others. They change when its answer comes, and never what it says.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// On whose account: places are shared out fairly among owners. A name, never a secret.
+    pub owner: Arc<str>,
+    /// Lower goes first, and takes the places of higher ones where there are not enough.
+    pub priority: i32,
+    /// When it is to end: with what there is of its answer, or an error where it has not begun.
+    pub deadline: Option<Instant>,
 }
 
 /// How the next token is chosen from the logits.
@@ -74,7 +88,7 @@ pub enum Event {
         usage: Usage,
     },
     /// The last event of a request that could not be finished.
-    Failed(String),
+    Failed(Failure),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -104,6 +118,8 @@ pub enum FinishReason {
     Stop,
     /// `tokens_max` or the context was reached.
     Length,
+    /// The deadline was.
+    Deadline,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,6 +129,23 @@ pub struct Usage {
     pub cached_tokens: usize,
     /// Those of the answer; the end token that a model closes it with is none.
     pub completion_tokens: usize,
+}
+
+/// Why a request that was taken could not be finished.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Failure {
+    #[error("no place became free within {} s, which is as long as a request may take", waited.as_secs())]
+    Deadline { waited: Duration },
+    #[error(
+        "the model computed logits that are infinite or no numbers; its weights are damaged, or overflow for this \
+         prompt"
+    )]
+    NotFinite,
+    #[error("the engine stopped")]
+    Stopped,
+    /// A further answer to what was taken was not.
+    #[error(transparent)]
+    Further(#[from] SubmitError),
 }
 
 /// Why a request was not taken.

@@ -1,50 +1,71 @@
 //! One running request: its tokens so far, its pages, and how its next token is chosen and reported.
 
+use std::time::Instant;
+
+use kernels::compute::Isa;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::detokenizer::Detokenizer;
 use super::drafts::Drafts;
 use super::forward::Span;
 use super::pages::{Lease, Pages};
-use super::request::{Event, FinishReason, GenerateRequest, Token, TokenLogprob, Usage};
+use super::queue::AccountId;
+use super::request::{Event, Failure, FinishReason, GenerateRequest, Terms, Token, TokenLogprob, Usage};
 use super::sampling::{self, Sampler};
 use super::tokenizer::Tokenizer;
-
-/// Said to a caller instead of an answer made of nothing.
-const NOT_FINITE: &str = "the model computed logits that are infinite or no numbers; its weights are damaged, or \
-                          overflow for this prompt";
 
 /// A request that was accepted, on its way to the engine's thread.
 pub(super) struct Accepted {
     pub request: GenerateRequest,
+    pub terms: Terms,
     /// The request's own limit, cut to what the context leaves.
     pub tokens_max: usize,
     pub events: UnboundedSender<Event>,
+    pub submitted: Instant,
 }
 
 impl Accepted {
-    /// Positions that the request may come to fill.
-    pub fn positions_max(&self) -> usize {
-        self.request.prompt.len() + self.tokens_max
-    }
-
     /// The beginning of the prompt that may be found in the cache: none where every row's logits are asked for.
     pub fn reusable_prompt(&self) -> &[u32] {
         if reports_prompt(&self.request) { &[] } else { &self.request.prompt }
     }
+
+    /// Whether it waits in vain by `now`.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        self.terms.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Ends it without an answer.
+    pub fn fail(self, failure: Failure) {
+        // Whoever has gone away doesn't miss it.
+        let _ = self.events.send(Event::Failed(failure));
+    }
 }
 
-/// What one step brought a sequence.
+/// What one step brought a sequence, in tokens.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Advanced {
-    /// Tokens that the answer has more.
+    /// Of the prompt, evaluated for the first time.
+    pub prompt: usize,
+    /// Evaluated again after the sequence had given up its pages.
+    pub recomputed: usize,
+    /// That the answer has more.
     pub generated: usize,
-    /// Guesses that were right.
+    /// Guessed ahead, and those of them that were right.
+    pub drafted: usize,
     pub right: usize,
 }
+
+/// Where a sequence stands in line: the more urgent first, then who had a place first. It keeps that when it is pushed
+/// out, so whoever is first in line ends some day.
+pub(super) type Rank = (i32, u64);
 
 pub(super) struct Sequence {
     /// But for its prompt, which is in `tokens`.
     request: GenerateRequest,
+    terms: Terms,
+    pub account: AccountId,
+    pub rank: Rank,
     tokens_max: usize,
     events: UnboundedSender<Event>,
     lease: Lease,
@@ -53,34 +74,102 @@ pub(super) struct Sequence {
     prompt_tokens: usize,
     /// Tokens, from the prompt's first, whose keys and values are in the cache.
     cached: usize,
+    /// The most that `cached` has been.
+    reached: usize,
+    /// Tokens of the prompt that others had evaluated.
+    found: usize,
     sampler: Sampler,
     detokenizer: Detokenizer,
     drafts: Drafts,
-    prompt_logprobs: Vec<TokenLogprob>,
+    /// Where log-probabilities of the prompt are still to be told, those known by now.
+    prompt_logprobs: Option<Vec<TokenLogprob>>,
     finished: bool,
 }
 
 impl Sequence {
-    pub fn new(mut accepted: Accepted, lease: Lease, vocabulary: usize) -> Sequence {
+    /// One that got its place as the `turn`th.
+    pub fn new(
+        mut accepted: Accepted,
+        account: AccountId,
+        turn: u64,
+        lease: Lease,
+        isa: Isa,
+        vocabulary: usize,
+    ) -> Sequence {
+        let prompt_logprobs = reports_prompt(&accepted.request).then(Vec::new);
         let stop = std::mem::take(&mut accepted.request.stop);
         let mut tokens = std::mem::take(&mut accepted.request.prompt);
         let prompt_tokens = tokens.len();
         tokens.reserve_exact(accepted.tokens_max);
         let request = accepted.request;
         Sequence {
-            sampler: Sampler::new(&request.sampling, vocabulary, &tokens),
+            sampler: Sampler::new(isa, &request.sampling, vocabulary, &tokens),
             detokenizer: Detokenizer::new(stop),
             drafts: Drafts::new(),
             tokens_max: accepted.tokens_max,
             events: accepted.events,
+            rank: (accepted.terms.priority, turn),
+            terms: accepted.terms,
+            account,
             tokens,
             prompt_tokens,
             cached: lease.cached_tokens,
+            reached: lease.cached_tokens,
+            found: lease.cached_tokens,
             lease,
-            prompt_logprobs: Vec::new(),
+            prompt_logprobs,
             finished: false,
             request,
         }
+    }
+
+    /// Gives its pages up, to be evaluated again later: all else stays, so the answer goes on as if nothing had been.
+    pub fn preempt(&mut self, pages: &mut Pages) {
+        self.release(pages);
+        self.cached = 0;
+        self.prompt_logprobs.iter_mut().for_each(Vec::clear);
+    }
+
+    /// Goes on with new pages.
+    pub fn resume(&mut self, lease: Lease) {
+        self.cached = lease.cached_tokens;
+        self.reached = self.reached.max(self.cached);
+        self.lease = lease;
+    }
+
+    /// What of its tokens may be found in the cache: none where every row's logits are still to be told.
+    pub fn reusable(&self) -> &[u32] {
+        if self.prompt_logprobs.is_some() { &[] } else { &self.tokens }
+    }
+
+    /// Tokens so far, of prompt and answer.
+    pub fn tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Makes room for the next `rows` tokens. False where there is none.
+    pub fn grow(&mut self, rows: usize, pages: &mut Pages) -> bool {
+        pages.grow(&mut self.lease, self.cached + rows)
+    }
+
+    /// Takes what others have evaluated of its prompt since it got its place. Returns how many tokens that was.
+    pub fn adopt(&mut self, pages: &mut Pages) -> usize {
+        if self.prompt_logprobs.is_some() {
+            return 0;
+        }
+        let adopted = pages.adopt(&mut self.lease, &self.tokens);
+        let first_time = adopted.min(self.prompt_tokens).saturating_sub(self.reached);
+        self.cached = self.cached.max(adopted);
+        self.reached = self.reached.max(adopted);
+        self.found += first_time;
+        first_time
+    }
+
+    /// Whether it may wait for what `other` is about to evaluate.
+    pub fn can_follow(&self, other: &Sequence) -> bool {
+        // The last token it evaluates itself.
+        let tokens = &self.tokens[..self.tokens.len() - 1];
+        self.prompt_logprobs.is_none() && self.lease.fills_the_same(tokens, &other.lease, &other.tokens)
     }
 
     /// Lets others find the pages that it has filled.
@@ -103,9 +192,14 @@ impl Sequence {
         self.events.is_closed()
     }
 
-    /// Whether its prompt is done, so that each step yields a token.
+    /// Whether its deadline has passed by `now`.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        self.terms.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Whether all but its last token is evaluated, so that each step yields a token.
     pub fn is_answering(&self) -> bool {
-        self.generated() > 0
+        self.generated() > 0 && self.pending() == 1
     }
 
     /// Tokens that wait to be evaluated: many of a prompt, one of a running answer.
@@ -118,37 +212,40 @@ impl Sequence {
         self.tokens.len() - self.prompt_tokens
     }
 
-    /// The next `rows` pending tokens as part of a batch, asking for at most `logit_rows_max` logits.
-    /// May be shorter than asked, and empty where no logits can be had.
-    pub fn span(&self, rows: usize, logit_rows_max: usize) -> Span {
-        let every_row = reports_prompt(&self.request);
+    /// Makes `span` the next `rows` pending tokens, asking for at most `logit_rows_max` logits.
+    /// May become shorter than asked, and empty where no logits can be had.
+    pub fn fill(&self, span: &mut Span, rows: usize, logit_rows_max: usize) {
+        let every_row = self.prompt_logprobs.is_some();
         let mut rows = rows.min(self.pending());
         if every_row {
             rows = rows.min(logit_rows_max);
         } else if rows == self.pending() && logit_rows_max == 0 {
             rows -= 1;
         }
-        let logits = match (every_row, rows == self.pending()) {
+        span.logits = match (every_row, rows == self.pending()) {
             (true, _) => 0..rows,
             (false, true) => rows - 1..rows,
             (false, false) => 0..0,
         };
-        Span {
-            tokens: self.tokens[self.cached..][..rows].to_vec(),
-            first_position: self.cached,
-            pages: self.lease.pages.clone(),
-            logits,
-        }
+        span.first_position = self.cached;
+        span.tokens.clear();
+        span.tokens.extend_from_slice(&self.tokens[self.cached..][..rows]);
+        span.pages.clear();
+        span.pages.extend_from_slice(&self.lease.pages);
     }
 
-    /// The last token of a running answer with at most `draft_tokens_max` guesses at what follows, all with logits.
-    pub fn answer_span(&mut self, draft_tokens_max: usize) -> Span {
-        let mut span = self.span(1, 1);
+    /// Makes `span` the last token of a running answer with at most `draft_tokens_max` guesses at what follows, all with
+    /// logits. Guesses get the pages that they need where nobody has to give any up for them.
+    pub fn fill_answer(&mut self, span: &mut Span, draft_tokens_max: usize, pages: &mut Pages) {
         // The last token of an answer needs no guess after it.
         let left = self.tokens_max.saturating_sub(self.generated() + 1);
-        span.tokens.extend(self.drafts.guess(&self.tokens, draft_tokens_max.min(left)));
+        let mut draft_tokens = draft_tokens_max.min(left);
+        if !self.grow(1 + draft_tokens, pages) {
+            draft_tokens = draft_tokens.min(self.lease.positions() - self.cached - 1);
+        }
+        self.fill(span, 1, 1);
+        self.drafts.guess(&self.tokens, draft_tokens, &mut span.tokens);
         span.logits = 0..span.tokens.len();
-        span
     }
 
     /// Takes the logits of a span, `[span.logits, v]`: reports prompt tokens, or chooses the next token.
@@ -161,14 +258,20 @@ impl Sequence {
         ends: &[u32],
     ) -> Advanced {
         let before = self.generated();
-        let mut right = 0;
+        let drafted = span.tokens.len().saturating_sub(self.pending());
+        let known = span.tokens.len() - drafted;
+        let recomputed = self.reached.saturating_sub(self.cached).min(known);
+        let prompt = self.prompt_tokens.saturating_sub(self.cached).min(known).saturating_sub(recomputed);
+        let mut advanced = Advanced { prompt, recomputed, drafted, ..Advanced::default() };
         self.cached += span.tokens.len();
         let vocabulary = logits.len().checked_div(span.logits.len()).unwrap_or(0);
         for (row, logits) in span.logits.clone().zip(logits.chunks_exact_mut(vocabulary.max(1))) {
             let next = span.first_position + row + 1;
             if next < self.prompt_tokens {
                 let logprob = self.logprob(logits, self.tokens[next], tokenizer);
-                self.prompt_logprobs.extend(logprob);
+                if let Some(known) = &mut self.prompt_logprobs {
+                    known.extend(logprob);
+                }
                 continue;
             }
             self.generate(logits, tokenizer, ends);
@@ -176,32 +279,31 @@ impl Sequence {
             if self.finished || guess != self.tokens.last() {
                 // What was guessed beyond is not said: its keys and values are written over.
                 self.cached = next;
-                if before > 0 {
-                    right = row;
-                    self.drafts.learn(span.tokens.len() - 1, right);
-                }
+                advanced.right = (row + 1).saturating_sub(known);
                 break;
             }
         }
-        Advanced { generated: self.generated() - before, right }
+        self.drafts.learn(advanced.drafted, advanced.right);
+        self.reached = self.reached.max(self.cached);
+        advanced.generated = self.generated() - before;
+        advanced
     }
 
     fn generate(&mut self, logits: &mut [f32], tokenizer: &Tokenizer, ends: &[u32]) {
-        if !self.is_answering() && reports_prompt(&self.request) {
+        if let Some(mut logprobs) = self.prompt_logprobs.take() {
             let id = self.tokens[0];
             let bytes = tokenizer.token_bytes_with_special(id).to_vec();
             let is_control = tokenizer.is_special(id);
             let first = TokenLogprob { id, bytes, is_control, logprob: f32::NAN, top: Vec::new() };
-            self.prompt_logprobs.insert(0, first);
-            let logprobs = std::mem::take(&mut self.prompt_logprobs);
+            logprobs.insert(0, first);
             self.send(Event::Prompt(logprobs));
         }
         if self.tokens_max == 0 {
             self.finish(FinishReason::Length);
             return;
         }
-        if !logits.iter().all(|logit| logit.is_finite()) {
-            self.send(Event::Failed(NOT_FINITE.to_owned()));
+        if !self.sampler.accepts(logits) {
+            self.send(Event::Failed(Failure::NotFinite));
             self.finished = true;
             return;
         }
@@ -229,10 +331,11 @@ impl Sequence {
         Some(TokenLogprob { id, bytes: bytes(id), is_control: tokenizer.is_special(id), logprob, top })
     }
 
-    fn finish(&mut self, reason: FinishReason) {
+    /// Ends the answer with what there is of it.
+    pub fn finish(&mut self, reason: FinishReason) {
         let usage = Usage {
             prompt_tokens: self.prompt_tokens,
-            cached_tokens: self.lease.cached_tokens,
+            cached_tokens: self.found,
             completion_tokens: self.generated(),
         };
         let text = self.detokenizer.finish();

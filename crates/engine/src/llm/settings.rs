@@ -1,6 +1,7 @@
 //! How a model is to be run, resolved once, and the memory that this takes.
 
 use std::fmt;
+use std::time::Duration;
 
 use kernels::attention::KvElement;
 use kernels::compute::Isa;
@@ -21,6 +22,8 @@ pub struct Settings {
     pub kv_element: KvElement,
     /// Tokens evaluated in one step at most, over all sequences.
     pub step_tokens_max: usize,
+    /// What a step is to take, about, that evaluates prompts while others are answering.
+    pub step_beside_answers_max: Duration,
     /// Tokens guessed ahead of an answer, at most, and checked in one step; 0 guesses none. Answers are the same.
     pub draft_tokens_max: usize,
     /// Memory for weights, keys/values and activations together; `None` takes nine tenths of what is free.
@@ -39,6 +42,7 @@ impl Default for Settings {
             isa: Isa::detect(),
             kv_element: KvElement::F16,
             step_tokens_max: 512,
+            step_beside_answers_max: Duration::from_millis(60),
             draft_tokens_max: 8,
             memory_max_bytes: None,
             memory_promised_bytes: 0,

@@ -2,19 +2,30 @@
 //!
 //! Dimension letters as in `formats::model`.
 
+use std::cell::RefCell;
+
 use formats::error::FormatError;
 use formats::model::{FeedForward, ModelFiles, Role, Tensor};
 use kernels::compute::Compute;
 use kernels::elements::dequantize;
 use kernels::matmul::{Input, MatmulError, PackedWeights, Weights, matmul};
+use kernels::memory::Arena;
+
+/// Bytes that the packed weights of a model may take: little more than in its files.
+pub(super) fn packed_bytes_max(file_bytes: u64) -> u64 {
+    file_bytes.saturating_mul(PACKING_PERCENT) / 100
+}
+
+/// Packed weights are at most this much larger than in the file, in percent.
+const PACKING_PERCENT: u64 = 110;
 
 /// Why weights could not be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     #[error(transparent)]
     Format(#[from] FormatError),
-    #[error("packing {tensor}: {source}")]
-    Pack { tensor: String, source: MatmulError },
+    #[error("packing {tensor}: {cause}")]
+    Pack { tensor: String, cause: MatmulError },
     #[error("the model lacks the tensor for {role:?} of {place}")]
     Missing { role: Role, place: String },
 }
@@ -75,21 +86,6 @@ struct Part {
 }
 
 impl Stack {
-    fn pack(compute: &Compute, tensors: &[Tensor<'_>]) -> Result<Stack, WeightsError> {
-        let mut stack = Stack { groups: Vec::new(), parts: Vec::new() };
-        for same_type in tensors.chunk_by(|one, next| one.element_type == next.element_type) {
-            let packed = pack(compute, same_type)?;
-            let mut first = 0;
-            for tensor in same_type {
-                let columns = tensor.shape[0];
-                stack.parts.push(Part { group: stack.groups.len(), first, columns });
-                first += columns;
-            }
-            stack.groups.push(packed);
-        }
-        Ok(stack)
-    }
-
     /// Output columns of all parts.
     pub fn columns(&self) -> usize {
         self.groups.iter().map(PackedWeights::rows).sum()
@@ -126,7 +122,9 @@ impl DecoderWeights {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<DecoderWeights, WeightsError> {
         let decoder = files.decoder();
-        let reader = Reader { compute, files, norm_offset: decoder.norm_offset };
+        let room = usize::try_from(packed_bytes_max(files.facts().file_bytes)).unwrap_or(usize::MAX);
+        let arena = RefCell::new(Arena::new(room));
+        let reader = Reader { compute, files, arena, norm_offset: decoder.norm_offset };
         let mut layers = Vec::with_capacity(decoder.layers.len());
         for index in 0..decoder.layers.len() {
             progress(index, decoder.layers.len());
@@ -140,9 +138,24 @@ impl DecoderWeights {
             None => reader.required(Role::Embedding, None)?,
         };
         let output_norm = reader.norm(Role::OutputNorm, None)?;
-        let output = pack(compute, &[output])?;
+        let output = reader.pack(&[output])?;
         files.forget();
-        Ok(DecoderWeights { layers, output_norm, output })
+        let mut weights = DecoderWeights { layers, output_norm, output };
+        weights.say_what_follows(compute);
+        Ok(weights)
+    }
+
+    /// Tells each matrix of dense layers which one is read after it.
+    fn say_what_follows(&mut self, compute: &Compute) {
+        let mut next = &self.output;
+        for layer in self.layers.iter_mut().rev() {
+            let FeedForwardWeights::Dense(gated) = &mut layer.feed_forward else { return };
+            gated.down.followed_by(compute, next);
+            follow(compute, &mut gated.gate_up.groups, &gated.down);
+            layer.attention_output.followed_by(compute, &gated.gate_up.groups[0]);
+            follow(compute, &mut layer.query_key_value.groups, &layer.attention_output);
+            next = &layer.query_key_value.groups[0];
+        }
     }
 
     /// Bytes of the packed matrices, in memory.
@@ -174,6 +187,8 @@ impl GatedWeights {
 struct Reader<'a> {
     compute: &'a Compute,
     files: &'a ModelFiles,
+    /// Packed matrices lie in the order in which a step reads them.
+    arena: RefCell<Arena>,
     norm_offset: f32,
 }
 
@@ -186,7 +201,7 @@ impl Reader<'_> {
                 FeedForwardWeights::Dense(self.gated(index, Role::Gate, Role::Up, Role::Down)?)
             }
             FeedForward::Experts => FeedForwardWeights::Experts {
-                router: pack(self.compute, &[matrix(Role::Router)?])?,
+                router: self.pack(&[matrix(Role::Router)?])?,
                 experts: (0..self.files.decoder().experts.map_or(0, |experts| experts.count))
                     .map(|e| self.gated(index, Role::ExpertGate(e), Role::ExpertUp(e), Role::ExpertDown(e)))
                     .collect::<Result<_, _>>()?,
@@ -195,11 +210,11 @@ impl Reader<'_> {
         let projections = [matrix(Role::Query)?, matrix(Role::Key)?, matrix(Role::Value)?];
         Ok(LayerWeights {
             attention_norm: self.norm(Role::AttentionNorm, layer)?,
-            query_key_value: Stack::pack(self.compute, &projections)?,
+            query_key_value: self.stack(&projections)?,
             query_key_value_bias: self.query_key_value_bias(index, &projections)?,
             query_norm: self.optional_norm(Role::QueryNorm, layer)?,
             key_norm: self.optional_norm(Role::KeyNorm, layer)?,
-            attention_output: pack(self.compute, &[matrix(Role::AttentionOutput)?])?,
+            attention_output: self.pack(&[matrix(Role::AttentionOutput)?])?,
             attention_output_bias: self.vector(Role::AttentionOutputBias, layer)?,
             post_attention_norm: self.optional_norm(Role::PostAttentionNorm, layer)?,
             feed_forward_norm: self.norm(Role::FeedForwardNorm, layer)?,
@@ -211,8 +226,8 @@ impl Reader<'_> {
     fn gated(&self, layer: usize, gate: Role, up: Role, down: Role) -> Result<GatedWeights, WeightsError> {
         let matrix = |role| self.required(role, Some(layer));
         Ok(GatedWeights {
-            gate_up: Stack::pack(self.compute, &[matrix(gate)?, matrix(up)?])?,
-            down: pack(self.compute, &[matrix(down)?])?,
+            gate_up: self.stack(&[matrix(gate)?, matrix(up)?])?,
+            down: self.pack(&[matrix(down)?])?,
         })
     }
 
@@ -259,27 +274,51 @@ impl Reader<'_> {
             None => Ok(None),
         }
     }
+
+    /// Packs neighbours of one type as one.
+    fn stack(&self, tensors: &[Tensor<'_>]) -> Result<Stack, WeightsError> {
+        let mut stack = Stack { groups: Vec::new(), parts: Vec::new() };
+        for same_type in tensors.chunk_by(|one, next| one.element_type == next.element_type) {
+            let packed = self.pack(same_type)?;
+            let mut first = 0;
+            for tensor in same_type {
+                let columns = tensor.shape[0];
+                stack.parts.push(Part { group: stack.groups.len(), first, columns });
+                first += columns;
+            }
+            stack.groups.push(packed);
+        }
+        Ok(stack)
+    }
+
+    /// One packed matrix of tensors `[rows, columns]` that share type and columns.
+    fn pack(&self, tensors: &[Tensor<'_>]) -> Result<PackedWeights, WeightsError> {
+        let parts: Vec<Weights<'_>> = tensors
+            .iter()
+            .map(|tensor| Weights {
+                element_type: tensor.element_type,
+                rows: tensor.shape[0],
+                columns: tensor.shape[1],
+                bytes: tensor.bytes,
+            })
+            .collect();
+        PackedWeights::pack(self.compute, &parts, &mut self.arena.borrow_mut()).map_err(|cause| {
+            let names: Vec<&str> = tensors.iter().map(|tensor| tensor.name).collect();
+            WeightsError::Pack { tensor: names.join(" + "), cause }
+        })
+    }
+}
+
+/// Each of `groups` is followed by the one after it, and the last by `next`.
+fn follow(compute: &Compute, groups: &mut [PackedWeights], next: &PackedWeights) {
+    for index in 0..groups.len() {
+        let (before, after) = groups.split_at_mut(index + 1);
+        before[index].followed_by(compute, after.first().unwrap_or(next));
+    }
 }
 
 fn floats(tensor: &Tensor<'_>) -> Vec<f32> {
     let mut values = vec![0.0; tensor.shape.iter().product()];
     dequantize(tensor.element_type, tensor.bytes, &mut values);
     values
-}
-
-/// One packed matrix of tensors `[rows, columns]` that share type and columns.
-fn pack(compute: &Compute, tensors: &[Tensor<'_>]) -> Result<PackedWeights, WeightsError> {
-    let parts: Vec<Weights<'_>> = tensors
-        .iter()
-        .map(|tensor| Weights {
-            element_type: tensor.element_type,
-            rows: tensor.shape[0],
-            columns: tensor.shape[1],
-            bytes: tensor.bytes,
-        })
-        .collect();
-    PackedWeights::pack(compute, &parts).map_err(|source| {
-        let names: Vec<&str> = tensors.iter().map(|tensor| tensor.name).collect();
-        WeightsError::Pack { tensor: names.join(" + "), source }
-    })
 }

@@ -39,7 +39,7 @@ impl ModelFiles {
     /// # Errors
     /// When a file cannot be read, is malformed, or describes a model that is not supported.
     pub fn open(path: &Path) -> Result<ModelFiles, FormatError> {
-        let io = |source| FormatError::Io { operation: "open", path: path.to_owned(), source };
+        let io = |cause| FormatError::Io { operation: "open", path: path.to_owned(), cause };
         if std::fs::metadata(path).map_err(io)?.is_dir() {
             let name = path.canonicalize().map_err(io)?;
             let name = name.file_name().unwrap_or_default().to_string_lossy();

@@ -57,6 +57,7 @@ pub fn read(bytes: &[u8]) -> Result<Gguf<'_>, FormatError> {
 fn read_version(cursor: &mut Cursor<'_>) -> Result<u32, FormatError> {
     let magic = cursor.take(4, "the magic number")?;
     if magic != b"GGUF" {
+        let magic = String::from_utf8_lossy(magic);
         return Err(malformed(format!(
             "it begins with {magic:?}; expected \"GGUF\" (a model in safetensors is opened by its folder's name)"
         )));

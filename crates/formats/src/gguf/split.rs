@@ -6,7 +6,7 @@ use super::{Gguf, malformed};
 use crate::error::FormatError;
 
 /// Files that one model may be split into.
-pub const PARTS_MAX: usize = 1024;
+const PARTS_MAX: usize = 1024;
 const PART_DIGITS: usize = 5;
 
 /// The paths of all parts of the model that `path` is a part of, in order; `path` alone where its name is not a
@@ -15,19 +15,27 @@ const PART_DIGITS: usize = 5;
 /// # Errors
 /// When the name is a part's but its numbers make no sense.
 pub fn part_paths(path: &Path) -> Result<Vec<PathBuf>, FormatError> {
-    let Some((prefix, number, count)) = path.file_name().and_then(|name| parse_name(name.to_str()?)) else {
-        return Ok(vec![path.to_owned()]);
-    };
+    let names = path.file_name().and_then(|name| part_names(name.to_str()?).transpose()).transpose()?;
+    Ok(match names {
+        Some(names) => names.iter().map(|name| path.with_file_name(name)).collect(),
+        None => vec![path.to_owned()],
+    })
+}
+
+/// The same for names alone; `None` where `name` is not a part's.
+///
+/// # Errors
+/// As for [`part_paths`].
+pub fn part_names(name: &str) -> Result<Option<Vec<String>>, FormatError> {
+    let Some((prefix, number, count)) = parse_name(name) else { return Ok(None) };
     if number == 0 || number > count || count > PARTS_MAX {
         return Err(FormatError::Invalid {
-            what: format!("the name of {}", path.display()),
+            what: format!("the name of {name}"),
             found: format!("part {number} of {count}"),
             expected: format!("a part of at most {PARTS_MAX}, counted from 1"),
         });
     }
-    Ok((1..=count)
-        .map(|number| path.with_file_name(format!("{prefix}-{number:05}-of-{count:05}.gguf")))
-        .collect())
+    Ok(Some((1..=count).map(|number| format!("{prefix}-{number:05}-of-{count:05}.gguf")).collect()))
 }
 
 /// What the file at `path`, or the model that it is a part of, is called.

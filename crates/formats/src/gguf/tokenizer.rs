@@ -51,10 +51,7 @@ pub(crate) fn read_tokenizer(gguf: &Gguf<'_>) -> Result<GgufTokenizer, FormatErr
         eom: id("tokenizer.ggml.eom_token_id")?,
         unk: id("tokenizer.ggml.unknown_token_id")?,
         pad: id("tokenizer.ggml.padding_token_id")?,
-        // The key is misspelt in the specification.
-        sep: id("tokenizer.ggml.seperator_token_id")?,
         add_bos: gguf.boolean("tokenizer.ggml.add_bos_token")?,
-        add_eos: gguf.boolean("tokenizer.ggml.add_eos_token")?,
         add_space_prefix: gguf.boolean("tokenizer.ggml.add_space_prefix")?,
         remove_extra_whitespaces: gguf.boolean("tokenizer.ggml.remove_extra_whitespaces")?,
         tokens,

@@ -135,7 +135,7 @@ fn json(folder: &Path, name: &str, limit: u64) -> Result<Option<Value>, FormatEr
 
 /// A whole file, or `None` where there is none.
 fn read_limited(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, FormatError> {
-    let io = |source| FormatError::Io { operation: "read", path: path.to_owned(), source };
+    let io = |cause| FormatError::Io { operation: "read", path: path.to_owned(), cause };
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -186,10 +186,10 @@ fn read_licence(folder: &Path) -> Result<Option<String>, FormatError> {
     let path = folder.join("README.md");
     let Ok(file) = File::open(&path) else { return Ok(None) };
     let mut bytes = Vec::new();
-    file.take(README_BYTES_MAX).read_to_end(&mut bytes).map_err(|source| FormatError::Io {
+    file.take(README_BYTES_MAX).read_to_end(&mut bytes).map_err(|cause| FormatError::Io {
         operation: "read",
         path,
-        source,
+        cause,
     })?;
     Ok(licence_of(&String::from_utf8_lossy(&bytes)))
 }

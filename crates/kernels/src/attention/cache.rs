@@ -5,7 +5,7 @@ use half::f16;
 use super::SequenceRows;
 use crate::compute::Compute;
 use crate::lanes::{Element, Kernel, Lanes, WIDTH_MAX, dispatch};
-use crate::memory::{AlignedVec, Zeroed};
+use crate::memory::{AlignedVec, LINE_BYTES, Zeroed, prefetch};
 use crate::threads::DisjointMut;
 
 /// Positions a page; also the keys that a step of the online softmax takes together.
@@ -145,12 +145,17 @@ impl Kept for f16 {
     fn narrow<L: Lanes>(lanes: L, from: &[f32], to: &mut [f16]) {
         assert_eq!(from.len(), to.len());
         let whole = from.len() - from.len() % L::WIDTH;
+        // Beyond the largest half an infinity would reach rows that weigh it with zero, and make them NaN.
+        let (most, least) = (lanes.splat(f16::MAX.to_f32()), lanes.splat(f16::MIN.to_f32()));
         for i in (0..whole).step_by(L::WIDTH) {
             // SAFETY: `i + WIDTH` is within `whole`, and that within both lengths.
-            unsafe { lanes.store_f16(to.as_mut_ptr().add(i), lanes.load(from.as_ptr().add(i))) };
+            unsafe {
+                let values = lanes.max(least, lanes.min(most, lanes.load(from.as_ptr().add(i))));
+                lanes.store_f16(to.as_mut_ptr().add(i), values);
+            }
         }
         for i in whole..from.len() {
-            to[i] = f16::from_f32(from[i]);
+            to[i] = f16::from_f32(from[i].clamp(f16::MIN.to_f32(), f16::MAX.to_f32()));
         }
     }
 }
@@ -234,6 +239,17 @@ impl<E: Kept> KvStore<E> {
     pub(super) fn values(&self, layer: usize, page: u32, kv_head: usize) -> &[E] {
         let length = self.layout.value_block();
         &self.values[self.layout.block(layer, page, kv_head) * length..][..length]
+    }
+
+    /// Asks for a block's keys and values before they are read.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, layer: usize, page: u32, kv_head: usize) {
+        for block in [self.keys(layer, page, kv_head), self.values(layer, page, kv_head)] {
+            let start = block.as_ptr().addr();
+            for at in (0..size_of_val(block)).step_by(LINE_BYTES) {
+                prefetch(start + at);
+            }
+        }
     }
 
     /// Scatters the rows of a batch into their pages. One task writes all keys, or all values, of a head: tasks never

@@ -166,3 +166,16 @@ fn impossible_layouts_are_errors() {
     assert_eq!(KvLayout::new(1, 1, 513, 1, KvElement::F32), Err(KvLayoutError::HeadDim(513)));
     assert!(KvLayout::new(usize::MAX, 8, 128, 100, KvElement::F16).is_err());
 }
+
+#[test]
+fn a_value_beyond_halves_reaches_no_earlier_row() {
+    let mut case = Case::new(2, 1, 20, 40, 3);
+    let last = case.values.len() - 20;
+    case.values[last..].fill(1e9);
+    for isa in Isa::available() {
+        let together = case.run(isa, 1, 40, KvElement::F16);
+        let apart = case.run(isa, 1, 1, KvElement::F16);
+        assert!(together.iter().all(|x| x.is_finite()), "{isa}");
+        assert_eq!(together, apart, "{isa}");
+    }
+}

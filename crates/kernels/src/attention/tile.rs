@@ -11,7 +11,7 @@ use super::cache::{Kept, KvStore, PAGE_TOKENS};
 use super::products::{add_values, score};
 use super::{AttentionSettings, SequenceRows};
 use crate::activation::Softcap;
-use crate::lanes::{Kernel, Lanes, exp};
+use crate::lanes::{Kernel, Lanes, WIDTH_MAX, exp};
 use crate::memory::AlignedVec;
 use crate::threads::DisjointMut;
 
@@ -19,6 +19,9 @@ use crate::threads::DisjointMut;
 const ROWS_MAX: usize = 96;
 /// Elements of a tile's queries at most, padded.
 const ELEMENTS_MAX: usize = 128 * ROWS_MAX;
+
+/// Rows up to which a tile waits for memory, and asks for the next block before it turns to one.
+const PREFETCH_ROWS_MAX: usize = 16;
 
 /// Rows a tile for heads of `value_stride` elements, padded.
 pub(super) fn rows_max(value_stride: usize) -> usize {
@@ -74,9 +77,10 @@ pub(super) struct Scratch {
     scores: AlignedVec<f32>,
     /// Weighted sums of values, `[r, d padded]`.
     sums: AlignedVec<f32>,
-    /// Greatest score so far, the sum of weights relative to it, and what a block leaves of the sums before it.
+    /// Greatest score so far, the sums of weights relative to it, a lane apart, and what a block leaves of all sums
+    /// before it.
     greatest: [f32; ROWS_MAX],
-    weight: [f32; ROWS_MAX],
+    weights: [[f32; WIDTH_MAX]; ROWS_MAX],
     kept: [f32; ROWS_MAX],
 }
 
@@ -87,7 +91,7 @@ impl Default for Scratch {
             scores: AlignedVec::zeroed(ROWS_MAX * PAGE_TOKENS),
             sums: AlignedVec::zeroed(ELEMENTS_MAX),
             greatest: [0.0; ROWS_MAX],
-            weight: [0.0; ROWS_MAX],
+            weights: [[0.0; WIDTH_MAX]; ROWS_MAX],
             kept: [0.0; ROWS_MAX],
         }
     }
@@ -120,17 +124,22 @@ impl<E: Kept> Kernel for AttendTile<'_, E> {
         scratch.sums[..rows * stride].fill(0.0);
         // The least number instead of -inf: a difference to it is never NaN.
         scratch.greatest[..rows].fill(f32::MIN);
-        scratch.weight[..rows].fill(0.0);
+        scratch.weights[..rows].fill([0.0; WIDTH_MAX]);
 
         let last = tile.position(tile.rows.end - 1);
         let first = tile.first_seen(tile.position(tile.rows.start));
         for block in first / PAGE_TOKENS..=last / PAGE_TOKENS {
+            // Many rows give memory the time it needs anyway.
+            if rows <= PREFETCH_ROWS_MAX && block < last / PAGE_TOKENS {
+                store.prefetch(tile.layer, tile.sequence.pages[block + 1], tile.kv_head);
+            }
             attend_block(lanes, store, tile, scratch, block);
         }
 
         for i in 0..rows {
             // A row that only saw scores of -inf has no weights, and becomes zero.
-            let scale = if scratch.weight[i] == 0.0 { 0.0 } else { 1.0 / scratch.weight[i] };
+            let weight = lanes.sum(lanes.read(&scratch.weights[i]));
+            let scale = if weight == 0.0 { 0.0 } else { 1.0 / weight };
             // SAFETY: each row and head of the batch belongs to one tile, and one thread has the tile.
             let out = unsafe { out.slice(tile.head_index(tile.rows.start + i) * d, d) };
             for (out, sum) in out.iter_mut().zip(&scratch.sums[i * stride..][..d]) {
@@ -176,8 +185,8 @@ fn attend_block<L: Lanes, E: Kept>(
         }
         scores[..hidden_before].fill(f32::NEG_INFINITY);
         scores[seen_until..].fill(f32::NEG_INFINITY);
-        let (greatest, weight) = (&mut scratch.greatest[row], &mut scratch.weight[row]);
-        scratch.kept[row] = weigh(lanes, scores, greatest, weight);
+        let (greatest, weights) = (&mut scratch.greatest[row], &mut scratch.weights[row]);
+        scratch.kept[row] = weigh(lanes, scores, greatest, weights);
     }
 
     // Keys that no row of the tile sees are left out: pages hold leftovers of other sequences, NaN perhaps.
@@ -187,10 +196,10 @@ fn attend_block<L: Lanes, E: Kept>(
     add_values(lanes, scores, values, stride, &scratch.kept[rows], sums);
 }
 
-/// Turns one row's scores of a block into weights relative to the greatest score so far, adds them to `weight`, and
+/// Turns one row's scores of a block into weights relative to the greatest score so far, adds them to `sums`, and
 /// returns the factor for what was summed before.
 #[inline(always)]
-fn weigh<L: Lanes>(lanes: L, scores: &mut [f32], greatest: &mut f32, weight: &mut f32) -> f32 {
+fn weigh<L: Lanes>(lanes: L, scores: &mut [f32], greatest: &mut f32, sums: &mut [f32; WIDTH_MAX]) -> f32 {
     let mut most = lanes.splat(*greatest);
     for part in scores.chunks_exact(L::WIDTH) {
         most = lanes.max(lanes.read(part), most);
@@ -199,18 +208,18 @@ fn weigh<L: Lanes>(lanes: L, scores: &mut [f32], greatest: &mut f32, weight: &mu
     let kept = if most == *greatest {
         1.0 // what `exp(0)` is
     } else {
-        let mut kept = [0.0; crate::lanes::WIDTH_MAX];
+        let mut kept = [0.0; WIDTH_MAX];
         lanes.write(&mut kept, exp(lanes, lanes.splat(*greatest - most)));
         kept[0]
     };
     let shift = lanes.splat(most);
-    let mut sums = lanes.splat(0.0);
+    let mut sum = lanes.mul(lanes.read(sums), lanes.splat(kept));
     for part in scores.chunks_exact_mut(L::WIDTH) {
         let weights = exp(lanes, lanes.sub(lanes.read(part), shift));
         lanes.write(part, weights);
-        sums = lanes.add(sums, weights);
+        sum = lanes.add(sum, weights);
     }
     *greatest = most;
-    *weight = *weight * kept + lanes.sum(sums);
+    lanes.write(sums, sum);
     kept
 }

@@ -84,6 +84,16 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn store_i8(self, to: *mut i8, values: Self::F) {
+        // SAFETY: the caller promises 8 writable places, which are 8 bytes; `self` proves the instructions.
+        unsafe {
+            let wide = _mm256_cvtps_epi32(values);
+            let halves = _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256::<1>(wide));
+            _mm_storel_epi64(to.cast(), _mm_packs_epi16(halves, halves));
+        }
+    }
+
+    #[inline(always)]
     fn round(self, a: Self::F) -> Self::F {
         // SAFETY: `self` proves that the machine has it.
         unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }

@@ -84,6 +84,12 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn store_i8(self, to: *mut i8, values: Self::F) {
+        // SAFETY: the caller promises 16 writable places, which are 16 bytes; `self` proves the instructions.
+        unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(values))) }
+    }
+
+    #[inline(always)]
     fn round(self, a: Self::F) -> Self::F {
         // SAFETY: `self` proves that the machine has it.
         unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }

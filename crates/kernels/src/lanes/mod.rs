@@ -56,6 +56,12 @@ pub(crate) trait Lanes: Copy {
     /// `to` must be writable for `WIDTH` values.
     unsafe fn store_f16(self, to: *mut f16, values: Self::F);
 
+    /// `values` are integers from -128 to 127.
+    ///
+    /// # Safety
+    /// `to` must be writable for `WIDTH` values.
+    unsafe fn store_i8(self, to: *mut i8, values: Self::F);
+
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;

@@ -53,6 +53,12 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    unsafe fn store_i8(self, to: *mut i8, values: Self::F) {
+        // SAFETY: the caller promises `WIDTH` writable places.
+        unsafe { to.cast::<[i8; WIDTH]>().write_unaligned(values.map(|x| x as i8)) }
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         std::array::from_fn(|i| a[i] + b[i])
     }

@@ -25,6 +25,7 @@ pub use quantize::QuantizedRows;
 use std::ops::Range;
 
 use crate::compute::{Compute, Isa};
+use crate::memory::prefetch;
 use crate::threads::DisjointMut;
 use panel::{Format, Storage};
 use quantize::Activations;
@@ -35,8 +36,14 @@ const ROW_BLOCK_BYTES: usize = 192 * 1024;
 const STRIP_BYTES: usize = 64 * 1024;
 /// Strips a thread, at least, where there are panels enough: a thread that was held up takes fewer.
 const TASKS_PER_THREAD: usize = 4;
+/// Rows up to which memory is what a product waits for, so that the next one's weights are asked for early.
+const AHEAD_ROWS_MAX: usize = 4;
+/// Bytes that a worker asks for early: what memory gives while small things are done between two products.
+const AHEAD_BYTES: usize = 32 * 1024;
+/// The same for the worker that does these: what the processor takes without waiting.
+const AHEAD_BYTES_FIRST: usize = 2 * 1024;
 /// Rows that a kernel multiplies with a panel at a time; blocks of rows are whole numbers of it.
-const ROW_TILE: usize = 8;
+const ROW_TILE: usize = 16;
 
 /// Activations in both forms; each kind of weights reads its own.
 #[derive(Clone, Copy)]
@@ -108,13 +115,40 @@ fn for_spans<A: Copy + Sync>(
     let panels = weights.rows().div_ceil(weights.panel_columns());
     let strip = strip_panels(weights, panels, compute.pool().threads());
     let row_block = (ROW_BLOCK_BYTES / row_bytes / ROW_TILE).max(1) * ROW_TILE;
-    compute.pool().for_each(panels.div_ceil(strip), |task| {
+    let task = |task: usize| {
         for first in (0..m).step_by(row_block) {
             let rows = first..(first + row_block).min(m);
             let panels = task * strip..((task + 1) * strip).min(panels);
             product(&Span { activations, weights, rows, panels });
         }
+    };
+    let next = weights.next().filter(|_| m <= AHEAD_ROWS_MAX);
+    compute.pool().for_each_then(panels.div_ceil(strip), task, |worker| {
+        if let Some(next) = next {
+            next.prefetch(worker);
+        }
     });
+}
+
+/// Where the weights of the product after this one begin. While a worker waits for the others and for what lies between
+/// two products, memory would be idle: the worker asks for what it will read first.
+#[derive(Clone, Copy, Debug)]
+struct Ahead {
+    address: usize,
+    /// From one worker's first strip to the next one's.
+    strip_bytes: usize,
+    bytes: usize,
+}
+
+impl Ahead {
+    fn prefetch(&self, worker: usize) {
+        let start = worker * self.strip_bytes;
+        // The first worker goes on with other work, which must not wait.
+        let wanted = if worker == 0 { AHEAD_BYTES_FIRST } else { AHEAD_BYTES };
+        for at in (start..self.bytes.min(start + wanted.min(self.strip_bytes))).step_by(64) {
+            prefetch(self.address + at);
+        }
+    }
 }
 
 /// Panels that a worker takes at a time: an even number, since some kernels read two side by side.

@@ -1,10 +1,11 @@
 //! Weight matrices, rearranged once into panels for the instruction set they will meet.
 
 use super::panel::{Format, Of, Storage, for_quantized};
+use super::{Ahead, strip_panels};
 use crate::compute::{Compute, Isa};
 use crate::elements::{BLOCK, ElementType, block};
 use crate::lanes::{Kernel, Lanes, dispatch};
-use crate::memory::AlignedVec;
+use crate::memory::{AlignedVec, Arena};
 use crate::threads::DisjointMut;
 
 /// A matrix as stored in a file: `rows` (the product's `n`) of `columns` (its `k`), row after row.
@@ -38,14 +39,19 @@ pub struct PackedWeights {
     panel_bytes: usize,
     storage: Storage,
     data: AlignedVec<u8>,
+    next: Option<Ahead>,
 }
 
 impl PackedWeights {
-    /// Packs the rows of `parts`, one part after the other, on all threads.
+    /// Packs the rows of `parts`, one part after the other, on all threads, into the next room of `arena`.
     ///
     /// # Errors
     /// Parts that are empty, differ in type or columns, or have other bytes than their shape says.
-    pub fn pack(compute: &Compute, parts: &[Weights<'_>]) -> Result<PackedWeights, MatmulError> {
+    pub fn pack(
+        compute: &Compute,
+        parts: &[Weights<'_>],
+        arena: &mut Arena,
+    ) -> Result<PackedWeights, MatmulError> {
         let (element_type, columns, row_bytes) = check(parts)?;
         let lanes = if compute.isa() == Isa::Avx512 { 16 } else { 8 };
         let (storage, panel_columns, panel_bytes) = match Format::of(element_type) {
@@ -65,7 +71,8 @@ impl PackedWeights {
             panel_columns,
             panel_bytes,
             storage,
-            data: AlignedVec::zeroed(panels * panel_bytes),
+            data: arena.zeroed(panels * panel_bytes),
+            next: None,
         };
         let data = DisjointMut::new(&mut packed.data);
         compute.pool().for_each(panels, |panel| {
@@ -110,6 +117,17 @@ impl PackedWeights {
     /// Memory that it takes.
     pub fn bytes(&self) -> usize {
         self.data.len()
+    }
+
+    /// Says that `next` is what a product with few rows comes to after this one: its weights are then asked for early.
+    pub fn followed_by(&mut self, compute: &Compute, next: &PackedWeights) {
+        let panels = next.rows.div_ceil(next.panel_columns);
+        let strip_bytes = strip_panels(next, panels, compute.pool().threads()) * next.panel_bytes;
+        self.next = Some(Ahead { address: next.data.as_ptr().addr(), strip_bytes, bytes: next.data.len() });
+    }
+
+    pub(super) fn next(&self) -> Option<Ahead> {
+        self.next
     }
 
     pub(super) fn storage(&self) -> Storage {

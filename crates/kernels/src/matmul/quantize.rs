@@ -77,13 +77,7 @@ impl QuantizedRows {
                     )
                 };
                 let values = &values[row * columns..][..columns];
-                dispatch(compute.isa(), QuantizeRow { values, codes, scales, sums });
-                for (scaled, (scale, sums)) in
-                    scaled_sums.iter_mut().zip(scales.iter().zip(sums.as_chunks().0))
-                {
-                    let [first, second]: [i16; 2] = *sums;
-                    *scaled = *scale * f32::from(first + second);
-                }
+                dispatch(compute.isa(), QuantizeRow { values, codes, scales, sums, scaled_sums });
             }
         });
     }
@@ -112,50 +106,55 @@ struct QuantizeRow<'a> {
     codes: &'a mut [i8],
     scales: &'a mut [f32],
     sums: &'a mut [i16],
+    scaled_sums: &'a mut [f32],
 }
 
 impl Kernel for QuantizeRow<'_> {
     type Output = ();
 
-    /// Plain loops, which the compiler turns into each instruction set's vectors.
     #[inline(always)]
-    fn run<L: Lanes>(self, _: L) {
-        /// Adding this leaves the nearest integer in the low bits.
-        const ROUND: f32 = 12_582_912.0;
+    fn run<L: Lanes>(self, lanes: L) {
         let (values, codes) = (self.values.as_chunks::<BLOCK>().0, self.codes.as_chunks_mut::<BLOCK>().0);
+        let all_finite = is_finite(lanes, self.values);
         let blocks = values.iter().zip(codes).zip(self.scales).zip(self.sums.as_chunks_mut::<2>().0);
-        for (((values, codes), scale), sums) in blocks {
-            let mut lanes = [0.0f32; 8];
-            let mut finite = [0.0f32; 8];
-            for i in 0..BLOCK {
-                let magnitude = values[i].abs();
-                lanes[i % 8] = if magnitude > lanes[i % 8] { magnitude } else { lanes[i % 8] };
-                finite[i % 8] += values[i] * 0.0;
+        for ((((values, codes), scale), sums), scaled_sum) in blocks.zip(self.scaled_sums) {
+            let zero = lanes.splat(0.0);
+            let mut largest = zero;
+            for i in (0..BLOCK).step_by(L::WIDTH) {
+                let x = lanes.read(&values[i..]);
+                largest = lanes.max(lanes.max(x, lanes.sub(zero, x)), largest);
             }
-            let (mut largest, mut spoilt) = (0.0f32, 0.0f32);
-            for lane in 0..8 {
-                largest = if lanes[lane] > largest { lanes[lane] } else { largest };
-                spoilt += finite[lane];
-            }
-            let finite = spoilt == 0.0;
+            let largest = lanes.largest(largest);
+            let finite = all_finite || is_finite(lanes, values);
             if !finite || largest < SMALLEST {
                 *scale = if finite { 0.0 } else { f32::NAN };
-                *codes = [0; BLOCK];
-                *sums = [0; 2];
+                (*codes, *sums, *scaled_sum) = ([0; BLOCK], [0; 2], *scale);
                 continue;
             }
             *scale = largest / 127.0;
-            let inverse = 127.0 / largest;
-            for i in 0..BLOCK {
-                codes[i] = (values[i] * inverse + ROUND).to_bits() as i8;
-            }
+            let inverse = lanes.splat(127.0 / largest);
             for half in 0..2 {
-                let mut sum = 0i16;
-                for i in 0..16 {
-                    sum += i16::from(codes[16 * half + i]);
+                let mut sum = zero;
+                for i in (half * BLOCK / 2..(half + 1) * BLOCK / 2).step_by(L::WIDTH) {
+                    let code = lanes.round(lanes.mul(lanes.read(&values[i..]), inverse));
+                    sum = lanes.add(sum, code);
+                    // SAFETY: a block has `BLOCK` codes, a multiple of twice every width.
+                    unsafe { lanes.store_i8(codes.as_mut_ptr().add(i), code) };
                 }
-                sums[half] = sum;
+                sums[half] = lanes.sum(sum) as i16;
             }
+            *scaled_sum = *scale * f32::from(sums[0] + sums[1]);
         }
     }
+}
+
+/// Whether a whole number of blocks has no infinity and no NaN: nothing else is other than zero times zero.
+#[inline(always)]
+fn is_finite<L: Lanes>(lanes: L, values: &[f32]) -> bool {
+    let zero = lanes.splat(0.0);
+    let mut spoilt = zero;
+    for i in (0..values.len()).step_by(L::WIDTH) {
+        spoilt = lanes.fma(lanes.read(&values[i..]), zero, spoilt);
+    }
+    lanes.sum(spoilt) == 0.0
 }

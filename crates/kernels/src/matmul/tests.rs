@@ -4,6 +4,7 @@
 use super::*;
 use crate::compute::Isa;
 use crate::elements::{ElementType, dequantize};
+use crate::memory::Arena;
 use proptest::prelude::*;
 
 /// Deterministic bytes.
@@ -85,7 +86,9 @@ impl Case {
         let split = self.element_type.row_bytes(first * self.k).unwrap();
         let (one, two) = self.weights.split_at(split);
         let parts = [part(first, one), part(self.n - first, two)];
-        let packed = PackedWeights::pack(compute, if first == 0 { &parts[1..] } else { &parts }).unwrap();
+        let packed =
+            PackedWeights::pack(compute, if first == 0 { &parts[1..] } else { &parts }, &mut Arena::new(0))
+                .unwrap();
         let mut quantized = QuantizedRows::new(values.len() / self.k, self.k);
         quantized.quantize(compute, values, self.k);
         let mut out = vec![f32::NAN; values.len() / self.k * self.n];
@@ -220,7 +223,7 @@ fn packed_weights_take_hardly_more_than_the_file() {
         let bytes = random_rows(element_type, rows, columns, 5);
         for isa in Isa::available() {
             let weights = [Weights { element_type, rows, columns, bytes: &bytes }];
-            let packed = PackedWeights::pack(&Compute::new(isa, 2), &weights).unwrap();
+            let packed = PackedWeights::pack(&Compute::new(isa, 2), &weights, &mut Arena::new(0)).unwrap();
             let growth = packed.bytes() as f64 / bytes.len() as f64;
             assert!(growth < 1.04, "{element_type} on {isa}: {growth} times the file's");
         }
@@ -266,7 +269,7 @@ fn packing_refuses_what_does_not_fit() {
     let compute = Compute::new(Isa::Portable, 1);
     let weights = |element_type, rows, columns, bytes| Weights { element_type, rows, columns, bytes };
     let check = |parts: &[Weights<'_>], expected: &str| {
-        let error = PackedWeights::pack(&compute, parts).err().unwrap().to_string();
+        let error = PackedWeights::pack(&compute, parts, &mut Arena::new(0)).err().unwrap().to_string();
         assert!(error.contains(expected), "{error}");
     };
     let bytes = vec![0; 4096];

@@ -3,13 +3,14 @@
 mod histogram;
 mod record;
 mod render;
+mod vllm;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::http::StatusCode;
+use engine::llm::Durations;
 
-use histogram::Histogram;
 pub use record::{Outcome, Record, Recorded};
 
 /// Counters of a server.
@@ -33,20 +34,15 @@ struct Labels {
 /// How long one model's requests take.
 #[derive(Default)]
 struct Times {
-    first_token: Histogram,
-    inter_token: Histogram,
-    whole: Histogram,
+    first_token: Durations,
+    inter_token: Durations,
+    whole: Durations,
 }
 
 impl Metrics {
     /// Counts a request that no endpoint saw.
     pub fn count_refused(&self, status: StatusCode) {
         self.count("", "", Outcome::Refused(status.as_u16()));
-    }
-
-    /// Seconds that an answer of `model` takes on average; `None` before the first.
-    pub fn mean_answer_seconds(&self, model: &str) -> Option<f64> {
-        self.times(model).whole.mean_seconds()
     }
 
     fn count(&self, endpoint: &'static str, model: &str, outcome: Outcome) {

@@ -1,5 +1,6 @@
 //! One request's entry in the books: made when it comes in, written when it is dropped, whatever happened.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -32,15 +33,32 @@ impl Outcome {
     }
 }
 
+/// Calls without tokens, logged by their endpoint.
+const TENSOR_ENDPOINTS: [&str; 5] = ["infer", "grpc_infer", "predict", "classify", "regress"];
+
 /// Marks the response to a request that has a record, which is logged when the record ends.
 #[derive(Clone, Copy)]
 pub struct Recorded;
+
+/// What the log's line says of a request and the metrics don't: anybody may make it as various as they like.
+#[derive(Debug, Default)]
+pub struct Facts {
+    pub peer: Option<SocketAddr>,
+    /// The model that was asked for, shortened.
+    pub asked: String,
+    /// The name of the answer.
+    pub id: Option<String>,
+    /// Why the request was refused, and which of its parameters that is about.
+    pub error: Option<&'static str>,
+    pub param: Option<String>,
+}
 
 /// Until told otherwise, the request counts as cancelled: nobody tells when a client goes away.
 pub struct Record {
     metrics: Arc<Metrics>,
     endpoint: &'static str,
     model: String,
+    facts: Facts,
     times: Option<Arc<Times>>,
     begun: Instant,
     first_token: Option<Instant>,
@@ -58,6 +76,7 @@ impl Record {
             metrics: metrics.clone(),
             endpoint,
             model: String::new(),
+            facts: Facts::default(),
             times: None,
             begun: Instant::now(),
             first_token: None,
@@ -66,6 +85,10 @@ impl Record {
             outcome: Outcome::Cancelled,
             _permit: permit,
         }
+    }
+
+    pub fn facts(&mut self) -> &mut Facts {
+        &mut self.facts
     }
 
     /// Tells which of the served models it is for.
@@ -107,11 +130,23 @@ impl Drop for Record {
             times.whole.observe(self.begun.elapsed());
         }
         let (outcome, status) = self.outcome.labels();
+        let Facts { peer, asked, id, error, param } = &self.facts;
+        let model = if self.model.is_empty() { asked } else { &self.model };
+        let peer = peer.map(tracing::field::display);
+        if TENSOR_ENDPOINTS.contains(&self.endpoint) {
+            let us = self.begun.elapsed().as_micros();
+            tracing::info!(status, outcome, error, model, peer, us, "{}", self.endpoint);
+            return;
+        }
         let first_token_ms = self.first_token.map(|at| (at - self.begun).as_millis());
         tracing::info!(
             status,
             outcome,
-            model = self.model,
+            error,
+            param,
+            model,
+            id,
+            peer,
             prompt_tokens = self.prompt_tokens,
             tokens = self.tokens,
             first_token_ms,

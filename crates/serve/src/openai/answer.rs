@@ -80,7 +80,7 @@ impl Answer {
                 piece.finish = Some(reason);
                 choice.usage = Some(usage);
             }
-            Event::Failed(why) => return Err(ApiError::internal(format!("the answer broke off: {why}"))),
+            Event::Failed(failure) => return Err(ApiError::failed(&failure)),
         }
         if self.choices.iter().all(|choice| choice.usage.is_some()) {
             self.record.answered(self.usage());
@@ -130,7 +130,7 @@ fn echo_offsets(echo: &str, tokens: &[TokenLogprob]) -> Vec<usize> {
 mod tests {
     use std::sync::Arc;
 
-    use engine::llm::request::Token;
+    use engine::llm::request::{Failure, Token};
 
     use super::*;
     use crate::metrics::Metrics;
@@ -198,8 +198,8 @@ mod tests {
 
     #[test]
     fn a_choice_that_breaks_is_an_error() {
-        let error = answer(&[None], 1).take(0, Event::Failed("no memory".to_owned())).unwrap_err();
-        assert_eq!(error.json()["error"]["message"], "the answer broke off: no memory");
+        let error = answer(&[None], 1).take(0, Event::Failed(Failure::Stopped)).unwrap_err();
+        assert_eq!(error.json()["error"]["message"], "the answer broke off: the engine stopped");
         assert_eq!(error.status(), 500);
     }
 }

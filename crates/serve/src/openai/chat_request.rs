@@ -7,6 +7,10 @@ use super::fields::{Fields, wrong};
 use super::messages::messages;
 use super::options::{LOGPROBS_MAX, Options};
 
+/// Bytes of `chat_template_kwargs` as JSON: switches, names, a few texts. They are kept, copied and marked for the
+/// template, each many times as large as its JSON.
+const TEMPLATE_VARIABLES_BYTES_MAX: usize = 64 << 10;
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatRequest {
     pub options: Options,
@@ -28,7 +32,7 @@ impl ChatRequest {
         let logprobs = logprobs(&mut fields)?;
         let mut template_variables = match fields.take("chat_template_kwargs") {
             None => Map::new(),
-            Some(Value::Object(map)) => map,
+            Some(Value::Object(map)) => small(map)?,
             Some(other) => return Err(wrong("chat_template_kwargs", "an object", &other)),
         };
         // Some models' templates tell the model of these; the others have nothing that they would change.
@@ -40,6 +44,30 @@ impl ChatRequest {
         refuse_unsupported(&mut fields)?;
         fields.finish()?;
         Ok(ChatRequest { options, messages: messages(values)?, template_variables, tokens_max, logprobs })
+    }
+}
+
+fn small(variables: Map<String, Value>) -> Result<Map<String, Value>, ApiError> {
+    let mut room = Room(TEMPLATE_VARIABLES_BYTES_MAX);
+    if serde_json::to_writer(&mut room, &variables).is_err() {
+        let message =
+            format!("`chat_template_kwargs` must have at most {TEMPLATE_VARIABLES_BYTES_MAX} bytes of JSON");
+        return Err(ApiError::invalid("chat_template_kwargs", message));
+    }
+    Ok(variables)
+}
+
+/// Takes so many bytes and keeps none.
+struct Room(usize);
+
+impl std::io::Write for Room {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 = self.0.checked_sub(bytes.len()).ok_or(std::io::ErrorKind::FileTooLarge)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -155,6 +183,9 @@ mod tests {
         let both = json!({ "verbosity": "high", "chat_template_kwargs": { "verbosity": "low", "a": 1 } });
         assert_eq!(variables(both), json!({ "verbosity": "low", "a": 1 }));
         check_refused(json!({ "reasoning_effort": 3 }), "reasoning_effort", "invalid_value");
+        let of_bytes = |bytes: usize| json!({ "chat_template_kwargs": { "a": "x".repeat(bytes - 8) } });
+        assert!(decode(of_bytes(TEMPLATE_VARIABLES_BYTES_MAX)).is_ok());
+        check_refused(of_bytes(TEMPLATE_VARIABLES_BYTES_MAX + 1), "chat_template_kwargs", "invalid_value");
     }
 
     #[test]

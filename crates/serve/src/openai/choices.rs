@@ -1,14 +1,16 @@
-//! The choices of one request at work: some at a time, so that one request with many doesn't keep all others waiting.
+//! The choices of one request at work: some at a time, so that one request with many doesn't keep all others of the same
+//! owner waiting; among owners, the engine is fair itself.
 
 use std::vec::IntoIter;
 
-use engine::llm::request::{Event, GenerateRequest, SubmitError};
+use engine::llm::request::{Event, Failure, GenerateRequest, SubmitError, Terms};
 use engine::llm::{Generation, Llm};
 use futures_util::stream::{BoxStream, SelectAll, Stream, StreamExt, unfold};
 
 /// Dropping it cancels what still runs.
 pub struct Choices {
     llm: Llm,
+    terms: Terms,
     running: SelectAll<BoxStream<'static, (usize, Event)>>,
     rest: std::iter::Enumerate<IntoIter<GenerateRequest>>,
 }
@@ -18,11 +20,12 @@ impl Choices {
     ///
     /// # Errors
     /// Where the engine doesn't take the first of them.
-    pub fn begin(llm: Llm, requests: Vec<GenerateRequest>) -> Result<Choices, SubmitError> {
+    pub fn begin(llm: Llm, terms: Terms, requests: Vec<GenerateRequest>) -> Result<Choices, SubmitError> {
         let at_once = (llm.stats().slots as usize / 2).max(1);
-        let mut choices = Choices { llm, running: SelectAll::new(), rest: requests.into_iter().enumerate() };
+        let rest = requests.into_iter().enumerate();
+        let mut choices = Choices { llm, terms, running: SelectAll::new(), rest };
         if let Some((index, request)) = choices.rest.next() {
-            let generation = choices.llm.submit(request)?;
+            let generation = choices.llm.submit_on(&choices.terms, request)?;
             choices.follow(index, generation);
         }
         for _ in 1..at_once {
@@ -33,7 +36,7 @@ impl Choices {
 
     fn begin_next(&mut self) -> Result<(), SubmitError> {
         if let Some((index, request)) = self.rest.next() {
-            let generation = self.llm.submit_further(request)?;
+            let generation = self.llm.submit_further(&self.terms, request)?;
             self.follow(index, generation);
         }
         Ok(())
@@ -52,7 +55,7 @@ impl Choices {
         Box::pin(unfold(self, |mut choices| async move {
             let (index, event) = choices.running.next().await?;
             let begun = if matches!(event, Event::Done { .. }) { choices.begin_next() } else { Ok(()) };
-            let event = begun.map_or_else(|error| Event::Failed(error.to_string()), |()| event);
+            let event = begun.map_or_else(|error| Event::Failed(Failure::Further(error)), |()| event);
             Some(((index, event), choices))
         }))
     }
@@ -98,7 +101,8 @@ pub(super) mod tests {
     #[tokio::test]
     async fn many_choices_are_served_by_an_idle_engine_with_a_short_queue() {
         let llm = llm(2, 1);
-        let events: Vec<_> = Choices::begin(llm, requests(8, 3)).unwrap().events().collect().await;
+        let events: Vec<_> =
+            Choices::begin(llm, Terms::default(), requests(8, 3)).unwrap().events().collect().await;
         let mut done: Vec<usize> =
             events.iter().filter(|event| is_done(event)).map(|event| event.0).collect();
         done.sort_unstable();
@@ -112,7 +116,7 @@ pub(super) mod tests {
         let mut requests = requests(64, 100);
         requests.iter_mut().for_each(|request| request.ignore_end = false);
         let (mut tokens, mut ended, mut reported) = (0, 0, 0);
-        let mut events = Choices::begin(llm.clone(), requests).unwrap().events();
+        let mut events = Choices::begin(llm.clone(), Terms::default(), requests).unwrap().events();
         while let Some((_, event)) = events.next().await {
             match event {
                 Event::Token(_) => tokens += 1,
@@ -131,7 +135,7 @@ pub(super) mod tests {
     #[tokio::test]
     async fn another_request_gets_its_answer_beside_one_with_many_choices() {
         let llm = llm(4, 1);
-        let mut many = Choices::begin(llm.clone(), requests(128, 60)).unwrap().events();
+        let mut many = Choices::begin(llm.clone(), Terms::default(), requests(128, 60)).unwrap().events();
         let many_done = tokio::spawn(async move {
             let mut done = 0;
             while let Some(event) = many.next().await {
@@ -141,8 +145,11 @@ pub(super) mod tests {
             done
         });
         for _ in 0..3 {
-            let events: Vec<_> =
-                Choices::begin(llm.clone(), requests(1, 2)).unwrap().events().collect().await;
+            let events: Vec<_> = Choices::begin(llm.clone(), Terms::default(), requests(1, 2))
+                .unwrap()
+                .events()
+                .collect()
+                .await;
             assert!(is_done(events.last().unwrap()), "{events:?}");
         }
         assert!(!many_done.is_finished());

@@ -7,14 +7,15 @@ use super::fields::{Fields, wrong};
 use super::options::{CHOICES_MAX, LOGPROBS_MAX, Options};
 
 /// What OpenAI generates where nothing is said.
-const TOKENS_MAX_DEFAULT: usize = 16;
+pub const TOKENS_MAX_DEFAULT: usize = 16;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct CompletionRequest {
     pub options: Options,
     /// At least one; with the choices for each, at most [`CHOICES_MAX`] answers.
     pub prompts: Vec<TextPrompt>,
-    pub tokens_max: usize,
+    /// `None` takes [`TOKENS_MAX_DEFAULT`], or what the context leaves.
+    pub tokens_max: Option<usize>,
     pub logprobs: Option<usize>,
     /// The answer begins with the prompt.
     pub echo: bool,
@@ -37,7 +38,7 @@ impl CompletionRequest {
                 format!("`prompt` and `n` must ask for at most {CHOICES_MAX} answers; received {answers}");
             return Err(ApiError::invalid("n", message));
         }
-        let tokens_max = fields.count("max_tokens", 0, i64::MAX)?.unwrap_or(TOKENS_MAX_DEFAULT);
+        let tokens_max = fields.count("max_tokens", 0, i64::MAX)?;
         let logprobs = fields.count("logprobs", 0, LOGPROBS_MAX)?;
         let echo = fields.boolean("echo")?.unwrap_or(false);
         fields.refuse("suffix", |suffix| suffix == "")?;
@@ -151,8 +152,8 @@ mod tests {
         let request =
             decode(json!({ "max_tokens": 0, "echo": true, "logprobs": 5, "suffix": "", "best_of": 1 }))
                 .unwrap();
-        assert_eq!((request.tokens_max, request.echo, request.logprobs), (0, true, Some(5)));
-        assert_eq!(decode(json!({})).unwrap().tokens_max, 16);
+        assert_eq!((request.tokens_max, request.echo, request.logprobs), (Some(0), true, Some(5)));
+        assert_eq!(decode(json!({})).unwrap().tokens_max, None);
         let refused = |name: &str| {
             format!("`{name}` is not supported by this server, and ignoring it would change the answer")
         };

@@ -146,7 +146,7 @@ fn failed(error: &ApiError) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use engine::llm::request::{FinishReason, Token, Usage};
+    use engine::llm::request::{Failure, FinishReason, Token, Usage};
     use futures_util::stream;
     use serde_json::{Value, json};
 
@@ -171,7 +171,7 @@ mod tests {
 
     fn head(kind: Kind, logprobs: bool) -> Head {
         let (model, fingerprint) = ("m".to_owned(), "fp".to_owned());
-        Head { kind, id: "id-1".to_owned(), created: 7, model, fingerprint, logprobs }
+        Head { kind, id: "id-1".to_owned(), created: 7, model, fingerprint, logprobs, tier: None }
     }
 
     fn answer(choices: usize, metrics: &Arc<Metrics>) -> Answer {
@@ -293,7 +293,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_breaks_midway_is_an_error_and_not_done() {
-        let events = || vec![(0, token("a")), (0, Event::Failed("no memory".to_owned())), (0, token("b"))];
+        let events = || vec![(0, token("a")), (0, Event::Failed(Failure::NotFinite)), (0, token("b"))];
         let frames = frames(head(Kind::Chat, false), 1, events(), true).await;
         let last = frames.last().unwrap();
         assert_eq!((frames.len(), &last["error"]["type"]), (3, &json!("server_error")));

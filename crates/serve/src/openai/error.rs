@@ -4,10 +4,11 @@
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use engine::llm::request::SubmitError;
+use engine::llm::request::{Failure, SubmitError};
 use serde_json::{Value, json};
 
 use crate::body::BodyError;
+use crate::http::Refused;
 
 /// What other servers call parameters, and what they are called here.
 const OTHER_NAMES: [(&str, &str); 7] = [
@@ -18,6 +19,18 @@ const OTHER_NAMES: [(&str, &str); 7] = [
     ("max_new_tokens", "max_tokens"),
     ("stop_sequences", "stop"),
     ("n_probs", "logprobs"),
+];
+
+/// Of OpenAI's URLs, those that clients know and this server doesn't.
+const NOT_YET: [&str; 8] = [
+    "/v1/responses",
+    "/v1/embeddings",
+    "/v1/moderations",
+    "/v1/files",
+    "/v1/batches",
+    "/v1/images/generations",
+    "/v1/audio/speech",
+    "/v1/audio/transcriptions",
 ];
 
 /// An answer that says what went wrong.
@@ -72,11 +85,25 @@ impl ApiError {
         ApiError::bad_request("messages", "chat_template_failed", message)
     }
 
+    /// The model's file is at fault, not who asks.
+    pub fn template_unusable(model: &str, error: &str) -> ApiError {
+        let message = format!("the model {model:?} can't be asked this way: {error}");
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "chat_template_failed", message)
+    }
+
     pub fn model_unknown(model: &str, served: &[String]) -> ApiError {
         let served = served.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
         let message = format!("the model {model:?} is not served here; served are: {served}");
         let param = Some("model".to_owned());
         ApiError { param, ..ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message) }
+    }
+
+    pub fn takes_tensors(model: &str) -> ApiError {
+        let message = format!(
+            "the model {model:?} takes tensors and generates no text: call it by /v2/models/{model}/infer or \
+             /v1/models/{model}:predict"
+        );
+        ApiError::bad_request("model", "model_takes_tensors", message)
     }
 
     pub fn model_loading(model: &str) -> ApiError {
@@ -94,6 +121,16 @@ impl ApiError {
         let message = format!(
             "the prompt is {bytes} bytes long, and this model's context of {context} tokens holds at most \
              {bytes_max}: shorten the prompt"
+        );
+        ApiError::bad_request(param, "context_length_exceeded", message)
+    }
+
+    /// A prompt that fits, and an answer that was asked for and doesn't beside it. `param` is where the prompt came.
+    pub fn no_room(param: &str, prompt: usize, tokens_max: usize, context: usize) -> ApiError {
+        let asked = prompt.saturating_add(tokens_max);
+        let message = format!(
+            "this model's context is {context} tokens, and {asked} were asked for ({prompt} in the {param}, \
+             {tokens_max} in the completion): shorten the {param}, or ask for fewer tokens with `max_tokens`"
         );
         ApiError::bad_request(param, "context_length_exceeded", message)
     }
@@ -144,7 +181,13 @@ impl ApiError {
     }
 
     pub fn no_such_url(method: &Method, path: &str) -> ApiError {
-        ApiError::new(StatusCode::NOT_FOUND, "unknown_url", format!("there is nothing at {method} {path}"))
+        let message = match NOT_YET.contains(&path) {
+            true => {
+                format!("{method} {path} is not supported yet: use /v1/chat/completions or /v1/completions")
+            }
+            false => format!("there is nothing at {method} {path}"),
+        };
+        ApiError::new(StatusCode::NOT_FOUND, "unknown_url", message)
     }
 
     pub fn no_such_method(method: &Method, path: &str) -> ApiError {
@@ -173,12 +216,37 @@ impl ApiError {
         }
     }
 
+    /// Why an answer that was begun, or waited for, has no end.
+    pub fn failed(failure: &Failure) -> ApiError {
+        match failure {
+            Failure::Deadline { .. } => {
+                let message = format!("the server is busy: {failure}");
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "queue_timeout", message)
+            }
+            Failure::NotFinite | Failure::Stopped | Failure::Further(_) => {
+                ApiError::internal(format!("the answer broke off: {failure}"))
+            }
+        }
+    }
+
     fn retry_after(self, seconds: u64) -> ApiError {
         ApiError { retry_after_seconds: Some(seconds), ..self }
     }
 
     pub fn status(&self) -> StatusCode {
         self.status
+    }
+
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    pub fn param(&self) -> Option<&str> {
+        self.param.as_deref()
+    }
+
+    pub fn message(&self) -> &str {
+        &self.message
     }
 
     /// OpenAI's names for kinds of errors.
@@ -199,10 +267,21 @@ impl ApiError {
 impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> ApiError {
         let (status, code) = match error {
-            BodyError::ContentType { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_type"),
+            BodyError::ContentType { .. } | BodyError::Charset { .. } => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_type")
+            }
+            BodyError::ContentEncoding { .. } => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_encoding")
+            }
+            BodyError::TransferEncoding { .. } => {
+                (StatusCode::NOT_IMPLEMENTED, "unsupported_transfer_encoding")
+            }
             BodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             BodyError::TooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
             BodyError::TooDeep { .. } => (StatusCode::BAD_REQUEST, "json_too_deep"),
+            BodyError::TooManyValues => (StatusCode::BAD_REQUEST, "json_too_large"),
+            BodyError::DuplicateKey(_) => (StatusCode::BAD_REQUEST, "duplicate_key"),
+            BodyError::ParsingBroke => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
             BodyError::Broken(_) | BodyError::Syntax(_) | BodyError::NotObject(_) => {
                 (StatusCode::BAD_REQUEST, "invalid_json")
             }
@@ -215,6 +294,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let json = [(CONTENT_TYPE, "application/json")];
         let mut response = (self.status, json, self.json().to_string()).into_response();
+        response.extensions_mut().insert(Refused(self.code));
         if let Some(seconds) = self.retry_after_seconds {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -257,6 +337,10 @@ mod tests {
             json!({ "message": "the engine stopped: why", "type": "server_error", "param": null, "code": "internal_error" }),
             500,
         );
+        let late = ApiError::failed(&Failure::Deadline { waited: std::time::Duration::from_millis(2500) });
+        let said =
+            "the server is busy: no place became free within 2 s, which is as long as a request may take";
+        assert_eq!((late.status().as_u16(), late.json()["error"]["message"].as_str()), (503, Some(said)));
         let busy = ApiError::submit(SubmitError::QueueFull { waiting: 1 }, "prompt", 7).into_response();
         assert_eq!(busy.headers()["retry-after"], "7");
     }

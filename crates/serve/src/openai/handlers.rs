@@ -1,11 +1,13 @@
 //! The endpoints: decode, submit, deliver.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
-use axum::response::{IntoResponse, Json, Response};
-use serde_json::{Map, Value, json};
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use engine::llm::Llm;
+use engine::llm::request::{SubmitError, Terms};
+use serde_json::{Map, Value};
 
 use super::answer::Answer;
 use super::chat_request::ChatRequest;
@@ -13,16 +15,20 @@ use super::choices::Choices;
 use super::completion_request::CompletionRequest;
 use super::deliver;
 use super::error::ApiError;
+use super::fields::shorten;
 use super::options::Delivery;
 use super::prompt::{Asked, Work, prepare};
-use super::response::Head;
+use super::response::{Head, Kind};
+use crate::access::Caller;
 use crate::body::read_json;
 use crate::http::App;
 use crate::metrics::{Outcome, Record, Recorded};
 use crate::preparing::Unprepared;
-use crate::services::{Found, Service};
+use crate::server::Peer;
+use crate::services::{Engine, Found, Service};
 
 /// Bounds of what a client is told to wait when the queue is full.
+const RETRY_SECONDS_MIN: f64 = 1.0;
 const RETRY_SECONDS_MAX: f64 = 60.0;
 
 pub async fn chat(State(app): State<Arc<App>>, request: Request) -> Response {
@@ -35,30 +41,6 @@ pub async fn completion(State(app): State<Arc<App>>, request: Request) -> Respon
     respond(&app, "completions", request, decode).await
 }
 
-/// Those that answer by now.
-pub async fn models(State(app): State<Arc<App>>) -> Json<Value> {
-    let data: Vec<Value> = app.services.ready().iter().map(model_json).collect();
-    Json(json!({ "object": "list", "data": data }))
-}
-
-pub async fn model(
-    State(app): State<Arc<App>>,
-    name: Result<Path<String>, PathRejection>,
-) -> Result<Json<Value>, ApiError> {
-    let Path(name) = name.map_err(|error| ApiError::invalid("model", error.to_string()))?;
-    Ok(Json(model_json(&find(&app, &name)?)))
-}
-
-fn model_json(service: &Service) -> Value {
-    json!({
-        "id": service.name,
-        "object": "model",
-        "created": service.created,
-        "owned_by": "tureen",
-        "context_length": service.llm.facts().context,
-    })
-}
-
 async fn respond(
     app: &App,
     endpoint: &'static str,
@@ -66,9 +48,11 @@ async fn respond(
     decode: impl Fn(Map<String, Value>) -> Result<Asked, ApiError>,
 ) -> Response {
     let mut record = Record::begin(&app.metrics, endpoint, app.gate.enter());
+    record.facts().peer = Peer::of(&request).map(|peer| peer.0);
     let mut response = match submit(app, request, decode, &mut record).await {
         Ok(submitted) => {
             let Submitted { head, delivery, echoes, choices_per_prompt, choices } = submitted;
+            record.facts().id = Some(head.id.clone());
             let answer = Answer::new(echoes, choices_per_prompt, record);
             let events = choices.events();
             match delivery {
@@ -78,6 +62,8 @@ async fn respond(
         }
         Err(error) => {
             record.end(Outcome::Refused(error.status().as_u16()));
+            record.facts().error = Some(error.code());
+            record.facts().param = error.param().map(str::to_owned);
             error.into_response()
         }
     };
@@ -103,38 +89,68 @@ async fn submit(
     if app.gate.is_closed() {
         return Err(ApiError::draining());
     }
+    let arrived = Instant::now();
     let (parts, body) = request.into_parts();
     let asked = decode(read_json(&parts.headers, body, &app.settings).await?)?;
+    record.facts().asked = shorten(&asked.options().model);
     let service = find(app, &asked.options().model)?;
     record.set_model(&service.name);
+    let (priority, tier) = asked.options().urgency.within(app.settings.priority_min)?;
+    // Whoever would be refused after that is not worth the tokenising.
+    service.llm.check_queue().map_err(|error| refused(asked.kind(), error, &service))?;
+    let caller = parts.extensions.get().copied().unwrap_or(Caller::Anyone);
+    let terms = Terms {
+        owner: format!("{caller} of {}", service.name).into(),
+        priority,
+        deadline: app.settings.request_max.and_then(|time| arrived.checked_add(time)),
+    };
 
     let (kind, delivery, choices_per_prompt) =
         (asked.kind(), asked.options().delivery, asked.options().choices);
     let llm = service.llm.clone();
     let prepared = app.preparing.run(move || prepare(&llm, asked)).await;
     let Work { requests, echoes } = prepared.map_err(|unprepared| match unprepared {
-        Unprepared::Full { waiting } => ApiError::queue_full(waiting, retry_seconds(app, &service)),
+        Unprepared::Full { waiting } => ApiError::queue_full(waiting, retry_seconds(&service)),
         Unprepared::BrokeOff => ApiError::internal("preparing the prompt broke off".to_owned()),
     })??;
     let logprobs = requests.iter().any(|request| request.logprobs.is_some());
 
-    let choices = Choices::begin(service.llm.clone(), requests)
-        .map_err(|error| ApiError::submit(error, kind.prompt_param(), retry_seconds(app, &service)))?;
-    let head = Head::new(kind, service.name.clone(), service.llm.facts().fingerprint.clone(), logprobs);
+    let choices = Choices::begin(service.llm.clone(), terms, requests)
+        .map_err(|error| refused(kind, error, &service))?;
+    let fingerprint = service.llm.facts().fingerprint.clone();
+    let head = Head::new(kind, service.name.clone(), fingerprint, logprobs, tier);
     Ok(Submitted { head, delivery, echoes, choices_per_prompt, choices })
 }
 
-fn find(app: &App, name: &str) -> Result<Service, ApiError> {
-    match app.services.find(name) {
-        Found::Ready(service) => Ok(service),
-        Found::Loading => Err(ApiError::model_loading(name)),
-        Found::Unknown(served) => Err(ApiError::model_unknown(&super::fields::shorten(name), &served)),
+/// A model that generates text.
+struct TextService {
+    name: String,
+    llm: Llm,
+}
+
+fn find(app: &App, name: &str) -> Result<TextService, ApiError> {
+    let service = find_any(app, name)?;
+    match service.engine {
+        Engine::Llm(llm) => Ok(TextService { name: service.name, llm }),
+        Engine::Onnx(_) => Err(ApiError::takes_tensors(name)),
     }
 }
 
-/// Until one of the running answers should have ended, by how long answers took so far.
-fn retry_seconds(app: &App, service: &Service) -> u64 {
-    let slots = service.llm.stats().slots.max(1) as f64;
-    let mean = app.metrics.mean_answer_seconds(&service.name).unwrap_or(1.0);
-    (mean / slots).ceil().clamp(1.0, RETRY_SECONDS_MAX) as u64
+/// A model of any kind.
+pub fn find_any(app: &App, name: &str) -> Result<Service, ApiError> {
+    match app.services.find(name) {
+        Found::Ready(service) => Ok(service),
+        Found::Loading => Err(ApiError::model_loading(name)),
+        Found::Unknown(served) => Err(ApiError::model_unknown(&shorten(name), &served)),
+    }
+}
+
+fn refused(kind: Kind, error: SubmitError, service: &TextService) -> ApiError {
+    ApiError::submit(error, kind.prompt_param(), retry_seconds(service))
+}
+
+/// Until a place in the queue becomes free: as long as it took of late.
+fn retry_seconds(service: &TextService) -> u64 {
+    let seconds = service.llm.next_place().map_or(RETRY_SECONDS_MIN, |time| time.as_secs_f64());
+    seconds.ceil().clamp(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX) as u64
 }

@@ -63,14 +63,19 @@ pub fn text_logprobs(tokens: &[TokenLogprob], offsets_chars: Vec<usize>) -> Text
         let mut top = Map::new();
         for (_, bytes, logprob) in &token.top {
             // Different tokens can look alike where they are parts of characters; the likeliest stays.
-            top.entry(lossy(bytes)).or_insert(json!(logprob.max(LOGPROB_MIN)));
+            top.entry(lossy(bytes)).or_insert_with(|| shortest(logprob.max(LOGPROB_MIN)));
         }
-        top.entry(lossy(&token.bytes)).or_insert(json!(logprob));
+        top.entry(lossy(&token.bytes)).or_insert_with(|| shortest(logprob));
         lists.tokens.push(lossy(&token.bytes));
         lists.token_logprobs.push(known.then_some(logprob));
         lists.top_logprobs.push(known.then_some(top));
     }
     lists
+}
+
+/// The number that is written as the `f32` itself would be: `json!` widens -0.1 to -0.10000000149011612.
+fn shortest(logprob: f32) -> Value {
+    json!(logprob.to_string().parse::<f64>().unwrap_or(logprob.into()))
 }
 
 /// Characters that begin in `bytes`, which may be a piece out of the middle of UTF-8.
@@ -102,6 +107,17 @@ mod tests {
             ],
         }], "refusal": null });
         assert_eq!(serde_json::to_value(chat_logprobs(tokens)).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_token_s_logprob_is_written_alike_in_both_lists() {
+        for logprob in [-0.1, -1.2345678, -1.0e-7, -9999.0, -17.000002] {
+            let lists = text_logprobs(&[token(1, b"a", logprob, &[(b"a", logprob)])], vec![0]);
+            let json = serde_json::to_string(&lists).unwrap();
+            let number = serde_json::to_string(&logprob).unwrap();
+            let expected = format!("\"token_logprobs\":[{number}],\"top_logprobs\":[{{\"a\":{number}}}]");
+            assert!(json.contains(&expected), "{json} should contain {expected}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::error::ApiError;
 use super::fields::{Fields, shorten, wrong};
+use super::urgency::Urgency;
 
 /// Answers to one request, over all its prompts.
 pub const CHOICES_MAX: usize = 128;
@@ -17,11 +18,10 @@ pub const LOGPROBS_MAX: i64 = 20;
 const TOP_K_MAX: i64 = u32::MAX as i64;
 
 /// Parameters that make no difference to the answer here, and are ignored whatever they are.
-const IGNORED: [&str; 12] = [
+const IGNORED: [&str; 11] = [
     "user",
     "store",
     "metadata",
-    "service_tier",
     "parallel_tool_calls",
     "prediction",
     "safety_identifier",
@@ -41,6 +41,7 @@ pub struct Options {
     /// Answers to each prompt.
     pub choices: usize,
     pub ignore_end: bool,
+    pub urgency: Urgency,
     pub delivery: Delivery,
 }
 
@@ -62,6 +63,7 @@ impl Options {
             stop: stop(fields)?,
             choices: fields.count("n", 1, CHOICES_MAX as i64)?.unwrap_or(1),
             ignore_end: fields.boolean("ignore_eos")?.unwrap_or(false),
+            urgency: Urgency::take(fields)?,
             delivery: delivery(fields)?,
         })
     }
@@ -98,7 +100,9 @@ fn logit_bias(fields: &mut Fields) -> Result<Vec<(u32, f32)>, ApiError> {
         return Err(ApiError::invalid("logit_bias", message));
     }
     let bias = |(token, bias): (String, Value)| {
-        let Ok(id) = token.parse::<u32>() else {
+        // As numbers are written: "05" and "+5" would be other names for 5, which may be there too.
+        let id = token.parse::<u32>().ok().filter(|id| id.to_string() == token);
+        let Some(id) = id else {
             let message =
                 format!("`logit_bias` must name tokens by their ids; received {:?}", shorten(&token));
             return Err(ApiError::invalid("logit_bias", message));
@@ -179,6 +183,7 @@ mod tests {
             stop: Vec::new(),
             choices: 1,
             ignore_end: false,
+            urgency: Urgency::default(),
             delivery: Delivery::Whole,
         };
         assert_eq!(take(json!({})), Ok(plain.clone()));
@@ -213,6 +218,7 @@ mod tests {
             stop: vec!["a".to_owned(), "b".to_owned()],
             choices: 3,
             ignore_end: true,
+            urgency: Urgency::default(),
             delivery: Delivery::Stream { include_usage: true },
         };
         assert_eq!(options, Ok(expected));
@@ -256,6 +262,13 @@ mod tests {
             "logit_bias",
             "`logit_bias` must name tokens by their ids; received \"a\"",
         );
+        for token in ["05", "+5", "-5", " 5", "4294967296", ""] {
+            check(
+                json!({ "logit_bias": { "5": 1, token: 1 } }),
+                "logit_bias",
+                &format!("`logit_bias` must name tokens by their ids; received {token:?}"),
+            );
+        }
         check(
             json!({ "logit_bias": { "5": 101 } }),
             "logit_bias.5",

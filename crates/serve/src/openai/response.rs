@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::answer::Piece;
 use super::logprobs::{ChatLogprobs, TextLogprobs, chat_logprobs, text_logprobs};
+use super::urgency::Tier;
 use crate::unique::unique;
 
 /// Which endpoint answers.
@@ -34,13 +35,15 @@ pub struct Head {
     pub model: String,
     pub fingerprint: String,
     pub logprobs: bool,
+    /// The tier that it is served on, for who asked for one.
+    pub tier: Option<Tier>,
 }
 
 impl Head {
-    pub fn new(kind: Kind, model: String, fingerprint: String, logprobs: bool) -> Head {
+    pub fn new(kind: Kind, model: String, fingerprint: String, logprobs: bool, tier: Option<Tier>) -> Head {
         let id = unique(if kind == Kind::Chat { "chatcmpl" } else { "cmpl" });
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Head { kind, id, created, model, fingerprint, logprobs }
+        Head { kind, id, created, model, fingerprint, logprobs, tier }
     }
 
     fn envelope<'a, C>(
@@ -55,6 +58,7 @@ impl Head {
             created: self.created,
             model: &self.model,
             system_fingerprint: &self.fingerprint,
+            service_tier: self.tier.map(Tier::name),
             choices,
             usage,
         }
@@ -138,7 +142,7 @@ impl Head {
 fn finish_reason(reason: FinishReason) -> &'static str {
     match reason {
         FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
+        FinishReason::Length | FinishReason::Deadline => "length",
     }
 }
 
@@ -152,6 +156,8 @@ struct Envelope<'a, C> {
     created: u64,
     model: &'a str,
     system_fingerprint: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_tier: Option<&'static str>,
     choices: Vec<C>,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: UsageField,

@@ -76,6 +76,23 @@ enum Pieces {
 }
 
 impl Answerer {
+    /// Why an answer ended before its text did.
+    pub fn limit(&self, options: &Options, usage: Option<Usage>) -> String {
+        let written = usage.map_or(usize::MAX, |usage| usage.completion_tokens);
+        if let Some(tokens_max) = options.tokens_max.filter(|tokens_max| *tokens_max <= written) {
+            return format!("(the limit of {tokens_max} tokens is reached)");
+        }
+        match self {
+            Answerer::Here(llm) => {
+                let (context, trained) = (llm.facts().context, llm.facts().context_trained);
+                let more =
+                    if context < trained { format!("; --context up to {trained}") } else { String::new() };
+                format!("(the context of {context} tokens is full{more})")
+            }
+            Answerer::Server { .. } => "(the context that the server gives the model is full)".to_string(),
+        }
+    }
+
     /// Asks, and hands out text as it comes, until the end or Ctrl-C, which frees the place within a step.
     ///
     /// # Errors
@@ -138,7 +155,7 @@ impl Pieces {
                     *end = Some(Piece::Done { at_limit: reason == FinishReason::Length, usage: Some(usage) });
                     Piece::Text(text)
                 }
-                Some(Event::Failed(message)) => Piece::Failed(message),
+                Some(Event::Failed(failure)) => Piece::Failed(failure.to_string()),
                 None => no_answer(),
             },
         }
@@ -153,13 +170,17 @@ fn submit(llm: &Llm, prompt: &Prompt, options: &Options) -> anyhow::Result<Gener
     let tokenizer = llm.tokenizer();
     let tokens = match prompt {
         // Control tokens in it count, as in a server's /v1/completions.
-        Prompt::Text(text) => tokenizer.encode(text, true, true)?,
+        Prompt::Text(text) => {
+            check_size(llm, text)?;
+            tokenizer.encode(text, true, true)?
+        }
         Prompt::Messages(messages) => {
             let template = llm.template().context(
                 "this model has no chat template, so how a conversation is written for it is unknown; \
                  --raw goes on with a text as it is",
             )?;
             let text = template.render(&Value::from(messages.clone()), None, true, None)?;
+            check_size(llm, &text)?;
             tokenizer.encode(&text, true, false)?
         }
     };
@@ -173,6 +194,20 @@ fn submit(llm: &Llm, prompt: &Prompt, options: &Options) -> anyhow::Result<Gener
         ignore_end: false,
     })?;
     Ok(generation)
+}
+
+/// Refuses what no number of tokens that the context has could hold, before minutes and gigabytes go into counting them.
+fn check_size(llm: &Llm, text: &str) -> anyhow::Result<()> {
+    let context = llm.facts().context;
+    let bytes_max = llm.tokenizer().text_bytes_max(context);
+    if text.len() > bytes_max {
+        bail!(
+            "the prompt is {} bytes long, and this model's context of {context} tokens holds at most {bytes_max}: \
+             shorten the prompt",
+            text.len()
+        );
+    }
+    Ok(())
 }
 
 fn body(model: &str, prompt: &Prompt, options: &Options) -> Value {
@@ -205,7 +240,8 @@ fn body(model: &str, prompt: &Prompt, options: &Options) -> Value {
     body
 }
 
-/// Asks a server in a thread of its own. When nobody listens any more, the connection is closed, which cancels.
+/// Asks a server in a thread of its own. When nobody listens any more, the connection is closed, which cancels: with the
+/// next line that comes, or with this process.
 fn post(url: String, key: Option<String>, body: Value) -> UnboundedReceiver<Piece> {
     let (sender, receiver) = unbounded_channel();
     std::thread::spawn(move || {
@@ -242,6 +278,9 @@ fn stream(url: &str, key: Option<&str>, body: &Value, sender: &UnboundedSender<P
     loop {
         let mut line = String::new();
         let read = reader.by_ref().take(LINE_BYTES_MAX).read_line(&mut line)?;
+        if sender.is_closed() {
+            return Ok(()); // Ctrl-C
+        }
         let Some(data) = line.strip_prefix("data:").map(str::trim) else {
             if read == 0 {
                 bail!("the server's answer broke off");
@@ -264,10 +303,9 @@ fn stream(url: &str, key: Option<&str>, body: &Value, sender: &UnboundedSender<P
             usage = Some(Usage { prompt_tokens, cached_tokens: 0, completion_tokens });
         }
         let text = choice["delta"]["content"].as_str().or(choice["text"].as_str());
-        if let Some(text) = text.filter(|text| !text.is_empty())
-            && sender.send(Piece::Text(text.to_string())).is_err()
-        {
-            return Ok(()); // Ctrl-C
+        if let Some(text) = text.filter(|text| !text.is_empty()) {
+            // Whether anybody listens, the next line asks.
+            let _ = sender.send(Piece::Text(text.to_string()));
         }
     }
 }
@@ -314,10 +352,33 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_that_nobody_listens_to_ends_with_its_next_line() {
+        let server = Server::start();
+        // Comments alone, as a server sends while it reads a long prompt.
+        server.serve("/v1/x", Page { drip: true, ..Page::new("") });
+        let (sender, receiver) = unbounded_channel();
+        drop(receiver);
+        stream(&format!("{}/v1/x", server.url), None, &json!({}), &sender).unwrap();
+    }
+
+    #[test]
     fn a_servers_error_is_told() {
         let page = Page { status: 404, ..Page::new(r#"{"error": {"message": "no model m"}}"#) };
         assert_eq!(ask(page).unwrap_err(), "the server answers 404: no model m");
         let broken = Page::new("data: {\"choices\": [{\"delta\": {\"content\": \"Hel\"}}]}\n\n");
         assert_eq!(ask(broken).unwrap_err(), "the server's answer broke off");
+    }
+
+    #[test]
+    fn an_answer_that_was_cut_says_by_what() {
+        let server = Answerer::Server { url: String::new(), model: String::new(), key: None };
+        let check = |tokens_max: Option<usize>, written: usize, expected: &str| {
+            let options = Options { tokens_max, ..options() };
+            let usage = Usage { completion_tokens: written, ..Usage::default() };
+            assert!(server.limit(&options, Some(usage)).contains(expected), "{tokens_max:?} {written}");
+        };
+        check(Some(3), 3, "the limit of 3 tokens");
+        check(Some(30), 3, "context");
+        check(None, 3, "context");
     }
 }

@@ -94,7 +94,7 @@ impl Chat {
                 print("\n")?;
                 match ended.end {
                     End::Stopped => say("(stopped)"),
-                    End::Finished { at_limit: true, .. } => say("(the limit of tokens is reached)"),
+                    End::Finished { at_limit: true, usage } => say(self.answerer.limit(&self.options, usage)),
                     End::Finished { .. } => {}
                 }
                 if self.stats {
@@ -174,6 +174,7 @@ fn read(editor: &mut DefaultEditor) -> anyhow::Result<Option<String>> {
                     return Ok(Some(text));
                 }
             },
+            Err(ReadlineError::Interrupted) if text.is_empty() => say("(Ctrl-D ends the chat)"),
             Err(ReadlineError::Interrupted) => text.clear(),
             Err(ReadlineError::Eof) => return Ok(None),
             Err(error) => return Err(error).context("reading the terminal"),

@@ -29,13 +29,21 @@ A setting `queue_max` is the flag --queue-max, the variable TUREEN_QUEUE_MAX, an
 queue_max in the file. The first of these that is there counts. Keys in the file that are no
 setting are errors.";
 
-pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
-    if arguments.template {
-        return Ok(print(template())?);
+impl Arguments {
+    /// Asked for a file to begin with, which helps whoever's own is broken.
+    pub fn wants_template(&self) -> bool {
+        self.template
     }
+}
+
+pub fn print_template() -> anyhow::Result<()> {
+    Ok(print(template())?)
+}
+
+pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let resolved = &context.resolved;
     let rows =
-        TABLE.iter().zip(&resolved.origins).map(|(setting, (_, shown, origin))| (setting, shown, origin));
+        TABLE.iter().zip(&resolved.said_by).map(|(setting, (_, shown, origin))| (setting, shown, origin));
     if arguments.json {
         let value = |(setting, shown, origin): (&Setting, &String, &Origin)| {
             let value = Some(shown).filter(|shown| !shown.is_empty());
@@ -57,13 +65,14 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     Ok(print(text)?)
 }
 
-/// Every setting as a comment, with its meaning and default.
+/// Every setting as a comment, with its meaning and its default, or an example where it has none.
 fn template() -> String {
     let mut text = String::from("# Settings of tureen. Flags and TUREEN_* variables go before this file.\n");
     for setting in TABLE {
-        let default = (setting.default)();
-        let number = default.parse::<u64>().is_ok();
-        let value = if number { default } else { format!("{default:?}") };
+        let default = Some((setting.default)()).filter(|default| !default.is_empty());
+        let value = default.unwrap_or_else(|| setting.example.to_string());
+        let number = value.parse::<u64>().is_ok();
+        let value = if number { value } else { format!("{value:?}") };
         let unset =
             if setting.unset.is_empty() { String::new() } else { format!(" (unset: {})", setting.unset) };
         text.push_str(&format!(
@@ -83,4 +92,6 @@ fn the_template_is_a_file_of_settings() {
         .collect();
     let table: toml::Table = uncommented.parse().unwrap();
     assert_eq!(table.len(), TABLE.len());
+    assert!(table["context"].is_integer(), "an example is a value of its kind");
+    assert!(table.values().all(|value| value.as_str() != Some("")), "{table}");
 }

@@ -15,10 +15,12 @@ mod table;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::models::store::Store;
-use crate::settings::{self, Resolved};
+use crate::settings::{self, Misused, Resolved};
 use crate::terminal::say;
 
 /// Large models as a service, in one program.
@@ -35,7 +37,8 @@ Begin with:
   tureen run smollm2:135m           chat with it here
   tureen serve smollm2:135m         answer others over the OpenAI API, at http://127.0.0.1:8080/v1
 
-MODEL is a .gguf file, a folder with config.json and safetensors, or a name that was pulled.
+MODEL is a .gguf or .onnx file, a folder with config.json and safetensors, or a name that was
+pulled.
 Settings come from flags, TUREEN_* variables, a file, defaults, in this order: see tureen config.";
 
 #[derive(Subcommand)]
@@ -58,9 +61,12 @@ pub struct Context {
 /// What shells say of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
-/// Exit codes: 0 all is well, 1 it failed, 2 it was called wrongly (clap's own), 130 it was ended by Ctrl-C.
+/// What clap exits with, and so we, where a command was called wrongly.
+const MISUSED: u8 = 2;
+
+/// Exit codes: 0 all is well, 1 it failed, 2 it was called wrongly, 130 it was ended by Ctrl-C.
 pub fn main() -> ExitCode {
-    let matches = command().get_matches();
+    let matches = command().try_get_matches().unwrap_or_else(|error| with_tip(error).exit());
     match dispatch(&matches) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the output has enough of it.
@@ -68,9 +74,36 @@ pub fn main() -> ExitCode {
         Err(error) if error.is::<run::Interrupted>() => ExitCode::from(INTERRUPTED),
         Err(error) => {
             say(format!("error: {error:#}"));
-            ExitCode::FAILURE
+            if error.is::<Misused>() { ExitCode::from(MISUSED) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// What others call a flag, and how to say it here.
+const TIPS: [(&str, &str); 6] = [
+    ("--port", "it is part of --listen ADDRESS:PORT, such as --listen 127.0.0.1:9000, or --listen 9000"),
+    ("--host", "it is part of --listen ADDRESS:PORT, such as --listen 0.0.0.0:8080"),
+    (
+        "--keys",
+        "keys have no flag, since lists of processes show flags: TUREEN_KEYS=..., or --keys-file FILE",
+    ),
+    (
+        "--api-key",
+        "keys have no flag, since lists of processes show flags: TUREEN_KEYS=..., or --keys-file FILE",
+    ),
+    ("--model", "a MODEL is given without a flag: a .gguf file, a folder, or a pulled name"),
+    ("--ctx-size", "it is called --context here"),
+];
+
+/// The same error with a tip for flags that other programs have.
+fn with_tip(mut error: clap::Error) -> clap::Error {
+    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidArg) else { return error };
+    let given = given.split(['=', ' ']).next().unwrap_or_default();
+    if let Some((_, tip)) = TIPS.iter().find(|(flag, _)| *flag == given) {
+        error.remove(ContextKind::SuggestedArg);
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![StyledStr::from(*tip)]));
+    }
+    error
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -92,6 +125,11 @@ fn command() -> clap::Command {
 fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
     let cli = Cli::from_arg_matches(matches)?;
     let (_, sub) = matches.subcommand().unwrap_or(("", matches));
+    if let Command::Config(arguments) = &cli.command
+        && arguments.wants_template()
+    {
+        return config::print_template();
+    }
     let resolved = settings::resolve(sub)?;
     start_log(&resolved);
     let context = Context { store: Store::new(&resolved.settings.models), resolved };
@@ -126,6 +164,20 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_other_programs_are_answered_with_ours() {
+        let check = |flag: &str, expected: &str| {
+            let error = command().try_get_matches_from(["tureen", "serve", flag, "m"]).unwrap_err();
+            assert_eq!(error.exit_code(), i32::from(MISUSED));
+            let text = with_tip(error).to_string();
+            assert!(text.contains(expected), "{text}");
+        };
+        check("--port=80", "--listen ADDRESS:PORT");
+        check("--keys", "TUREEN_KEYS");
+        check("--model", "without a flag");
+        check("--treads", "--threads");
     }
 
     #[test]

@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use engine::llm::{Llm, MemoryPlan, ModelFacts};
+use engine::onnx::{Onnx, TensorSpec};
 use formats::model::ModelFiles;
+use formats::onnx::is_onnx;
 use indicatif::ProgressBar;
+use kernels::attention::PAGE_TOKENS;
 use kernels::compute::Isa;
 
 use super::table::parameters;
@@ -15,7 +18,7 @@ use super::{Context, pull};
 use crate::models::catalogue;
 use crate::models::manifest::{Facts, Manifest};
 use crate::models::name::ModelName;
-use crate::models::sources::stem;
+use crate::models::sources::{is_model_file, stem};
 use crate::nearest::nearest;
 use crate::settings::Settings;
 use crate::terminal::{confirmed, is_attended, say};
@@ -24,7 +27,7 @@ use crate::terminal::{confirmed, is_attended, say};
 pub struct Model {
     /// What it is called where it is served.
     pub name: String,
-    /// A .gguf file or a folder.
+    /// A .gguf or .onnx file, or a folder.
     pub path: PathBuf,
     /// Of one that was pulled.
     pub manifest: Option<Manifest>,
@@ -34,14 +37,18 @@ pub struct Model {
 /// Neither a path nor a name of a model that is here; the nearest is named.
 pub fn find(context: &Context, text: &str) -> anyhow::Result<Model> {
     let path = Path::new(text);
-    let looks_like_a_path = text.contains(['/', '\\']) || text.ends_with(".gguf");
+    let looks_like_a_path = text.contains(['/', '\\']) || is_model_file(text) || matches!(text, "." | "..");
     if looks_like_a_path || path.is_file() || path.join("config.json").is_file() {
-        let path = path.canonicalize().with_context(|| format!("there is no model at {text}"))?;
+        let path = path.canonicalize().with_context(|| format!("there is no model at {text:?}"))?;
         let file =
             path.file_name().map_or_else(|| text.to_string(), |name| name.to_string_lossy().into_owned());
         return Ok(Model { name: stem(&file), path, manifest: None });
     }
-    let (name, manifest) = context.store.require(text)?;
+    let found = context.store.require(text).map_err(|error| match path.exists() {
+        true => anyhow!("{error}; ./{text} is a folder without config.json, so no model either"),
+        false => error,
+    });
+    let (name, manifest) = found?;
     let path = context.store.entry(&name, &manifest)?;
     Ok(Model { name: name.to_string(), path, manifest: Some(manifest) })
 }
@@ -72,17 +79,25 @@ pub fn find_or_pull(context: &Context, text: &str) -> anyhow::Result<Model> {
     if !confirmed(&format!("{name} is not here yet. {}. Fetch it?", entry.about))? {
         bail!("{name} is not here; later: tureen pull {name}");
     }
-    pull::pull(context, text, None, false)?;
+    pull::pull(context, text, None, false, false)?;
     find(context, text)
 }
 
-/// Opens a model's files.
+/// Opens the files of a model that generates text.
 pub fn open(path: &Path) -> anyhow::Result<ModelFiles> {
+    if is_onnx(path) {
+        bail!("{} is an ONNX model, which takes tensors and generates no text", path.display());
+    }
     Ok(ModelFiles::open(path)?)
 }
 
 /// What the manifest keeps of a model's own words.
 pub fn read_facts(path: &Path) -> anyhow::Result<Facts> {
+    if is_onnx(path) {
+        let facts = formats::onnx::read(path)?;
+        let (family, parameters, quantisation) = ("onnx".to_string(), facts.parameters, "-".to_string());
+        return Ok(Facts { family, parameters, quantisation, licence: None });
+    }
     let files = open(path)?;
     let (decoder, facts) = (files.decoder(), files.facts());
     Ok(Facts {
@@ -98,6 +113,12 @@ pub fn read_facts(path: &Path) -> anyhow::Result<Facts> {
 pub fn load(model: &Model, settings: &Settings, promised_bytes: u64, is_said: bool) -> anyhow::Result<Llm> {
     let settings =
         engine::llm::Settings { memory_promised_bytes: promised_bytes, ..engine_settings(settings) };
+    if is_onnx(&model.path) {
+        bail!(
+            "{} is an ONNX model, which takes tensors and generates no text: tureen serve serves it",
+            model.name
+        );
+    }
     let started = Instant::now();
     let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(0).with_message("loading"));
     let mut progress = |done: usize, all: usize| {
@@ -112,14 +133,61 @@ pub fn load(model: &Model, settings: &Settings, promised_bytes: u64, is_said: bo
     }
     let llm = loaded.with_context(|| format!("loading {}", model.name))?;
     if is_said {
-        say(loaded_line(&model.name, llm.facts(), &settings, started.elapsed()));
+        let full = full_contexts(llm.stats().kv_pages_total, llm.facts().context);
+        say(loaded_line(&model.name, llm.facts(), &settings, full, started.elapsed()));
     }
     Ok(llm)
 }
 
-fn loaded_line(name: &str, facts: &ModelFacts, settings: &engine::llm::Settings, time: Duration) -> String {
+/// Loads a model that takes tensors and says what it is.
+pub fn load_onnx(model: &Model, settings: &Settings) -> anyhow::Result<Onnx> {
+    let started = Instant::now();
+    let settings = engine::onnx::Settings {
+        threads: settings.threads.0,
+        queue_max: settings.queue_max.0,
+        batch_rows_max: settings.batch_rows_max.0,
+        batch_wait: Duration::from_micros(settings.batch_wait_us.0 as u64),
+    };
+    let onnx = Onnx::load(&model.path, &settings).with_context(|| format!("loading {}", model.name))?;
+    let (facts, signature) = (onnx.facts(), onnx.signature());
+    say(format!(
+        "loaded {}: onnx, {} parameters, {} -> {}; {}; {} threads; {:.1} s",
+        model.name,
+        parameters(facts.parameters),
+        specs(&signature.inputs),
+        specs(&signature.outputs),
+        onnx.batching(),
+        settings.threads,
+        started.elapsed().as_secs_f64(),
+    ));
+    Ok(onnx)
+}
+
+/// Inputs or outputs in a line.
+pub fn specs(specs: &[TensorSpec]) -> String {
+    let all: Vec<String> = specs.iter().map(ToString::to_string).collect();
+    if all.is_empty() { "nothing".to_string() } else { all.join("; ") }
+}
+
+/// Contexts of `context` tokens that `pages` hold.
+fn full_contexts(pages: u64, context: usize) -> u64 {
+    pages / context.div_ceil(PAGE_TOKENS).max(1) as u64
+}
+
+fn loaded_line(
+    name: &str,
+    facts: &ModelFacts,
+    settings: &engine::llm::Settings,
+    full: u64,
+    time: Duration,
+) -> String {
+    let fewer = if full < settings.sequences_max as u64 {
+        format!(" ({full} if each fills its context)")
+    } else {
+        String::new()
+    };
     format!(
-        "loaded {name}: {}, {} parameters, {}, context {} of {} tokens, {} at once; {}; {} on {} threads; {:.1} s",
+        "loaded {name}: {}, {} parameters, {}, context {} of {} tokens, {} at once{fewer}; {}; {} on {} threads; {:.1} s",
         facts.family,
         parameters(facts.parameters),
         facts.quantisation,
@@ -147,15 +215,28 @@ fn memory_line(memory: MemoryPlan) -> String {
 /// What the engine is told of the settings.
 fn engine_settings(settings: &Settings) -> engine::llm::Settings {
     engine::llm::Settings {
-        context_tokens: settings.context,
-        sequences_max: settings.sequences_max,
-        queue_max: settings.queue_max,
-        threads: settings.threads,
+        context_tokens: settings.context.map(|tokens| tokens.0),
+        sequences_max: settings.sequences_max.0,
+        queue_max: settings.queue_max.0,
+        threads: settings.threads.0,
         isa: settings.isa.0.unwrap_or_else(Isa::detect),
         kv_element: settings.kv_element.0,
-        step_tokens_max: settings.step_tokens_max,
-        draft_tokens_max: settings.draft_tokens_max,
+        step_tokens_max: settings.step_tokens_max.0,
+        step_beside_answers_max: Duration::from_millis(settings.step_beside_answers_max.0 as u64),
+        draft_tokens_max: settings.draft_tokens_max.0,
         memory_max_bytes: settings.memory_max.map(|bytes| bytes.0),
         memory_promised_bytes: 0,
     }
+}
+
+#[test]
+fn an_error_says_its_cause_once() {
+    let Err(error) = open(Path::new("/no/such/model.gguf")) else { panic!("it is there") };
+    let text = format!("{error:#}");
+    assert_eq!(text.matches("os error 2").count(), 1, "{text}");
+}
+
+#[test]
+fn contexts_that_fit_at_once_are_counted_in_whole_pages() {
+    assert_eq!([full_contexts(600, 8192), full_contexts(512, 8192), full_contexts(3, 33)], [2, 2, 1]);
 }

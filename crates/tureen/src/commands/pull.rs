@@ -29,6 +29,9 @@ pub struct Arguments {
     /// Put it in the place of a model of that name that came from elsewhere
     #[arg(long)]
     replace: bool,
+    /// Fetch a model that is here already all the same
+    #[arg(long)]
+    again: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -50,10 +53,13 @@ Environment: HF_ENDPOINT and HF_TOKEN for hf:, MODELSCOPE_DOMAIN for modelscope:
 HTTP_PROXY, ALL_PROXY and NO_PROXY.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
-    let (model, manifest) = pull(context, &arguments.source, arguments.name.as_deref(), arguments.replace)?;
+    let Arguments { source, name, replace, again } = arguments;
+    let (model, manifest) = pull(context, source, name.as_deref(), *replace, *again)?;
     let verified =
         if manifest.files.iter().all(|file| file.verified) { "sha256 checked" } else { "sha256 recorded" };
-    print(format!("{model}: {}, {verified}. Now: tureen run {model}\n", size(manifest.bytes())))?;
+    let takes_tensors = manifest.facts.as_ref().is_some_and(|facts| facts.family == "onnx");
+    let verb = if takes_tensors { "serve" } else { "run" };
+    print(format!("{model}: {}, {verified}. Now: tureen {verb} {model}\n", size(manifest.bytes())))?;
     Ok(())
 }
 
@@ -63,6 +69,7 @@ pub fn pull(
     source: &str,
     name: Option<&str>,
     replace: bool,
+    again: bool,
 ) -> anyhow::Result<(ModelName, Manifest)> {
     let places = Places::from_environment()?;
     let pull = Pull {
@@ -71,6 +78,7 @@ pub fn pull(
         patience: Patience::DOWNLOAD,
         read_facts: &read_facts,
         replace,
+        again,
     };
     let watched = Arc::new(AtomicBool::new(true));
     say_at_interrupt(watched.clone())?;

@@ -33,20 +33,20 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     for text in &arguments.names {
         let left = ModelName::parse(text).ok().and_then(|model| unfinished.get_key_value(&model));
         found.push(match (context.store.require(text), left) {
-            (Ok((model, manifest)), _) => (format!("{model} ({})", size(manifest.bytes())), model),
+            (Ok((model, manifest)), _) => (model.to_string(), manifest.bytes(), model),
             (Err(_), Some((model, bytes))) => {
-                (format!("what an interrupted pull of {model} left ({})", size(*bytes)), model.clone())
+                (format!("what an interrupted pull of {model} left"), *bytes, model.clone())
             }
             (Err(error), None) => return Err(error),
         });
     }
-    for (what, model) in found {
-        if !arguments.yes && !confirmed(&format!("Delete {what}?"))? {
-            print(format!("{model} stays.\n"))?;
+    for (what, bytes, model) in found {
+        if !arguments.yes && !confirmed(&format!("Delete {what} ({})?", size(bytes)))? {
+            print(format!("{what} stays.\n"))?;
             continue;
         }
         context.store.remove(&model)?;
-        print(format!("{model} is deleted.\n"))?;
+        print(format!("{what} is deleted.\n"))?;
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! `tureen run`: one answer, or a chat in the terminal.
 
-use std::io::{BufRead, IsTerminal, Read};
+use std::io::{IsTerminal, Read};
 use std::os::unix::fs::FileTypeExt;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -12,13 +12,13 @@ use serde_json::json;
 
 use super::answer::{Answerer, End, Ended, Options, Prompt};
 use super::{Context, chat, model};
-use crate::settings::{Origin, TABLE};
+use crate::settings::{Count, Misused, Origin, TABLE};
 use crate::terminal::{print, say};
 
 /// Bytes of a prompt from standard input.
 const PROMPT_BYTES_MAX: u64 = 16 << 20;
-/// Before a pipe that is silent counts as one that always will be.
-const PIPE_SILENCE_MAX: Duration = Duration::from_secs(5);
+/// Before a person is told what is waited for.
+const UNSAID_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Ask a model, once or in a chat
 #[derive(Args)]
@@ -71,8 +71,9 @@ Examples:
   tureen run ./base.gguf --raw \"Once upon a time\"
   tureen run smollm2:135m --at http://127.0.0.1:8080    a chat with a running server
 
-Beside a PROMPT, a file on standard input goes below it, and so does what comes through a pipe, if
-it begins within 5 seconds. In a chat, Ctrl-C stops the answer, Ctrl-D ends the chat.";
+Beside a PROMPT, what is on standard input, a file or a pipe, goes below it, once it is at its
+end; where a pipe stays open for nothing, say < /dev/null. In a chat, Ctrl-C stops the answer and
+Ctrl-D ends the chat.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let options = options(arguments)?;
@@ -96,9 +97,9 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     }
     match ended.end {
         End::Stopped => Err(Interrupted.into()),
-        End::Finished { at_limit, .. } => {
+        End::Finished { at_limit, usage } => {
             if at_limit {
-                say("(the limit of tokens is reached)");
+                say(answerer.limit(&options, usage));
             }
             Ok(())
         }
@@ -129,33 +130,11 @@ fn prompt(asked: &str, is_asked: bool) -> anyhow::Result<Option<String>> {
     }
 }
 
-/// Standard input beside a PROMPT: a file's, or a pipe's once something comes through it. A pipe that a service manager
-/// or a scheduler left open never says a word and never ends, so it is not waited for longer than [`PIPE_SILENCE_MAX`].
+/// Standard input beside a PROMPT: a file's, or a pipe's. Whether a pipe has a text to come, only its end tells, so it is
+/// waited for, as every program that reads one does.
 fn input_beside_a_prompt() -> anyhow::Result<Option<String>> {
     let Ok(kind) = std::fs::metadata("/dev/stdin").map(|facts| facts.file_type()) else { return Ok(None) };
-    if kind.is_file() {
-        return read_input().map(Some);
-    }
-    if !(kind.is_fifo() || kind.is_socket()) {
-        return Ok(None);
-    }
-    let (began, begins) = mpsc::channel();
-    let (ended, ends) = mpsc::channel();
-    std::thread::spawn(move || {
-        // What is wrong with it, reading it will say; and whether anybody listens still is not this thread's business.
-        let _ = std::io::stdin().lock().fill_buf();
-        let _ = began.send(());
-        let _ = ended.send(read_input());
-    });
-    if begins.recv_timeout(PIPE_SILENCE_MAX).is_err() {
-        let seconds = PIPE_SILENCE_MAX.as_secs();
-        say(format!(
-            "note: standard input is a pipe through which nothing came for {seconds} s: going on with the PROMPT alone \
-             (`< /dev/null` says so at once)"
-        ));
-        return Ok(None);
-    }
-    ends.recv().context("reading standard input")?.map(Some)
+    if kind.is_file() || kind.is_fifo() || kind.is_socket() { read_input().map(Some) } else { Ok(None) }
 }
 
 /// The base of a server's address, without `/v1`.
@@ -163,7 +142,7 @@ fn server_url(context: &Context, url: &str) -> anyhow::Result<String> {
     if !url.starts_with("http://") && !url.starts_with("https://") {
         bail!("--at {url}: a server's address is wanted, such as http://127.0.0.1:8080");
     }
-    let mut settings = TABLE.iter().zip(&context.resolved.origins);
+    let mut settings = TABLE.iter().zip(&context.resolved.said_by);
     let loads = settings
         .find(|(setting, (_, _, origin))| setting.is_for_loading() && matches!(origin, Origin::Flag(_)));
     if let Some((_, (_, _, flag))) = loads {
@@ -182,7 +161,7 @@ fn answerer(context: &Context, arguments: &Arguments, is_chat: bool) -> anyhow::
     }
     let model = model::find_or_pull(context, &arguments.model)?;
     // One conversation at a time, whatever a server would be set to.
-    let settings = crate::settings::Settings { sequences_max: 1, ..context.resolved.settings.clone() };
+    let settings = crate::settings::Settings { sequences_max: Count(1), ..context.resolved.settings.clone() };
     let llm = model::load(&model, &settings, 0, is_chat || arguments.stats)?;
     Ok(Answerer::Here(Box::new(llm)))
 }
@@ -197,7 +176,7 @@ fn options(arguments: &Arguments) -> anyhow::Result<Options> {
         ..Sampling::default()
     };
     let options = Options { sampling, tokens_max: arguments.tokens_max };
-    chat::check_options(&options)?;
+    chat::check_options(&options).map_err(|error| Misused(error.to_string()))?;
     Ok(options)
 }
 
@@ -206,7 +185,14 @@ fn messages(arguments: &Arguments, prompt: &str) -> Vec<serde_json::Value> {
     system.chain([json!({"role": "user", "content": prompt})]).collect()
 }
 
+/// All of standard input. One that keeps a person waiting is said to.
 fn read_input() -> anyhow::Result<String> {
+    let (_ended, ends) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if ends.recv_timeout(UNSAID_WAIT_MAX) == Err(RecvTimeoutError::Timeout) {
+            say("waiting for the end of standard input (`< /dev/null` if nothing is to come)");
+        }
+    });
     let mut text = String::new();
     std::io::stdin()
         .take(PROMPT_BYTES_MAX + 1)

@@ -1,26 +1,27 @@
 //! `tureen serve`: models behind the OpenAI API, until told to stop.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, Error, anyhow, bail};
 use clap::Args;
+use formats::onnx::is_onnx;
 use serve::{ServeError, ServeSettings, Server, Services, shutdown_signals};
 
 use super::Context;
-use super::model::{Model, find_or_pull, load};
-use crate::settings::Settings;
+use super::model::{Model, find_or_pull, load, load_onnx};
+use crate::settings::{Listen, Settings};
 use crate::terminal::say;
 
 /// Bytes of a file of keys.
 const KEYS_BYTES_MAX: u64 = 1 << 20;
 
-/// Serve models over the OpenAI API
+/// Serve models: those that generate text over the OpenAI API, .onnx files as tensor services
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// A .gguf file, a folder, or a pulled name; NAME=MODEL serves it as NAME
+    /// A .gguf or .onnx file, a folder, or a pulled name; NAME=MODEL serves it as NAME
     #[arg(value_name = "MODEL")]
     served: Vec<String>,
 }
@@ -29,6 +30,8 @@ const EXAMPLES: &str = "\
 Examples:
   tureen serve smollm2:135m                        at http://127.0.0.1:8080/v1
   tureen serve smollm2:135m chat=./model.gguf      two models, one under a name of its own
+  tureen serve digits=./model.onnx --grpc-listen 127.0.0.1:8001
+                                                   tensors, over REST and gRPC
   TUREEN_KEYS=a-long-secret tureen serve smollm2:135m --listen 0.0.0.0:8080
   tureen serve qwen3:8b --context 16384 --sequences-max 4 --memory-max 12GiB
 
@@ -44,22 +47,38 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     }
     let mut models = Vec::new();
     for text in &arguments.served {
-        let (name, text) = match text.split_once('=') {
-            Some((name, text)) if !name.contains(['/', '.', '\\']) => (Some(name), text),
-            _ => (None, text.as_str()),
-        };
+        let (name, text) = named(text, Path::new(text).exists());
         let mut model = find_or_pull(context, text)?;
         if let Some(name) = name {
             model.name = name.to_string();
         }
         models.push(model);
     }
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(network_threads())
+        .enable_all()
+        .build()
+        .context("starting threads")?;
     let result = runtime.block_on(serve(serve_settings(settings)?, settings.clone(), models));
     // A model that is still being loaded doesn't keep a server that was told to stop.
     runtime.shutdown_background();
     result
+}
+
+/// `NAME=MODEL` taken apart. A path may hold a `=` too, and goes first where it is one that exists.
+fn named(text: &str, is_path: bool) -> (Option<&str>, &str) {
+    match text.split_once('=') {
+        Some((name, model)) if !is_path && !name.is_empty() && !name.contains(['/', '\\']) => {
+            (Some(name), model)
+        }
+        _ => (None, text),
+    }
+}
+
+/// Half of the cores: the engines need the rest, and threads beyond that only take each other's turns (on 2 cores, with
+/// one instead of two, a small network answers 1.4 times as many calls).
+fn network_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }
 
 /// What could be served, for whoever named nothing.
@@ -77,12 +96,16 @@ async fn serve(serve: ServeSettings, settings: Settings, models: Vec<Model>) -> 
     let services = Services::announce(models.iter().map(|model| model.name.clone()))?;
     let has_keys = !serve.keys.is_empty();
     let server = Server::bind(serve, services.clone()).await.map_err(with_flags)?;
-    let address = server.address();
+    let (address, grpc) = (server.address(), server.grpc_address());
     let names: Vec<String> = models.iter().map(|model| model.name.clone()).collect();
     let mut running = tokio::spawn(server.run(shutdown));
     let loading = tokio::task::spawn_blocking(move || {
         let mut promised_bytes = 0;
         models.iter().try_for_each(|model| {
+            if is_onnx(&model.path) {
+                services.loaded(&model.name, load_onnx(model, &settings)?);
+                return Ok(());
+            }
             let llm = load(model, &settings, promised_bytes, true)?;
             let memory = llm.facts().memory;
             promised_bytes += memory.kv_bytes + memory.activations_bytes;
@@ -95,6 +118,9 @@ async fn serve(serve: ServeSettings, settings: Settings, models: Vec<Model>) -> 
         ended = &mut running => return Ok(ended??),
     }
     say(ready_line(address, &names, has_keys));
+    if let Some(address) = grpc {
+        say(format!("gRPC of the Open Inference Protocol: {address}"));
+    }
     Ok(running.await??)
 }
 
@@ -104,14 +130,23 @@ fn with_flags(error: ServeError) -> anyhow::Error {
         ServeError::KeyNeeded { .. } => {
             anyhow!("{error} (keys: TUREEN_KEYS or --keys-file; address: --listen)")
         }
-        ServeError::PortInUse { .. } | ServeError::Bind { .. } => anyhow!("{error} (--listen ADDRESS:PORT)"),
+        ServeError::PortInUse { .. } | ServeError::Bind { .. } => {
+            anyhow!("{error} (--listen and --grpc-listen ADDRESS:PORT)")
+        }
         _ => error.into(),
     }
 }
 
 fn ready_line(address: SocketAddr, names: &[String], has_keys: bool) -> String {
     let key = if has_keys { "callers need a key" } else { "no key is needed" };
-    format!("ready: http://{address}/v1 answers for {}; {key}", names.join(", "))
+    let (mut asked_at, mut others) = (address, "");
+    if address.ip().is_unspecified() {
+        let loopback =
+            if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        asked_at.set_ip(loopback);
+        others = " (and at every other address of this machine)";
+    }
+    format!("ready: http://{asked_at}/v1{others} answers for {}; {key}", names.join(", "))
 }
 
 fn serve_settings(settings: &Settings) -> anyhow::Result<ServeSettings> {
@@ -121,12 +156,15 @@ fn serve_settings(settings: &Settings) -> anyhow::Result<ServeSettings> {
     }
     let body_bytes_max = usize::try_from(settings.body_max.0).context("body_max")?;
     Ok(ServeSettings {
-        listen: settings.listen,
+        listen: settings.listen.look_up().map_err(Error::msg)?,
+        grpc_listen: settings.grpc_listen.as_ref().map(Listen::look_up).transpose().map_err(Error::msg)?,
         keys,
         origins: settings.origins.as_ref().map(|origins| origins.0.clone()).unwrap_or_default(),
         body_bytes_max,
-        connections_max: settings.connections_max,
-        drain_max: Duration::from_secs(settings.drain_max.0),
+        connections_max: settings.connections_max.0,
+        request_max: (settings.request_max.0 > 0).then(|| Duration::from_secs(settings.request_max.0 as u64)),
+        priority_min: settings.priority_min,
+        drain_max: Duration::from_secs(settings.drain_max.0 as u64),
         ..ServeSettings::default()
     })
 }
@@ -164,9 +202,20 @@ mod tests {
     }
 
     #[test]
+    fn a_name_may_have_dots_and_a_path_that_exists_goes_first() {
+        assert_eq!(named("gpt-3.5-turbo=./m.gguf", false), (Some("gpt-3.5-turbo"), "./m.gguf"));
+        assert_eq!(named("a=b.gguf", true), (None, "a=b.gguf"));
+        for plain in ["smollm2:135m", "./a=b.gguf", "=m.gguf"] {
+            assert_eq!(named(plain, false), (None, plain));
+        }
+    }
+
+    #[test]
     fn the_line_says_where_and_whether_a_key_is_needed() {
         let address = "127.0.0.1:8080".parse().unwrap();
         let line = ready_line(address, &["a".to_string(), "b".to_string()], false);
         assert_eq!(line, "ready: http://127.0.0.1:8080/v1 answers for a, b; no key is needed");
+        let open = ready_line("[::]:80".parse().unwrap(), &["a".to_string()], true);
+        assert!(open.starts_with("ready: http://[::1]:80/v1 (and at every other"), "{open}");
     }
 }

@@ -2,16 +2,19 @@
 
 use anyhow::bail;
 use clap::Args;
+use formats::onnx::{Dimension, TensorSpec, is_onnx};
+use serde_json::{Value, json};
 
+use super::Context;
+use super::model::{self, Model};
 use super::table::{columns, parameters, size};
-use super::{Context, model};
 use crate::terminal::print;
 
 /// Show what a model is: architecture, size, context, quantisation, template, licence
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// A .gguf file, a folder, or the name of a model that was pulled
+    /// A .gguf or .onnx file, a folder, or the name of a model that was pulled
     #[arg(value_name = "MODEL")]
     model: String,
     /// Print the chat template and nothing else
@@ -29,6 +32,9 @@ Examples:
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let model = model::find(context, &arguments.model)?;
+    if is_onnx(&model.path) && !arguments.template {
+        return show_onnx(&model, arguments.json);
+    }
     let files = model::open(&model.path)?;
     if arguments.template {
         match files.chat_template() {
@@ -90,4 +96,52 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let rows: Vec<Vec<String>> =
         rows.into_iter().filter_map(|(name, value)| Some(vec![name.to_string(), value?])).collect();
     Ok(print(columns(&rows))?)
+}
+
+fn show_onnx(model: &Model, as_json: bool) -> anyhow::Result<()> {
+    let facts = formats::onnx::read(&model.path)?;
+    let operators: usize = facts.operators.values().sum();
+    if as_json {
+        let spec = |spec: &TensorSpec| json!({ "name": spec.name, "type": spec.element.to_string(), "shape": spec.shape.as_deref().map(shape_json) });
+        let value = json!({
+            "name": model.name,
+            "path": model.path,
+            "family": "onnx",
+            "parameters": facts.parameters,
+            "inputs": facts.signature.inputs.iter().map(spec).collect::<Vec<_>>(),
+            "outputs": facts.signature.outputs.iter().map(spec).collect::<Vec<_>>(),
+            "operators": facts.operators,
+            "opset": facts.opset,
+            "producer": facts.producer,
+            "bytes": facts.file_bytes,
+            "manifest": model.manifest,
+        });
+        return Ok(print(serde_json::to_string_pretty(&value)? + "\n")?);
+    }
+    let kinds: Vec<String> = facts.operators.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    let mut rows = vec![
+        ("name", model.name.clone()),
+        ("architecture", "onnx".to_string()),
+        ("parameters", parameters(facts.parameters)),
+        ("size", size(facts.file_bytes)),
+    ];
+    rows.extend(facts.signature.inputs.iter().map(|spec| ("input", spec.to_string())));
+    rows.extend(facts.signature.outputs.iter().map(|spec| ("output", spec.to_string())));
+    rows.push(("operators", format!("{operators}: {}", kinds.join(", "))));
+    rows.extend(facts.opset.map(|opset| ("opset", opset.to_string())));
+    rows.extend(facts.producer.map(|producer| ("producer", producer)));
+    rows.push(("path", model.path.display().to_string()));
+    rows.extend(model.manifest.as_ref().map(|manifest| ("source", manifest.source.clone())));
+    let rows: Vec<Vec<String>> =
+        rows.into_iter().map(|(name, value)| vec![name.to_string(), value]).collect();
+    Ok(print(columns(&rows))?)
+}
+
+/// Lengths as numbers, names or null.
+fn shape_json(shape: &[Dimension]) -> Vec<Value> {
+    let length = |dimension: &Dimension| match dimension {
+        Dimension::Fixed(length) => json!(length),
+        Dimension::Dynamic(name) => json!(name),
+    };
+    shape.iter().map(length).collect()
 }

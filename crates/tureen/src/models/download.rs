@@ -52,6 +52,9 @@ struct Partial {
     /// A strong validator (ETag or Last-Modified): what is resumed is still the same file.
     validator: Option<String>,
     sha256: Option<String>,
+    /// Bytes of the whole file, where the server said them.
+    #[serde(default)]
+    total: Option<u64>,
 }
 
 /// Files of one download, beside each other.
@@ -87,13 +90,18 @@ pub fn download(client: &Client, wanted: &Wanted, folder: &Path) -> anyhow::Resu
     }
     let mut retry = 0;
     let mut progress = None;
+    let bytes_here = || std::fs::metadata(&places.partial).map_or(0, |facts| facts.len());
+    // What is dropped and fetched once more is no progress, so a file that is always another ends too.
+    let mut furthest = bytes_here();
     let (received, sha256, verified) = loop {
-        let before = std::fs::metadata(&places.partial).map_or(0, |facts| facts.len());
         match attempt(client, wanted, &places, &mut progress) {
             Ok(done) => break done,
-            Err(Failure::Fetch(FetchError::Transient { message, after })) => {
-                let after_bytes = std::fs::metadata(&places.partial).map_or(0, |facts| facts.len());
-                retry = if after_bytes >= before + PROGRESS_BYTES_MIN { 0 } else { retry };
+            Err(Failure::Fetch(error @ (FetchError::Transient { .. } | FetchError::NoHost(_)))) => {
+                let message = error.to_string();
+                let after = if let FetchError::Transient { after, .. } = error { after } else { None };
+                let here = bytes_here();
+                retry = if here >= furthest + PROGRESS_BYTES_MIN { 0 } else { retry };
+                furthest = furthest.max(here);
                 if retry >= client.patience.retries_max {
                     bail!(
                         "{message}; {} tries failed. What is here is kept: the same command goes on",
@@ -126,6 +134,12 @@ pub fn download(client: &Client, wanted: &Wanted, folder: &Path) -> anyhow::Resu
     Ok(fetched)
 }
 
+/// Drops a file that is of no use, and all that is known of it, so that the next try fetches it anew.
+pub fn forget(folder: &Path, name: &str) -> anyhow::Result<()> {
+    let Places { whole, partial, state, done } = Places::new(folder, name);
+    [done, whole, partial, state].iter().try_for_each(|path| remove(path))
+}
+
 fn already_there(places: &Places, wanted: &Wanted) -> Option<Fetched> {
     let fetched: Fetched = serde_json::from_slice(&std::fs::read(&places.done).ok()?).ok()?;
     let bytes = std::fs::metadata(&places.whole).ok()?.len();
@@ -155,30 +169,27 @@ fn attempt(
     places: &Places,
     progress: &mut Option<Progress>,
 ) -> Result<(u64, String, bool), Failure> {
-    let (mut hasher, have, validator) = resume_point(wanted, places)?;
+    let (mut hasher, have, known) = resume_point(wanted, places)?;
     let range = format!("bytes={have}-");
     let mut headers = vec![("accept-encoding", "identity")];
     if have > 0 {
         headers.push(("range", &range));
-        if let Some(validator) = &validator {
+        if let Some(validator) = &known.validator {
             headers.push(("if-range", validator));
         }
     }
     let answer = client.get(&wanted.url, &headers).map_err(Failure::Fetch)?;
-    if have == 0 && answer.status == 206 {
-        let message =
-            format!("{}: the server sends a part of the file where all of it was asked for", wanted.url);
-        return Err(Failure::Fetch(FetchError::Other(message)));
-    }
-    let begins = begins_at(&answer, have);
+    check_is_plain(&answer, wanted, have).map_err(Failure::Fetch)?;
     let sent = answer.header("content-length").and_then(|value| value.parse::<u64>().ok());
-    let (start, total) = match begins {
+    let (start, total) = match begins_at(&answer, have, &known) {
         // A server may send less than was asked for; what the file has in all stands beside the range.
-        Begins::Here => (have, range_total(&answer).or(sent.map(|sent| have + sent))),
+        Begins::Here => {
+            let total = range_total(&answer).or(known.total);
+            (have, total.or(sent.map(|sent| have.saturating_add(sent))))
+        }
         Begins::AtZero => (0, sent),
-        // Nothing is left to send, or the file is another now: the hash below tells, or we begin anew.
-        Begins::Nowhere { complete: true } => (have, Some(have)),
-        Begins::Nowhere { complete: false } => {
+        Begins::AtEnd => (have, Some(have)),
+        Begins::Elsewhere => {
             remove(&places.partial)?;
             let message = format!("{} is another file now; beginning anew", wanted.url);
             return Err(Failure::Fetch(FetchError::Transient { message, after: None }));
@@ -189,10 +200,12 @@ fn attempt(
         hasher = Sha256::new();
     }
     let sha256 = wanted.sha256.clone().or_else(|| linked_sha256(&answer));
+    let resumed = if start > 0 { known.validator } else { None };
     let state = Partial {
         identity: wanted.url.identity(),
-        validator: strong_validator(&answer),
+        validator: resumed.or_else(|| strong_validator(&answer)),
         sha256: sha256.clone(),
+        total,
     };
     write_durably(&places.state, &serde_json::to_vec(&state).map_err(anyhow::Error::from)?)?;
     let total = total.or(wanted.bytes);
@@ -216,6 +229,26 @@ fn attempt(
         return Err(wrong_hash(wanted, places, start, expected, &actual)?);
     }
     Ok((received, actual, sha256.is_some()))
+}
+
+/// Refuses what can't be a file's bytes: a part where nobody asked for one, and a form of it that nobody asked for.
+fn check_is_plain(answer: &Answer, wanted: &Wanted, have: u64) -> Result<(), FetchError> {
+    let url = &wanted.url;
+    let other = |message: String| Err(FetchError::Other(message));
+    match answer.status {
+        206 if have == 0 => {
+            other(format!("{url}: the server sends a part of the file where all of it was asked for"))
+        }
+        416 if have == 0 => {
+            other(format!("{url} answers 416 (no such range) where all of the file was asked for"))
+        }
+        _ => match answer.header("content-encoding") {
+            Some(coding) if !coding.is_empty() && !coding.eq_ignore_ascii_case("identity") => other(format!(
+                "{url}: the server sends the file as {coding} (Content-Encoding) where its plain bytes were asked for"
+            )),
+            _ => Ok(()),
+        },
+    }
 }
 
 fn check_size(wanted: &Wanted, total: Option<u64>) -> Result<(), FetchError> {
@@ -262,8 +295,8 @@ fn wrong_hash(
     )))
 }
 
-/// The hash of what is here, its length, and the validator that it was received with.
-fn resume_point(wanted: &Wanted, places: &Places) -> anyhow::Result<(Sha256, u64, Option<String>)> {
+/// The hash of what is here, its length, and what was known when it was received.
+fn resume_point(wanted: &Wanted, places: &Places) -> anyhow::Result<(Sha256, u64, Partial)> {
     let mut hasher = Sha256::new();
     let state: Option<Partial> =
         std::fs::read(&places.state).ok().and_then(|text| serde_json::from_slice(&text).ok());
@@ -273,10 +306,10 @@ fn resume_point(wanted: &Wanted, places: &Places) -> anyhow::Result<(Sha256, u64
             && (state.validator.is_some() || wanted.sha256.is_some())
             && (wanted.sha256.is_none() || state.sha256 == wanted.sha256)
     });
-    let Some(state) = usable else { return Ok((hasher, 0, None)) };
+    let Some(state) = usable else { return Ok((hasher, 0, Partial::default())) };
     let mut file = match File::open(&places.partial) {
         Ok(file) => file,
-        Err(_) => return Ok((hasher, 0, None)),
+        Err(_) => return Ok((hasher, 0, Partial::default())),
     };
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut have = 0;
@@ -289,26 +322,55 @@ fn resume_point(wanted: &Wanted, places: &Places) -> anyhow::Result<(Sha256, u64
         have += count as u64;
     }
     if wanted.bytes.is_some_and(|bytes| have > bytes) {
-        return Ok((Sha256::new(), 0, None));
+        return Ok((Sha256::new(), 0, Partial::default()));
     }
-    Ok((hasher, have, state.validator))
+    Ok((hasher, have, state))
 }
 
 enum Begins {
     Here,
     AtZero,
-    Nowhere { complete: bool },
+    /// Nothing is left to send.
+    AtEnd,
+    /// It isn't what was asked for, or of another file than what is here.
+    Elsewhere,
 }
 
-/// Where in the file the answer's body begins; a server that knows no ranges sends all of it.
-fn begins_at(answer: &Answer, have: u64) -> Begins {
+/// Where in the file the answer's body begins; a server that knows no ranges sends all of it. What is here and what
+/// comes must be of one file by all that is known of it: where nobody told us a hash, nothing else would tell.
+fn begins_at(answer: &Answer, have: u64, known: &Partial) -> Begins {
     let range = answer.header("content-range").unwrap_or_default();
+    let same_total = |total: Option<u64>| {
+        let pair = total.zip(known.total);
+        pair.is_none_or(|(total, known)| total == known)
+    };
+    let begins = range.strip_prefix("bytes ").and_then(|range| range.split('-').next());
     match answer.status {
-        206 if range.strip_prefix("bytes ").and_then(|r| r.split('-').next()) == Some(&have.to_string()) => {
+        206 if begins == Some(&have.to_string())
+            && same_total(range_total(answer))
+            && is_same_file(answer, known, true) =>
+        {
             Begins::Here
         }
-        206 | 416 => Begins::Nowhere { complete: range.strip_prefix("bytes */") == Some(&have.to_string()) },
+        416 if range.strip_prefix("bytes */") == Some(&have.to_string())
+            && same_total(Some(have))
+            && is_same_file(answer, known, false) =>
+        {
+            Begins::AtEnd
+        }
+        206 | 416 => Begins::Elsewhere,
         _ => Begins::AtZero,
+    }
+}
+
+/// Whether the answer carries the validator of what is here. With a part an ETag must come; the date of the last
+/// change may be left out where `If-Range` named it (RFC 9110, 15.3.7), and an error needs neither.
+fn is_same_file(answer: &Answer, known: &Partial, is_part: bool) -> bool {
+    let Some(validator) = &known.validator else { return true };
+    let is_etag = validator.starts_with('"');
+    match answer.header(if is_etag { "etag" } else { "last-modified" }) {
+        Some(found) => found == *validator,
+        None => !(is_part && is_etag),
     }
 }
 

@@ -116,6 +116,74 @@ fn a_file_that_changed_meanwhile_is_fetched_anew() {
     assert_eq!(case.read("m.gguf").unwrap(), other);
 }
 
+/// A server that is cut off and answers the try to go on with `part`.
+fn going_on_with(part: &'static str) -> (Case, anyhow::Result<Fetched>) {
+    let page = Page { cuts: vec![100_000], part: Some(part), ..Page::new(contents()) };
+    let case = case(page.header("etag", "\"one\""));
+    let fetched = case.download(&case.wanted());
+    (case, fetched)
+}
+
+#[test]
+fn a_part_of_another_file_is_not_joined_to_what_is_here() {
+    let parts = [
+        // Another validator, though the range named the first one.
+        "HTTP/1.1 206 Part\r\netag: \"two\"\r\ncontent-range: bytes 100000-399999/400000\r\ncontent-length: 300000\r\n\r\n",
+        // No validator at all.
+        "HTTP/1.1 206 Part\r\ncontent-range: bytes 100000-399999/400000\r\ncontent-length: 300000\r\n\r\n",
+        // A shorter file, that ends where we are.
+        "HTTP/1.1 206 Part\r\netag: \"one\"\r\ncontent-range: bytes 100000-100000/100000\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 416 Range\r\ncontent-range: bytes */100000\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 416 Range\r\netag: \"two\"\r\ncontent-range: bytes */100000\r\ncontent-length: 0\r\n\r\n",
+    ];
+    for part in parts {
+        let (case, fetched) = going_on_with(part);
+        assert_eq!(fetched.unwrap().sha256, sha256(&contents()), "{part}");
+        let ranges = [None, Some("bytes=100000-".to_string()), None];
+        assert_eq!(case.ranges(), ranges, "{part}");
+    }
+}
+
+#[test]
+fn a_file_that_is_always_another_is_given_up() {
+    let part = "HTTP/1.1 416 Range\r\ncontent-range: bytes */100000\r\ncontent-length: 0\r\n\r\n";
+    let page = Page { cuts: vec![100_000; 9], part: Some(part), ..Page::new(contents()) };
+    let case = case(page.header("etag", "\"one\""));
+    let error = case.download(&case.wanted()).unwrap_err().to_string();
+    assert!(error.contains("3 tries failed"), "{error}");
+    assert!(case.read("m.gguf").is_none());
+}
+
+#[test]
+fn a_length_beyond_all_files_is_no_panic() {
+    let part = "HTTP/1.1 206 Part\r\netag: \"one\"\r\ncontent-range: bytes 100000-*/*\r\ncontent-length: 18446744073709551615\r\n\r\n";
+    let page = Page { cuts: vec![100_000], part: Some(part), ..Page::new(contents()) };
+    let case = case(page.header("etag", "\"one\""));
+    let state = Partial {
+        identity: case.wanted().url.identity(),
+        validator: Some("\"one\"".to_string()),
+        ..Partial::default()
+    };
+    std::fs::write(case.folder.path().join("m.gguf.partial"), &contents()[..100_000]).unwrap();
+    std::fs::write(case.folder.path().join("m.gguf.partial.json"), serde_json::to_vec(&state).unwrap())
+        .unwrap();
+    let error = case.download(&case.wanted()).unwrap_err().to_string();
+    assert!(error.contains("tries failed"), "{error}");
+}
+
+#[test]
+fn a_file_in_another_form_than_asked_for_is_refused() {
+    let coded = case(Page::new(contents()).header("content-encoding", "gzip"));
+    let error = coded.download(&coded.wanted()).unwrap_err().to_string();
+    assert!(error.contains("sends the file as gzip"), "{error}");
+    let plain = case(Page::new(contents()).header("content-encoding", "identity"));
+    plain.download(&plain.wanted()).unwrap();
+
+    let nowhere = case(Page { status: 416, ..Page::new("") }.header("content-range", "bytes */0"));
+    let error = nowhere.download(&nowhere.wanted()).unwrap_err().to_string();
+    assert!(error.contains("answers 416 (no such range) where all of the file was asked for"), "{error}");
+}
+
 #[test]
 fn without_a_validator_or_a_hash_nothing_is_resumed() {
     let case = case(Page { cuts: vec![100_000], ..Page::new(contents()) });
@@ -164,6 +232,7 @@ fn what_was_received_whole_is_not_asked_for_again() {
         identity: case.wanted().url.identity(),
         validator: Some("\"one\"".to_string()),
         sha256: None,
+        total: Some(400_000),
     };
     std::fs::write(case.folder.path().join("m.gguf.partial.json"), serde_json::to_vec(&state).unwrap())
         .unwrap();

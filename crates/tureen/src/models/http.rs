@@ -21,6 +21,8 @@ const PAGE_BYTES_MAX: u64 = 64 << 20;
 const PAGE_CHUNK_BYTES: usize = 64 << 10;
 /// Longest that a server may make us wait before the next try.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// Further tries for a page whose host has no address: a wrong name stays wrong, a network may just be waking up.
+const NO_HOST_RETRIES_MAX: u32 = 1;
 
 /// How patient a transfer is.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +65,9 @@ pub enum FetchError {
     /// Another try may go better; the server may have said when.
     #[error("{message}")]
     Transient { message: String, after: Option<Duration> },
+    /// No address is known for the host.
+    #[error("{0}")]
+    NoHost(String),
     /// The server answered, and will answer the same again.
     #[error("{message}")]
     Refused { status: u16, message: String },
@@ -171,15 +176,18 @@ impl Client {
                 let text = answer.text(self.patience.page)?;
                 Ok((place, headers, text))
             });
-            match read {
-                Err(FetchError::Transient { message, after }) if retry < self.patience.retries_max => {
-                    let pause = after.unwrap_or(self.patience.pause(retry));
-                    say(trying_again(&message, pause));
-                    std::thread::sleep(pause);
-                    retry += 1;
-                }
+            let (message, after, retries_max) = match read {
+                Err(FetchError::Transient { message, after }) => (message, after, self.patience.retries_max),
+                Err(FetchError::NoHost(message)) => (message, None, NO_HOST_RETRIES_MAX),
                 other => return other,
+            };
+            if retry >= retries_max.min(self.patience.retries_max) {
+                return Err(FetchError::Transient { message, after });
             }
+            let pause = after.unwrap_or(self.patience.pause(retry));
+            say(trying_again(&message, pause));
+            std::thread::sleep(pause);
+            retry += 1;
         }
     }
 }
@@ -250,13 +258,27 @@ fn no_answer(url: &Url, error: &ureq::Error) -> FetchError {
     use ureq::Error;
     let message = format!("{}: {}", url.host, cause(error));
     match error {
+        _ if is_no_host(error) => {
+            let mirror =
+                if url.host.ends_with("huggingface.co") { ", HF_ENDPOINT names a mirror" } else { "" };
+            FetchError::NoHost(format!("{message} (HTTPS_PROXY names a proxy{mirror})"))
+        }
         Error::Io(_)
         | Error::Timeout(_)
-        | Error::HostNotFound
         | Error::ConnectionFailed
-        | Error::BodyStalled => FetchError::Transient { message, after: None },
-        Error::Protocol(_) | Error::ConnectProxyFailed(_) => FetchError::Transient { message, after: None },
+        | Error::BodyStalled
+        | Error::Protocol(_)
+        | Error::ConnectProxyFailed(_) => FetchError::Transient { message, after: None },
         _ => FetchError::Other(message),
+    }
+}
+
+/// What the system's resolver says has no kind of its own, only these words, which are the standard library's.
+fn is_no_host(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::HostNotFound => true,
+        ureq::Error::Io(error) => error.to_string().contains("failed to lookup address information"),
+        _ => false,
     }
 }
 
@@ -299,4 +321,12 @@ fn machine_has_certificates() -> bool {
         || named("SSL_CERT_FILE")
         || named("SSL_CERT_DIR")
         || BUNDLES.iter().any(|path| Path::new(path).exists())
+}
+
+#[test]
+fn a_host_without_an_address_is_told_with_the_way_out() {
+    let client = Client::new(Patience::DOWNLOAD, None).unwrap();
+    let url = Url::parse("http://no-such-host.invalid/x").unwrap();
+    let Err(error) = client.get(&url, &[]) else { panic!("it answers") };
+    assert!(matches!(&error, FetchError::NoHost(message) if message.contains("HTTPS_PROXY")), "{error}");
 }

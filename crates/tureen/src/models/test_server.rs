@@ -30,6 +30,8 @@ pub struct Page {
     pub delay: Duration,
     /// Sends a byte now and then, for ever.
     pub drip: bool,
+    /// Asked for a part, it answers so, word for word, whatever was asked.
+    pub part: Option<&'static str>,
 }
 
 impl Page {
@@ -45,6 +47,7 @@ impl Page {
             failures: Vec::new(),
             delay: Duration::ZERO,
             drip: false,
+            part: None,
         }
     }
 
@@ -162,6 +165,12 @@ fn answer(stream: &TcpStream, pages: &Pages, seen: &Mutex<Vec<Seen>>) {
     if page.drip {
         return drip(stream);
     }
+    if let Some(part) = page.part.filter(|_| from.is_some()) {
+        let mut stream = stream;
+        // A client that has gone is one of the things tested.
+        let _ = stream.write_all(part.as_bytes());
+        return;
+    }
     match from.filter(|_| page.ranges && unchanged) {
         Some(from) if from >= total => {
             let range = [("content-range".to_string(), format!("bytes */{total}"))];
@@ -184,7 +193,7 @@ fn drip(mut stream: &TcpStream) {
     let mut sent = stream.write_all(head.as_bytes());
     while sent.is_ok() {
         std::thread::sleep(Duration::from_millis(50));
-        sent = stream.write_all(b"x");
+        sent = stream.write_all(b"\n");
     }
 }
 

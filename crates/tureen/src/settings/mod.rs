@@ -1,14 +1,15 @@
 //! What a person can set, each thing defined once: one line of the table below yields the typed field, the flag, the
 //! environment name, the key in the file, the help and the line of `tureen config`.
 
+mod locks;
 mod resolve;
 mod value;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
-pub use resolve::{Origin, Resolved, arguments, resolve};
-pub use value::{ByteSize, CpuPath, Keys, KvKind, LogLevel, Origins, Seconds, SettingValue};
+use resolve::Reading;
+pub use resolve::{Misused, Origin, Resolved, arguments, resolve};
+pub use value::{ByteSize, Count, CpuPath, Keys, KvKind, Listen, LogLevel, Origins, SettingValue};
 
 /// The commands that a setting shows up in as a flag. `config` takes them all.
 pub const ALL: &[&str] = &["serve", "run", "pull", "list", "show", "rm", "config"];
@@ -27,9 +28,9 @@ pub struct Setting {
     pub default: fn() -> String,
     /// What having no value means, for those without a default.
     pub unset: &'static str,
+    /// What one might write where there is no default.
+    pub example: &'static str,
     pub commands: &'static [&'static str],
-    /// The value as `config` shows it, or what is wrong with it.
-    check: fn(&str) -> Result<String, String>,
 }
 
 impl Setting {
@@ -62,14 +63,14 @@ macro_rules! settings {
             help: $help,
             default: || String::from($default),
             unset: $unset,
+            example: <$kind as SettingValue>::EXAMPLE,
             commands: $commands,
-            check: |text| <$kind as SettingValue>::parse(text).map(|value| value.show()),
         }),*];
 
         impl Settings {
-            /// Settings from one text each, asked for by key.
-            fn parse(text: impl Fn(&str) -> String) -> Result<Settings, String> {
-                Ok(Settings { $($key: <$kind as SettingValue>::parse(&text(stringify!($key)))?,)* })
+            /// Each read once, in the order of the table.
+            fn read(reading: &mut Reading) -> anyhow::Result<Settings> {
+                Ok(Settings { $($key: reading.next::<$kind>()?,)* })
             }
         }
     };
@@ -78,23 +79,35 @@ macro_rules! settings {
 settings! {
     models: PathBuf, "FOLDER", ALL, models_folder(), "",
         "Folder that pulled models are kept in";
-    listen: SocketAddr, "ADDRESS:PORT", SERVER, "127.0.0.1:8080", "",
-        "Where to listen; port 0 takes a free one. Anything but loopback needs a key";
+    listen: Listen, "ADDRESS:PORT", SERVER, "127.0.0.1:8080", "",
+        "Where to listen; a port alone is on 127.0.0.1, port 0 a free one. Anything but loopback needs a key";
+    grpc_listen: Option<Listen>, "ADDRESS:PORT", SERVER, "", "nowhere",
+        "Where to answer gRPC of the Open Inference Protocol; its clients expect port 8001";
     keys: Option<Keys>, "KEY,KEY", SECRET, "", "no key is asked for",
         "Keys that callers send as `Authorization: Bearer KEY` (environment or file only)";
     keys_file: Option<PathBuf>, "FILE", SERVER, "", "none",
         "File of keys, one a line; # begins a comment";
-    context: Option<usize>, "TOKENS", MODEL, "", "what the model was made for",
+    context: Option<Count<1, 1_000_000_000>>, "TOKENS", MODEL, "", "what the model was made for",
         "Tokens that prompt and answer may have together";
-    sequences_max: usize, "COUNT", SERVER, "16", "",
+    sequences_max: Count<1, 4_096>, "COUNT", SERVER, "16", "",
         "Requests that run at the same time; more wait";
-    queue_max: usize, "COUNT", SERVER, "256", "",
+    queue_max: Count<1, 1_000_000>, "COUNT", SERVER, "256", "",
         "Requests that may wait; more get 429 at once";
-    step_tokens_max: usize, "TOKENS", MODEL, "512", "",
+    request_max: Count<0, 31_536_000>, "SECONDS", SERVER, "3600", "",
+        "How long a request may take, waiting included; then it ends with what there is of its answer. 0 sets no limit";
+    priority_min: i32, "NUMBER", SERVER, "0", "",
+        "Lowest `priority` that callers may ask for; lower goes first, and 0 lets nobody push ahead";
+    step_tokens_max: Count<1, 65_536>, "TOKENS", MODEL, "512", "",
         "Tokens evaluated in one step, over all requests";
-    draft_tokens_max: usize, "TOKENS", MODEL, "8", "",
+    step_beside_answers_max: Count<1, 60_000>, "MILLISECONDS", MODEL, "60", "",
+        "About how long a step may take that evaluates prompts while others are answering";
+    draft_tokens_max: Count<0, 64>, "TOKENS", MODEL, "8", "",
         "Tokens guessed ahead out of what was said, and checked in one step; 0 guesses none";
-    threads: usize, "COUNT", MODEL, threads(), "",
+    batch_rows_max: Count<1, 1_000_000>, "COUNT", SERVER, "64", "",
+        "Rows of tensor calls that are run together; 1 runs each call alone";
+    batch_wait_us: Count<0, 60_000_000>, "MICROSECONDS", SERVER, "0", "",
+        "How long a tensor call may wait for others to be run with; 0 takes what waits already";
+    threads: Count<1, 1_024>, "COUNT", MODEL, threads(), "",
         "Threads that compute; the default is what this machine has";
     isa: CpuPath, "NAME", MODEL, "auto", "",
         "Instruction set: auto (the best here), portable, avx2 or avx512";
@@ -104,11 +117,11 @@ settings! {
         "Memory a model may take in all, such as 8GiB or 500MB";
     origins: Option<Origins>, "URL,URL", SERVER, "", "none",
         "Origins of web pages that may call, such as https://chat.example; * is any";
-    connections_max: usize, "COUNT", SERVER, "1024", "",
+    connections_max: Count<1, 1_000_000>, "COUNT", SERVER, "1024", "",
         "Connections open at the same time; more wait to be accepted";
     body_max: ByteSize, "BYTES", SERVER, "4MiB", "",
         "Largest body of a request";
-    drain_max: Seconds, "SECONDS", SERVER, "300", "",
+    drain_max: Count<0, 31_536_000>, "SECONDS", SERVER, "300", "",
         "How long running answers may go on after SIGTERM";
     log: LogLevel, "LEVEL", ALL, "info", "",
         "What is logged to standard error: off, error, warn, info, debug or trace";

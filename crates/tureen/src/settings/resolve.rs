@@ -1,12 +1,13 @@
 //! Where settings come from, in one order: flag, environment, file, default.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind::{NotADirectory, NotFound};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Arg, ArgMatches};
 
-use super::{Setting, Settings, TABLE, default_file};
+use super::{Setting, SettingValue, Settings, TABLE, default_file};
 use crate::nearest::nearest;
 
 /// Largest settings file read, in bytes.
@@ -32,11 +33,16 @@ impl std::fmt::Display for Origin {
     }
 }
 
+/// A flag that can't be what a person wrote: the command was called wrongly.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Misused(pub String);
+
 /// Settings, and for each (in the order of the table) its value as text and its origin.
 #[derive(Clone, Debug)]
 pub struct Resolved {
     pub settings: Settings,
-    pub origins: Vec<(&'static str, String, Origin)>,
+    pub said_by: Vec<(&'static str, String, Origin)>,
     /// The file that was read, or would have been.
     pub file: Option<PathBuf>,
     pub file_found: bool,
@@ -54,6 +60,7 @@ pub fn arguments(command: &str) -> Vec<Arg> {
         };
         let help = format!("{} [env: {}] [default: {default}]", setting.help, setting.environment());
         Arg::new(setting.key)
+            .allow_negative_numbers(true)
             .long(setting.flag())
             .value_name(setting.unit)
             .help(help)
@@ -86,6 +93,7 @@ pub fn resolve(matches: &ArgMatches) -> anyhow::Result<Resolved> {
         Some(path) => read_file(path, must_exist)?,
         None => None,
     };
+    super::locks::refuse_empty(&flag, &environment, from_file.as_ref())?;
     let file_found = from_file.is_some();
     let mut resolved = combine(flag, &environment, from_file.unwrap_or_default(), file.as_deref())?;
     resolved.file_found = file_found;
@@ -96,7 +104,8 @@ pub fn resolve(matches: &ArgMatches) -> anyhow::Result<Resolved> {
 fn read_file(path: &Path, must_exist: bool) -> anyhow::Result<Option<BTreeMap<String, String>>> {
     let place = path.display();
     match std::fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => return Ok(None),
+        // A file where the folder would be has no settings either.
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) && !must_exist => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("reading the settings file {place}")),
         Ok(facts) if facts.len() > FILE_BYTES_MAX => {
             bail!("the settings file {place} has {} bytes; {FILE_BYTES_MAX} at most are read", facts.len());
@@ -147,34 +156,60 @@ fn as_text(value: &toml::Value) -> Option<String> {
     }
 }
 
-fn combine(
-    flag: impl Fn(&str) -> Option<String>,
-    environment: &BTreeMap<String, String>,
-    mut from_file: BTreeMap<String, String>,
-    file: Option<&Path>,
-) -> anyhow::Result<Resolved> {
-    let mut texts = BTreeMap::new();
-    let mut origins = Vec::new();
-    for setting in TABLE {
+/// The texts that a person wrote, taken apart in the order of the table.
+pub struct Reading<'a> {
+    flag: &'a dyn Fn(&str) -> Option<String>,
+    environment: &'a BTreeMap<String, String>,
+    from_file: BTreeMap<String, String>,
+    file: Option<&'a Path>,
+    said_by: Vec<(&'static str, String, Origin)>,
+}
+
+impl Reading<'_> {
+    /// The value of the table's next setting.
+    ///
+    /// # Errors
+    /// An unfit one: what was expected, and where it came from.
+    pub fn next<T: SettingValue>(&mut self) -> anyhow::Result<T> {
+        let setting = &TABLE[self.said_by.len()];
+        let (text, origin) = self.text(setting);
+        let value = T::parse(&text).map_err(|error| {
+            let message = format!("{}: {error}", place(setting, &origin));
+            if matches!(origin, Origin::Flag(_)) { Misused(message).into() } else { anyhow::anyhow!(message) }
+        })?;
+        self.said_by.push((setting.key, value.show(), origin));
+        Ok(value)
+    }
+
+    fn text(&mut self, setting: &Setting) -> (String, Origin) {
         let variable = setting.environment();
-        let (text, origin) = if let Some(text) = flag(setting.key) {
+        if let Some(text) = (self.flag)(setting.key) {
             (text, Origin::Flag(setting.flag()))
-        } else if let Some(text) = environment.get(&variable).filter(|text| !text.is_empty()) {
+        } else if let Some(text) = self.environment.get(&variable).filter(|text| !text.is_empty()) {
             (text.clone(), Origin::Environment(variable))
-        } else if let (Some(text), Some(path)) = (from_file.remove(setting.key), file) {
+        } else if let (Some(text), Some(path)) = (self.from_file.remove(setting.key), self.file) {
             (text, Origin::File(path.to_path_buf()))
         } else {
             ((setting.default)(), Origin::Default)
-        };
-        let shown = (setting.check)(&text)
-            .map_err(|error| anyhow::anyhow!("{}: {error}", place(setting, &origin)))?;
-        texts.insert(setting.key, text);
-        origins.push((setting.key, shown, origin));
+        }
     }
-    let text = |key: &str| texts.get(key).cloned().unwrap_or_default();
-    let settings = Settings::parse(text).map_err(anyhow::Error::msg)?;
-    let warnings = mistyped(environment);
-    Ok(Resolved { settings, origins, file: file.map(Path::to_path_buf), file_found: false, warnings })
+}
+
+fn combine(
+    flag: impl Fn(&str) -> Option<String>,
+    environment: &BTreeMap<String, String>,
+    from_file: BTreeMap<String, String>,
+    file: Option<&Path>,
+) -> anyhow::Result<Resolved> {
+    let mut reading = Reading { flag: &flag, environment, from_file, file, said_by: Vec::new() };
+    let settings = Settings::read(&mut reading)?;
+    Ok(Resolved {
+        settings,
+        said_by: reading.said_by,
+        file: file.map(Path::to_path_buf),
+        file_found: false,
+        warnings: mistyped(environment),
+    })
 }
 
 fn place(setting: &Setting, origin: &Origin) -> String {
@@ -223,8 +258,8 @@ mod tests {
             |flags: &[(&str, &str)], environment: &[(&str, &str)], file: &str, queue: usize, origin: &str| {
                 let resolved = resolved(flags, environment, file).unwrap();
                 let (_, shown, from) =
-                    resolved.origins.iter().find(|(key, _, _)| *key == "queue_max").unwrap();
-                assert_eq!(resolved.settings.queue_max, queue);
+                    resolved.said_by.iter().find(|(key, _, _)| *key == "queue_max").unwrap();
+                assert_eq!(resolved.settings.queue_max.0, queue);
                 assert_eq!((shown.as_str(), from.to_string().as_str()), (queue.to_string().as_str(), origin));
             };
         let (flag, variable) = (("queue_max", "1"), ("TUREEN_QUEUE_MAX", "2"));
@@ -272,18 +307,23 @@ mod tests {
             "[queue_max]\na = 1",
             "config.toml: `queue_max` is to be a text, a number or a list of texts, received table",
         );
-        check(&[("threads", "x")], &[], "", "--threads: expected a whole number from 1, received \"x\"");
+        check(
+            &[("threads", "x")],
+            &[],
+            "",
+            "--threads: expected a whole number from 1 to 1024, received \"x\"",
+        );
         check(
             &[],
             &[("TUREEN_THREADS", "0")],
             "",
-            "TUREEN_THREADS: expected a whole number from 1, received \"0\"",
+            "TUREEN_THREADS: expected a whole number from 1 to 1024, received \"0\"",
         );
         check(
             &[],
             &[],
             "threads = 0",
-            "config.toml: threads: expected a whole number from 1, received \"0\"",
+            "config.toml: threads: expected a whole number from 1 to 1024, received \"0\"",
         );
         let error = resolved(&[], &[], "\n\nthreads =").unwrap_err().to_string();
         assert!(error.starts_with("config.toml, line 3: "), "{error}");
@@ -294,5 +334,36 @@ mod tests {
         let environment = [("TUREEN_THREAD", "1"), ("TUREEN_SERVICE_HOST", "x"), ("TUREEN_KEY", "secret")];
         let warnings = resolved(&[], &environment, "").unwrap().warnings;
         assert_eq!(warnings, ["TUREEN_THREAD sets nothing; did you mean TUREEN_THREADS?"]);
+    }
+
+    #[test]
+    fn counts_have_a_largest_and_a_least_value_each() {
+        let check = |key: &str, text: &str, is_fit: bool| {
+            let read = resolved(&[(key, text)], &[], "");
+            assert_eq!(read.is_ok(), is_fit, "{key} {text}");
+            assert!(read.err().is_none_or(|error| error.is::<Misused>()), "{key}");
+        };
+        check("draft_tokens_max", "0", true);
+        for (key, text) in [
+            ("connections_max", "9999999999999999999"),
+            ("drain_max", "18446744073709551615"),
+            ("step_tokens_max", "9223372036854775808"),
+            ("threads", "1000000000"),
+            ("context", "9223372036854775808"),
+            ("sequences_max", "1000000000"),
+            ("queue_max", "18446744073709551615"),
+            ("draft_tokens_max", "65"),
+        ] {
+            check(key, text, false);
+        }
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_settings_folder_has_no_settings() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("tureen"), "").unwrap();
+        let path = folder.path().join("tureen/config.toml");
+        assert!(read_file(&path, false).unwrap().is_none());
+        assert!(read_file(&path, true).is_err(), "named, it must be there");
     }
 }

@@ -1,7 +1,7 @@
 //! The kinds of value that settings have: how each is written, and what is wrong with one that isn't.
 
 use std::fmt::Display;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use kernels::attention::KvElement;
@@ -9,6 +9,9 @@ use kernels::compute::Isa;
 
 /// A type that a setting may have.
 pub trait SettingValue: Sized {
+    /// What a file to begin with shows where there is no default.
+    const EXAMPLE: &str = "";
+
     /// Reads what a person wrote.
     ///
     /// # Errors
@@ -24,6 +27,8 @@ fn expected(what: &str, received: impl Display) -> String {
 }
 
 impl SettingValue for PathBuf {
+    const EXAMPLE: &str = "/etc/tureen/keys";
+
     fn parse(text: &str) -> Result<PathBuf, String> {
         if text.is_empty() {
             return Err(expected("a path", text));
@@ -36,26 +41,28 @@ impl SettingValue for PathBuf {
     }
 }
 
-impl SettingValue for usize {
-    /// Every count is at least 1: nothing here can be switched off by 0.
-    fn parse(text: &str) -> Result<usize, String> {
+/// A whole number in a range, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count<const MIN: usize, const MAX: usize>(pub usize);
+
+impl<const MIN: usize, const MAX: usize> SettingValue for Count<MIN, MAX> {
+    const EXAMPLE: &str = "4096";
+
+    fn parse(text: &str) -> Result<Self, String> {
         match text.parse() {
-            Ok(count) if count >= 1 => Ok(count),
-            _ => Err(expected("a whole number from 1", text)),
+            Ok(count) if (MIN..=MAX).contains(&count) => Ok(Count(count)),
+            _ => Err(expected(&format!("a whole number from {MIN} to {MAX}"), text)),
         }
     }
 
     fn show(&self) -> String {
-        self.to_string()
+        self.0.to_string()
     }
 }
 
-impl SettingValue for SocketAddr {
-    /// An address and a port; a host name is looked up.
-    fn parse(text: &str) -> Result<SocketAddr, String> {
-        let what = "an address and a port such as 127.0.0.1:8080 or [::]:8080";
-        let found = text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
-        found.ok_or_else(|| expected(what, text))
+impl SettingValue for i32 {
+    fn parse(text: &str) -> Result<i32, String> {
+        text.parse().map_err(|_| expected("a whole number", text))
     }
 
     fn show(&self) -> String {
@@ -63,7 +70,52 @@ impl SettingValue for SocketAddr {
     }
 }
 
+/// Where to listen. A host's name is looked up when it is listened on, which most commands never do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    host: String,
+    port: u16,
+}
+
+impl Listen {
+    /// # Errors
+    /// No address of that name.
+    pub fn look_up(&self) -> Result<SocketAddr, String> {
+        let Listen { host, port } = self;
+        let found = (host.as_str(), *port).to_socket_addrs().map_err(|error| error.to_string());
+        let first = found.and_then(|mut addresses| addresses.next().ok_or("it has no address".to_string()));
+        first.map_err(|why| format!("looking up {host:?} to listen there: {why}"))
+    }
+}
+
+impl SettingValue for Listen {
+    /// A port alone is one of this machine's own.
+    fn parse(text: &str) -> Result<Listen, String> {
+        let (host, port) = text.rsplit_once(':').unwrap_or(("127.0.0.1", text));
+        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let host = address.unwrap_or(host);
+        let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let is_host = if address.is_some() {
+            matches!(host.parse(), Ok(IpAddr::V6(_)))
+        } else {
+            // A number alone is one of the old ways to write an address, and more likely a mistake.
+            !host.is_empty() && host.chars().all(known) && host.parse::<u32>().is_err()
+        };
+        match port.parse() {
+            Ok(port) if is_host => Ok(Listen { host: host.to_string(), port }),
+            _ => Err(expected("an address and a port such as 127.0.0.1:8080 or [::]:8080, or a port", text)),
+        }
+    }
+
+    fn show(&self) -> String {
+        let Listen { host, port } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+}
+
 impl<T: SettingValue> SettingValue for Option<T> {
+    const EXAMPLE: &str = T::EXAMPLE;
+
     fn parse(text: &str) -> Result<Option<T>, String> {
         if text.is_empty() { Ok(None) } else { T::parse(text).map(Some) }
     }
@@ -90,6 +142,8 @@ const BYTE_UNITS: [(&str, u64); 9] = [
 ];
 
 impl SettingValue for ByteSize {
+    const EXAMPLE: &str = "8GiB";
+
     fn parse(text: &str) -> Result<ByteSize, String> {
         let lower = text.trim().to_ascii_lowercase();
         let unit = BYTE_UNITS.iter().find_map(|(name, bytes)| Some((lower.strip_suffix(name)?, *bytes)));
@@ -118,20 +172,6 @@ impl SettingValue for ByteSize {
     }
 }
 
-/// A whole number of seconds; 0 is allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seconds(pub u64);
-
-impl SettingValue for Seconds {
-    fn parse(text: &str) -> Result<Seconds, String> {
-        text.parse().map(Seconds).map_err(|_| expected("a whole number of seconds", text))
-    }
-
-    fn show(&self) -> String {
-        self.0.to_string()
-    }
-}
-
 /// Keys that open the service. Printing them shows how many there are, never what they are.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Keys(pub Vec<String>);
@@ -143,6 +183,8 @@ impl std::fmt::Debug for Keys {
 }
 
 impl SettingValue for Keys {
+    const EXAMPLE: &str = "a-long-secret";
+
     fn parse(text: &str) -> Result<Keys, String> {
         let keys: Vec<String> = text.split(',').map(|key| key.trim().to_string()).collect();
         let printable = |key: &String| !key.is_empty() && key.chars().all(|c| c.is_ascii_graphic());
@@ -165,6 +207,8 @@ impl SettingValue for Keys {
 pub struct Origins(pub Vec<String>);
 
 impl SettingValue for Origins {
+    const EXAMPLE: &str = "https://chat.example";
+
     fn parse(text: &str) -> Result<Origins, String> {
         let origins: Vec<String> = text.split(',').map(|origin| origin.trim().to_string()).collect();
         if !origins.iter().all(|origin| origin == "*" || origin.contains("://")) {
@@ -270,8 +314,28 @@ mod tests {
 
     #[test]
     fn a_wrong_value_says_what_is_right() {
-        assert_eq!(usize::parse("0").unwrap_err(), "expected a whole number from 1, received \"0\"");
-        assert!(SocketAddr::parse("8080").unwrap_err().contains("127.0.0.1:8080"));
+        let count = |text| Count::<1, 9>::parse(text).map(|count| count.0);
+        assert_eq!((count("1"), count("9")), (Ok(1), Ok(9)));
+        for wrong in ["0", "10", "-1", "18446744073709551616", "one"] {
+            let message = format!("expected a whole number from 1 to 9, received {wrong:?}");
+            assert_eq!(count(wrong), Err(message));
+        }
+        assert_eq!((i32::parse("-5"), i32::parse("1.5").is_err()), (Ok(-5), true));
         assert!(CpuPath::parse("sse2").unwrap_err().contains("auto, portable"));
+    }
+
+    #[test]
+    fn places_to_listen_are_read_without_being_looked_up() {
+        for text in ["127.0.0.1:8080", "[::1]:0", "no-such-host.invalid:80"] {
+            assert_eq!(Listen::parse(text).unwrap().show(), text);
+        }
+        assert_eq!(Listen::parse("9000").unwrap().show(), "127.0.0.1:9000");
+        assert_eq!(Listen::parse("[::1]:9").unwrap().look_up(), Ok("[::1]:9".parse().unwrap()));
+        assert!(Listen::parse("no-such-host.invalid:80").unwrap().look_up().is_err());
+        for wrong in
+            ["", ":80", "::1:80", "http://a:80", "host", "host:", "host:65536", "[::1]", "0:80", "a b:80"]
+        {
+            assert!(Listen::parse(wrong).unwrap_err().contains("127.0.0.1:8080"), "{wrong}");
+        }
     }
 }

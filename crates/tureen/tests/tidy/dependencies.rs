@@ -22,6 +22,7 @@ const ONLY_IN: &[(&str, &str)] = &[
     ("axum", "serve"),
     ("hyper", "serve"),
     ("tonic", "serve"),
+    ("rten", "engine"),
     ("sqlx", "store"),
     ("ureq", "tureen"),
     ("clap", "tureen"),

@@ -14,6 +14,9 @@ mod select;
 #[cfg(test)]
 mod tests;
 
+use kernels::compute::Isa;
+use kernels::sampling::{all_finite, argmax, draw, weigh};
+
 use super::request::Sampling;
 use random::Random;
 use select::Candidate;
@@ -21,6 +24,7 @@ use select::Candidate;
 /// Chooses the tokens of one answer.
 #[derive(Clone, Debug)]
 pub struct Sampler {
+    isa: Isa,
     settings: Sampling,
     random: Random,
     /// Tokens of prompt and answer, each once; filled only if the repetition penalty is on.
@@ -36,10 +40,11 @@ pub struct Sampler {
 
 impl Sampler {
     /// `vocabulary` is the number of logits; ids of the prompt and of biases beyond it are without effect.
-    pub fn new(settings: &Sampling, vocabulary: usize, prompt: &[u32]) -> Sampler {
+    pub fn new(isa: Isa, settings: &Sampling, vocabulary: usize, prompt: &[u32]) -> Sampler {
         let repetition = settings.repetition_penalty != 1.0;
         let counting = settings.presence_penalty != 0.0 || settings.frequency_penalty != 0.0;
         let mut sampler = Sampler {
+            isa,
             settings: settings.clone(),
             random: Random::new(settings.seed.unwrap_or_else(random::fresh_seed)),
             seen: Vec::new(),
@@ -50,6 +55,11 @@ impl Sampler {
         };
         prompt.iter().for_each(|&id| sampler.mark_seen(id));
         sampler
+    }
+
+    /// Whether logits can be chosen from: infinities and what is no number say that something is broken.
+    pub fn accepts(&self, logits: &[f32]) -> bool {
+        all_finite(self.isa, logits)
     }
 
     /// Chooses the next token and remembers it. The logits are overwritten. `NaN` counts as impossible; where no
@@ -67,28 +77,21 @@ impl Sampler {
             *logit = if logit.is_nan() { f32::NEG_INFINITY } else { logit.min(f32::MAX) };
         }
         self.bias_and_penalties(logits);
-        let best = likeliest(logits);
-        let max = logits.get(best as usize).copied().unwrap_or(f32::NEG_INFINITY);
-        let greedy = self.settings.temperature <= 0.0 || self.settings.temperature.is_nan();
-        if greedy || max == f32::NEG_INFINITY {
-            return best;
+        let Some(best) = argmax(self.isa, logits) else { return 0 };
+        if self.settings.temperature <= 0.0 || self.settings.temperature.is_nan() {
+            return best as u32;
         }
-        // From here on weights: 1 for the likeliest, in proportion to probability.
-        let mut total = 0.0;
-        for logit in logits.iter_mut() {
-            // The quotient of a huge difference and a tiny temperature is -inf, and its weight 0: as it should be.
-            *logit = ((*logit - max) / self.settings.temperature).exp();
-            total += f64::from(*logit);
-        }
+        // From here on weights: 1 for the likeliest, in proportion to probability. The quotient of a huge difference
+        // and a tiny temperature is -inf, and its weight 0: as it should be.
+        weigh(self.isa, logits, logits[best], self.settings.temperature);
         if !self.filters() {
-            let target = self.random.unit() * total;
-            let weights = logits.iter().enumerate().map(|(id, &weight)| Candidate { id: id as u32, weight });
-            return draw(weights, target).unwrap_or(best);
+            return draw(self.isa, logits, self.random.unit()).unwrap_or(best) as u32;
         }
+        let total = logits.iter().map(|weight| f64::from(*weight)).sum();
         self.filter(logits, total);
-        let total: f64 = self.candidates.iter().map(|candidate| f64::from(candidate.weight)).sum();
-        let target = self.random.unit() * total;
-        draw(self.candidates.iter().copied(), target).unwrap_or(best)
+        let weights: Vec<f32> = self.candidates.iter().map(|candidate| candidate.weight).collect();
+        let chosen = draw(self.isa, &weights, self.random.unit());
+        chosen.map_or(best as u32, |index| self.candidates[index].id)
     }
 
     fn bias_and_penalties(&self, logits: &mut [f32]) {
@@ -197,17 +200,6 @@ pub fn logprobs(logits: &[f32], chosen: u32, k: usize) -> (f32, Vec<(u32, f32)>)
     (chosen, top.into_iter().map(|candidate| (candidate.id, logprob(candidate.weight))).collect())
 }
 
-/// The lowest id with the highest logit; 0 if there is none above `-inf`.
-fn likeliest(logits: &[f32]) -> u32 {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit > best.1 {
-            best = (id as u32, logit);
-        }
-    }
-    best.0
-}
-
 fn gather(weights: &[f32], floor: f32, out: &mut Vec<Candidate>) {
     out.clear();
     let all = weights.iter().enumerate().map(|(id, &weight)| Candidate { id: id as u32, weight });
@@ -228,18 +220,4 @@ fn keep_typical(candidates: &mut Vec<Candidate>, total: f64, share: f64) {
         let distance = |candidate| (surprise(candidate) - expected).abs();
         distance(a).total_cmp(&distance(b)).then_with(|| select::heavier(a, b))
     });
-}
-
-/// The candidate in whose share of the sum `target` falls; the last possible one if rounding leaves it beyond.
-fn draw(candidates: impl Iterator<Item = Candidate>, target: f64) -> Option<u32> {
-    let mut sum = 0.0;
-    let mut last = None;
-    for candidate in candidates.filter(|candidate| candidate.weight > 0.0) {
-        sum += f64::from(candidate.weight);
-        last = Some(candidate.id);
-        if sum > target {
-            break;
-        }
-    }
-    last
 }

@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use kernels::compute::Isa;
+
 use super::*;
 
 fn settings(change: impl FnOnce(&mut Sampling)) -> Sampling {
@@ -13,7 +15,7 @@ fn settings(change: impl FnOnce(&mut Sampling)) -> Sampling {
 /// How often each token is drawn, of 20,000 draws from the same logits.
 fn shares(settings: &Sampling, logits: &[f32]) -> Vec<f64> {
     const DRAWS: usize = 20_000;
-    let mut sampler = Sampler::new(settings, logits.len(), &[]);
+    let mut sampler = Sampler::new(Isa::detect(), settings, logits.len(), &[]);
     let mut counts = vec![0usize; logits.len()];
     for _ in 0..DRAWS {
         counts[sampler.sample(&mut logits.to_vec()) as usize] += 1;
@@ -77,7 +79,7 @@ fn check_greedy(change: impl FnOnce(&mut Sampling), prompt: &[u32], logits: &[f3
         settings.temperature = 0.0;
         change(settings);
     });
-    let mut sampler = Sampler::new(&settings, logits.len(), prompt);
+    let mut sampler = Sampler::new(Isa::detect(), &settings, logits.len(), prompt);
     let found: Vec<u32> = expected.iter().map(|_| sampler.sample(&mut logits.to_vec())).collect();
     assert_eq!(found, expected);
 }
@@ -107,7 +109,7 @@ fn penalties_and_biases_change_the_logits() {
 fn a_seed_gives_the_same_answer_for_ever() {
     let logits: Vec<f32> = (0..50).map(|index| ((index * 37) % 11) as f32 * 0.3).collect();
     let run = |change: fn(&mut Sampling)| {
-        let mut sampler = Sampler::new(&settings(change), logits.len(), &[3]);
+        let mut sampler = Sampler::new(Isa::detect(), &settings(change), logits.len(), &[3]);
         (0..8).map(|_| sampler.sample(&mut logits.clone())).collect::<Vec<u32>>()
     };
     assert_eq!(run(|_| ()), SEVEN);
@@ -154,7 +156,7 @@ proptest! {
             repetition_penalty: values[4], presence_penalty: values[5], frequency_penalty: values[6],
             logit_bias: vec![bias], seed: Some(1),
         };
-        let mut sampler = Sampler::new(&settings, logits.len(), &[0, 200]);
+        let mut sampler = Sampler::new(Isa::detect(), &settings, logits.len(), &[0, 200]);
         for _ in 0..3 {
             prop_assert!((sampler.sample(&mut logits.clone()) as usize) < logits.len());
         }
@@ -169,7 +171,7 @@ proptest! {
     ) {
         prop_assume!(logits.iter().any(|logit| logit.is_finite()));
         let settings = Sampling { top_p, min_p, typical_p, top_k, seed: Some(seed), ..Sampling::default() };
-        let id = Sampler::new(&settings, logits.len(), &[]).sample(&mut logits.clone());
+        let id = Sampler::new(Isa::detect(), &settings, logits.len(), &[]).sample(&mut logits.clone());
         prop_assert!(logits[id as usize].is_finite());
     }
 }

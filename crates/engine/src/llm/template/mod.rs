@@ -13,8 +13,9 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use kernels::thread_bound::{bound_this_thread, unbound_this_thread};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, Error, ErrorKind, State};
@@ -29,9 +30,15 @@ const STEPS_MAX: u64 = 2_000_000;
 /// Stack of the threads that compile and render, bytes of address space: chains of operators, as long as a template may
 /// be, are compiled by recursion, and lists in lists, as deep as the steps allow, freed by it.
 const STACK_BYTES: usize = 1 << 30;
-/// For one prompt. The steps bound all but what a template made to do harm can reach: comparing or joining lists that
-/// hold each other many times over. Nothing stops such a rendering; while one runs, its template is not used.
+/// For one prompt. The steps bound all but what a template made to do harm can reach: adding up, comparing or joining
+/// lists that hold each other many times over. While a rendering runs that was given up, its template is not used.
 const RENDER_TIME_MAX: Duration = Duration::from_secs(10);
+/// What a rendering may hold, beyond its conversation: the steps allow 128 MB of texts. One that holds more, or runs for
+/// longer than [`RENDER_STOP_TIME`], is stopped where it is, and its template is not used again.
+const RENDER_BYTES_MAX: usize = 256 << 20;
+const RENDER_STOP_TIME: Duration = Duration::from_secs(60);
+/// Between two looks at whether a rendering was stopped.
+const RENDER_LOOK_TIME: Duration = Duration::from_millis(20);
 /// Nesting of a template's blocks and calls; a call counts for ten.
 const RECURSION_MAX: usize = 300;
 /// Longest prompt.
@@ -89,6 +96,11 @@ pub enum TemplateError {
     PromptTooLong,
     #[error("the model's chat template takes more than {} seconds for a conversation", RENDER_TIME_MAX.as_secs())]
     TooSlow,
+    #[error(
+        "the model's chat template took more than {} MiB or {} seconds for a conversation, and is not used any more",
+        RENDER_BYTES_MAX >> 20, RENDER_STOP_TIME.as_secs()
+    )]
+    Stopped,
 }
 
 /// What `raise_exception` says, carried through the interpreter.
@@ -105,6 +117,8 @@ pub struct ChatTemplate {
     time_max: Duration,
     /// Renderings that nobody waits for any more.
     overdue: Arc<AtomicUsize>,
+    /// Whether a rendering was stopped for good. Never freed, as its thread never ends.
+    stopped: &'static AtomicBool,
 }
 
 impl ChatTemplate {
@@ -129,6 +143,7 @@ impl ChatTemplate {
             tokens,
             time_max: RENDER_TIME_MAX,
             overdue: Arc::default(),
+            stopped: Box::leak(Box::default()),
         })
     }
 
@@ -167,32 +182,46 @@ impl ChatTemplate {
         self.render_apart(Value::from_pairs(variables))
     }
 
-    /// On a thread of its own, with a stack that no template can use up; a panic of the interpreter ends there too.
+    /// On a thread of its own, with a stack that no template can use up and a bound to its memory; a panic of the
+    /// interpreter ends there too.
     fn render_apart(&self, variables: Value) -> Result<String, TemplateError> {
+        if self.stopped.load(Ordering::Acquire) {
+            return Err(TemplateError::Stopped);
+        }
         if self.overdue.load(Ordering::Acquire) > 0 {
             return Err(TemplateError::TooSlow);
         }
-        let (environment, overdue) = (self.environment.clone(), self.overdue.clone());
+        let (environment, overdue, stopped) = (self.environment.clone(), self.overdue.clone(), self.stopped);
         let (sender, receiver) = channel();
         let settled = Arc::new(AtomicBool::new(false));
         let end = RenderingEnd { settled: settled.clone(), overdue };
         let render = move || {
             let _end = end;
+            bound_this_thread(RENDER_BYTES_MAX, Instant::now() + RENDER_STOP_TIME, stopped);
+            let rendered = render(&environment, variables);
+            unbound_this_thread();
             // Where nobody waits any more, nobody wants it.
-            let _ = sender.send(render(&environment, variables));
+            let _ = sender.send(rendered);
         };
         large_stack().spawn(render).map_err(|error| no_thread(&error))?;
-        match receiver.recv_timeout(self.time_max) {
-            Ok(rendered) => rendered,
-            Err(RecvTimeoutError::Disconnected) => Err(panicked()),
-            Err(RecvTimeoutError::Timeout) => {
-                self.overdue.fetch_add(1, Ordering::AcqRel);
-                if settled.swap(true, Ordering::AcqRel) {
-                    self.overdue.fetch_sub(1, Ordering::AcqRel);
+        let begun = Instant::now();
+        loop {
+            let left = self.time_max.saturating_sub(begun.elapsed());
+            match receiver.recv_timeout(left.min(RENDER_LOOK_TIME)) {
+                Ok(rendered) => return rendered,
+                Err(RecvTimeoutError::Disconnected) => return Err(panicked()),
+                Err(RecvTimeoutError::Timeout) if self.stopped.load(Ordering::Acquire) => {
+                    return Err(TemplateError::Stopped);
                 }
-                Err(TemplateError::TooSlow)
+                Err(RecvTimeoutError::Timeout) if left > RENDER_LOOK_TIME => {}
+                Err(RecvTimeoutError::Timeout) => break,
             }
         }
+        self.overdue.fetch_add(1, Ordering::AcqRel);
+        if settled.swap(true, Ordering::AcqRel) {
+            self.overdue.fetch_sub(1, Ordering::AcqRel);
+        }
+        Err(TemplateError::TooSlow)
     }
 
     fn value(&self, json: &Json) -> Value {

@@ -18,8 +18,8 @@ const BLOCKS: usize = 24;
 /// Rows of a tile: with two panels they fill the registers.
 const ROWS: usize = 4;
 
-/// Room for a stretch of two panels, unpacked.
-#[repr(align(64))]
+/// Room for a stretch of two panels, unpacked. The order of fields is fixed: vectors are read from `codes` as aligned.
+#[repr(C, align(64))]
 struct Strip {
     codes: [[[u8; BLOCK * N]; PANELS]; BLOCKS],
     factors: [[Factors; PANELS]; BLOCKS],

@@ -33,7 +33,11 @@ pub(super) fn product(format: &Format, span: &Span<'_>, out: &DisjointMut<'_, f3
 fn typed<const T: usize>(span: &Span<'_>, out: &DisjointMut<'_, f32>) {
     for panel in span.panels.clone() {
         let mut row = span.rows.start;
-        while row + 8 <= span.rows.end {
+        while row + 16 <= span.rows.end {
+            tile::<T, 16>(span, panel, row, out);
+            row += 16;
+        }
+        if row + 8 <= span.rows.end {
             tile::<T, 8>(span, panel, row, out);
             row += 8;
         }
@@ -126,7 +130,8 @@ const fn zero_shift(format: &Format) -> Option<u32> {
     if format.nonlinear { Some(7) } else { format.zero_shift }
 }
 
-/// Adds the products of block `block` of `R` rows with that of a panel to `sums`.
+/// Adds the products of block `block` of `R` rows with that of a panel to `sums`. All codes of the block stay in
+/// registers while the rows pass by.
 ///
 /// # Safety
 /// `codes` is at the planes of a block of type `T`, and `rows` has the block.
@@ -140,18 +145,26 @@ unsafe fn add_block<const T: usize, const R: usize>(
     sums: &mut [__m512; R],
 ) {
     let format = &Of::<T>::FORMAT;
-    // SAFETY: as for this function.
-    unsafe {
-        let products = products::<T, R>(codes, rows, block);
-        for r in 0..R {
-            let at = r * rows.blocks + block;
-            let scale = _mm512_set1_ps(*rows.scales.add(at));
-            let [first, second] = products[r].map(|sum| _mm512_cvtepi32_ps(sum));
+    /// One group: written out eight times, since shifts are then constants.
+    macro_rules! group {
+        ($group:literal) => {
+            // SAFETY: as for this function.
+            unsafe { group_codes::<T>(codes, $group) }
+        };
+    }
+    let weights: [__m512i; GROUPS] =
+        [group!(0), group!(1), group!(2), group!(3), group!(4), group!(5), group!(6), group!(7)];
+    for r in 0..R {
+        let at = r * rows.blocks + block;
+        // SAFETY: as for this function.
+        unsafe {
+            let [first, second] = products::<T, R>(&weights, rows, at).map(|sum| _mm512_cvtepi32_ps(sum));
             let product = if halves(format) {
                 _mm512_fmadd_ps(second, factors.scales[1], _mm512_mul_ps(first, factors.scales[0]))
             } else {
                 first
             };
+            let scale = _mm512_set1_ps(*rows.scales.add(at));
             sums[r] = _mm512_fmadd_ps(_mm512_mul_ps(factors.d, scale), product, sums[r]);
             if matches!(format.small, Small::ScaleAndMinOfHalf) {
                 for half in 0..2 {
@@ -167,56 +180,38 @@ unsafe fn add_block<const T: usize, const R: usize>(
     }
 }
 
-/// Sums of code less zero point times activation for `R` rows: of the two halves of the block where these are scaled
-/// apart, else of all of it and nothing.
+/// Sums of code less zero point times activation for block `at` of the rows: of the two halves of the block where these
+/// are scaled apart, else of all of it and nothing.
 ///
 /// # Safety
 /// As for [`add_block`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn products<const T: usize, const R: usize>(
-    codes: *const u8,
+    weights: &[__m512i; GROUPS],
     rows: &Rows<R>,
-    block: usize,
-) -> [[__m512i; 2]; R] {
+    at: usize,
+) -> [__m512i; 2] {
     let format = &Of::<T>::FORMAT;
-    let mut sums = [[_mm512_setzero_si512(); 2]; R];
+    let mut sums = [_mm512_setzero_si512(); 2];
     if let Some(shift) = zero_shift(format) {
-        for r in 0..R {
-            // SAFETY: each block has the sums of its two halves.
-            let [first, second] =
-                unsafe { *rows.half_sums.add(2 * (r * rows.blocks + block)).cast::<[i16; 2]>() }
-                    .map(|sum| -(i32::from(sum) << shift));
-            sums[r] = if halves(format) {
-                [_mm512_set1_epi32(first), _mm512_set1_epi32(second)]
-            } else {
-                [_mm512_set1_epi32(first + second), _mm512_setzero_si512()]
-            };
-        }
-    }
-    /// One group: written out eight times, since shifts and the half that it belongs to are then constants.
-    macro_rules! group {
-        ($group:literal) => {
-            // SAFETY: as for this function.
-            let weights = unsafe { group_codes::<T>(codes, $group) };
-            let half = if halves(format) { $group / (GROUPS / 2) } else { 0 };
-            for r in 0..R {
-                // SAFETY: four activations of the block.
-                let x = unsafe {
-                    let x = rows.codes.add((r * rows.blocks + block) * BLOCK + $group * GROUP);
-                    _mm512_set1_epi32(x.cast::<i32>().read_unaligned())
-                };
-                sums[r][half] = _mm512_dpbusd_epi32(sums[r][half], weights, x);
-            }
+        // SAFETY: each block has the sums of its two halves.
+        let [first, second] =
+            unsafe { *rows.half_sums.add(2 * at).cast::<[i16; 2]>() }.map(|sum| -(i32::from(sum) << shift));
+        sums = if halves(format) {
+            [_mm512_set1_epi32(first), _mm512_set1_epi32(second)]
+        } else {
+            [_mm512_set1_epi32(first + second), sums[1]]
         };
     }
-    group!(0);
-    group!(1);
-    group!(2);
-    group!(3);
-    group!(4);
-    group!(5);
-    group!(6);
-    group!(7);
+    for group in 0..GROUPS {
+        let half = if halves(format) { group / (GROUPS / 2) } else { 0 };
+        // SAFETY: four activations of the block.
+        let x = unsafe {
+            let x = rows.codes.add(at * BLOCK + group * GROUP);
+            _mm512_set1_epi32(x.cast::<i32>().read_unaligned())
+        };
+        sums[half] = _mm512_dpbusd_epi32(sums[half], weights[group], x);
+    }
     sums
 }

@@ -2,9 +2,10 @@
 //! tomorrow is of the same files, and gives sizes and the sha256 of large files.
 
 use anyhow::{Context, bail};
+use formats::gguf::split;
 use serde::Deserialize;
 
-use super::{Files, Places, Plan, stem};
+use super::{Files, Places, Plan, is_model_file, stem};
 use crate::models::download::Wanted;
 use crate::models::http::{Client, FetchError, Patience};
 use crate::models::store::is_plain_path;
@@ -13,8 +14,6 @@ use crate::terminal::say;
 
 /// Files of a repository.
 const FILES_MAX: usize = 100_000;
-/// Parts of a split file.
-const PARTS_MAX: u32 = 1000;
 /// Files beside the weights that describe a model; none of them is code.
 const DESCRIPTIONS: [&str; 10] = [
     "config.json",
@@ -166,6 +165,10 @@ fn choose(address: &Address, listed: &[Listed], scheme: &str) -> anyhow::Result<
             );
         };
         let entry = parts[0].rsplit('/').next().unwrap_or(&parts[0]).to_string();
+        // Weights beside an ONNX file are called after it (onnx.ai/onnx/repo-docs/ExternalData.html).
+        let beside = [".data", ".onnx_data", "_data"].map(|end| format!("{wanted}{end}"));
+        let beside = listed.iter().filter(|file| beside.contains(&file.path) && is_plain_path(&file.path));
+        let files = files.into_iter().chain(beside.cloned()).collect();
         return Ok(Chosen { name: stem(wanted), entry, files });
     }
     let short = repository.rsplit('/').next().unwrap_or(repository).to_string();
@@ -183,10 +186,10 @@ fn choose(address: &Address, listed: &[Listed], scheme: &str) -> anyhow::Result<
             choose(&Address { file: Some(one.to_string()), ..address.clone() }, listed, scheme)
         }
         _ if candidates.is_empty() => bail!(
-            "{repository} has neither a GGUF file nor config.json with safetensors: nothing that tureen can run"
+            "{repository} has neither a GGUF or ONNX file nor config.json with safetensors: nothing that tureen can run"
         ),
         _ => bail!(
-            "{repository} has several GGUF files; say which{}",
+            "{repository} has several model files; say which{}",
             candidates_text(&candidates, repository, scheme)
         ),
     }
@@ -206,7 +209,7 @@ pub fn folder_files(names: &[&str]) -> Option<Vec<String>> {
     Some(descriptions.chain(weights).map(str::to_string).collect())
 }
 
-/// GGUF files that are models, a split one by its first part. Vision projectors and importance matrices are none.
+/// GGUF and ONNX files that are models, a split one by its first part. Vision projectors and importance matrices are none.
 fn candidates(listed: &[Listed]) -> Vec<&str> {
     let mut found: Vec<&str> = listed
         .iter()
@@ -214,7 +217,7 @@ fn candidates(listed: &[Listed]) -> Vec<&str> {
         .filter(|path| {
             let name = path.rsplit('/').next().unwrap_or(path).to_ascii_lowercase();
             let first = split_parts(path).is_none_or(|parts| parts[0] == *path);
-            name.ends_with(".gguf") && first && !name.contains("mmproj") && !name.contains("imatrix")
+            is_model_file(&name) && first && !name.contains("mmproj") && !name.contains("imatrix")
         })
         .collect();
     found.sort_unstable();
@@ -233,14 +236,7 @@ fn candidates_text(candidates: &[&str], repository: &str, scheme: &str) -> Strin
 
 /// Every part's path of a split file (`-00001-of-00003.gguf`), whichever part `path` is.
 pub fn split_parts(path: &str) -> Option<Vec<String>> {
-    let (rest, total) = path.strip_suffix(".gguf")?.rsplit_once("-of-")?;
-    let (base, part) = rest.rsplit_once('-')?;
-    let number = |text: &str| text.parse::<u32>().ok().filter(|_| text.len() == 5);
-    let (part, total) = (number(part)?, number(total)?);
-    if part == 0 || part > total || total > PARTS_MAX {
-        return None;
-    }
-    Some((1..=total).map(|part| format!("{base}-{part:05}-of-{total:05}.gguf")).collect())
+    split::part_names(path).ok().flatten()
 }
 
 #[cfg(test)]
@@ -299,7 +295,7 @@ mod tests {
         check(
             "o/r",
             &["a-Q4_0.gguf", "a-Q8_0.gguf"],
-            "o/r has several GGUF files; say which:\n  tureen pull hf:o/r/a-Q4_0.gguf\n  tureen pull hf:o/r/a-Q8_0.gguf",
+            "o/r has several model files; say which:\n  tureen pull hf:o/r/a-Q4_0.gguf\n  tureen pull hf:o/r/a-Q8_0.gguf",
         );
         check("o/r/b.gguf", &["a.gguf"], "o/r has no file b.gguf:\n  tureen pull hf:o/r/a.gguf");
         assert!(chosen("o/r", &["pytorch_model.bin", "config.json"]).unwrap_err().contains("neither"));

@@ -5,8 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
+use formats::onnx::is_onnx;
+
 use super::hub::{folder_files, split_parts};
-use super::{Files, Plan, stem};
+use super::{Files, Plan, is_model_file, stem};
 
 /// Entries of a folder.
 const ENTRIES_MAX: usize = 100_000;
@@ -29,13 +31,16 @@ pub fn plan(path: &Path) -> anyhow::Result<Plan> {
             files: Files::Local { folder: path.clone(), names },
         });
     }
-    if !name.to_ascii_lowercase().ends_with(".gguf") {
-        bail!("{place} is neither a .gguf file nor a folder with config.json and safetensors");
+    if !is_model_file(name) {
+        bail!("{place} is neither a .gguf or .onnx file nor a folder with config.json and safetensors");
     }
     let folder = path.parent().unwrap_or(Path::new("/")).to_path_buf();
-    let names = split_parts(name).unwrap_or_else(|| vec![name.to_string()]);
+    let mut names = split_parts(name).unwrap_or_else(|| vec![name.to_string()]);
+    if is_onnx(&path) {
+        names.extend(formats::onnx::read(&path)?.external_files);
+    }
     if let Some(missing) = names.iter().find(|name| !folder.join(name).is_file()) {
-        bail!("{place} is a part of a split file, and its part {missing} is not beside it");
+        bail!("{place} is a part of what it needs, and {missing} is not beside it");
     }
     Ok(Plan { name: stem(name), entry: names[0].clone(), files: Files::Local { folder, names } })
 }

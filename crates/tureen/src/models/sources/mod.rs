@@ -30,7 +30,7 @@ pub enum Source {
 }
 
 /// A source's files, to be brought here.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// The name that the model gets where the person gave none.
     pub name: String,
@@ -53,14 +53,6 @@ pub enum Files {
         member: String,
     },
 }
-
-impl PartialEq for Files {
-    fn eq(&self, other: &Files) -> bool {
-        format!("{self:?}") == format!("{other:?}")
-    }
-}
-
-impl Eq for Files {}
 
 /// Services that a person may point elsewhere, read from the environment once.
 #[derive(Clone, Debug)]
@@ -112,7 +104,7 @@ impl Source {
         {
             return Ok(Source::Catalogue(name));
         }
-        if text.contains('/') || text.ends_with(".gguf") {
+        if text.contains('/') || is_model_file(text) {
             bail!("there is no file or folder {text}; from Hugging Face it would be hf:{text}");
         }
         let known: Vec<String> = catalogue::entries().iter().map(|entry| entry.name.clone()).collect();
@@ -152,8 +144,8 @@ impl Source {
 fn web_plan(text: &str) -> anyhow::Result<Plan> {
     let url = Url::parse(text)?;
     let name = url.file_name();
-    if !name.to_ascii_lowercase().ends_with(".gguf") {
-        bail!("{url} is no .gguf file; a folder's address at Hugging Face is written hf:owner/repo");
+    if !is_model_file(&name) {
+        bail!("{url} is no .gguf or .onnx file; a folder's address at Hugging Face is written hf:owner/repo");
     }
     let sha256 = url.fragment.as_deref().map(hash_of).transpose()?;
     let split = hub::split_parts(&name);
@@ -187,10 +179,16 @@ fn hash_of(fragment: &str) -> anyhow::Result<String> {
     Ok(digits.to_ascii_lowercase())
 }
 
-/// A model's name out of a file's: without `.gguf` and the number of a split file's part.
+/// Whether a file's name says that it is a model by itself.
+pub fn is_model_file(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.ends_with(".gguf") || name.ends_with(".onnx")
+}
+
+/// A model's name out of a file's: without `.gguf` or `.onnx` and the number of a split file's part.
 pub fn stem(file: &str) -> String {
     let name = file.rsplit('/').next().unwrap_or(file);
-    let name = if name.to_ascii_lowercase().ends_with(".gguf") { &name[..name.len() - 5] } else { name };
+    let name = if is_model_file(name) { &name[..name.len() - ".gguf".len()] } else { name };
     match name.rsplit_once("-of-").and_then(|(rest, _)| rest.rsplit_once('-')) {
         Some((rest, _)) if hub::split_parts(file).is_some() => rest.to_string(),
         _ => name.to_string(),

@@ -1,0 +1,88 @@
+//! The runtime behind one door: nothing that a file or a tensor makes of it comes out as a panic.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use formats::error::FormatError;
+use formats::onnx::{OnnxFacts, Signature};
+use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool, ValueOrView};
+
+use super::tensor::Tensor;
+
+/// Why an ONNX model could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    #[error("the runtime can't load it: {0}")]
+    Runtime(String),
+    #[error(
+        "the runtime sees {found} {role}s, and the file {expected}: {role}s that are weights can't be served"
+    )]
+    Signature { role: &'static str, found: usize, expected: usize },
+    #[error("starting the engine's thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A loaded model.
+pub(super) struct Runner {
+    model: Model,
+    inputs: Vec<NodeId>,
+    outputs: Vec<NodeId>,
+    pool: Arc<ThreadPool>,
+}
+
+impl Runner {
+    /// Reads and loads the file at `path`, whose operators compute in `pool`.
+    pub fn load(path: &Path, pool: Arc<ThreadPool>) -> Result<(Runner, OnnxFacts), LoadError> {
+        let facts = formats::onnx::read(path)?;
+        let loaded = guarded(|| {
+            ModelOptions::with_all_ops()
+                .prepack_weights(true)
+                .load_file(path)
+                .map_err(|error| error.to_string())
+        });
+        let model = loaded.map_err(LoadError::Runtime)?;
+        let (inputs, outputs) = (model.input_ids().to_vec(), model.output_ids().to_vec());
+        let Signature { inputs: in_file, outputs: out_file } = &facts.signature;
+        for (role, found, expected) in
+            [("input", inputs.len(), in_file.len()), ("output", outputs.len(), out_file.len())]
+        {
+            if found != expected {
+                return Err(LoadError::Signature { role, found, expected });
+            }
+        }
+        Ok((Runner { model, inputs, outputs, pool }, facts))
+    }
+
+    /// Runs it on inputs in the signature's order; outputs are in the signature's order.
+    ///
+    /// # Errors
+    /// What the runtime says, a panic of it included.
+    pub fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, String> {
+        let mut values = Vec::with_capacity(inputs.len());
+        for (id, tensor) in self.inputs.iter().zip(inputs) {
+            let value = tensor.into_value().ok_or("an input's shape and its elements don't agree")?;
+            values.push((*id, ValueOrView::Value(value)));
+        }
+        let options = RunOptions::default().with_thread_pool(Some(self.pool.clone()));
+        let outputs = guarded(|| {
+            self.model.run(values, &self.outputs, Some(options)).map_err(|error| error.to_string())
+        })?;
+        let tensors: Option<Vec<Tensor>> = outputs.into_iter().map(Tensor::from_value).collect();
+        tensors.ok_or_else(|| "an output is a sequence, which can't be served".to_owned())
+    }
+}
+
+/// Does `work`, a panic of which is an error.
+fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(outcome) => outcome,
+        Err(panic) => {
+            let said = panic.downcast_ref::<String>().map(String::as_str);
+            let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            Err(format!("it gave up inside: {said}"))
+        }
+    }
+}

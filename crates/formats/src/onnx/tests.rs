@@ -1,0 +1,87 @@
+//! What is read of ONNX files, and what is refused.
+
+use super::*;
+use messages::{Attribute, Entry, Node, Shape, TensorType};
+
+fn value(name: &str, elem_type: i32, dims: &[Option<i64>]) -> ValueInfo {
+    let dim = |dim_value: &Option<i64>| messages::Dimension { dim_value: *dim_value, dim_param: None };
+    let shape = Some(Shape { dim: dims.iter().map(dim).collect() });
+    let tensor_type = Some(TensorType { elem_type, shape });
+    ValueInfo { name: name.to_owned(), r#type: Some(Type { tensor_type, ..Type::default() }) }
+}
+
+fn model(graph: Graph) -> Vec<u8> {
+    Model { graph: Some(graph), ..Model::default() }.encode_to_vec()
+}
+
+fn plain() -> Graph {
+    Graph {
+        input: vec![value("x", 1, &[None, Some(3)])],
+        output: vec![value("y", 7, &[])],
+        ..Graph::default()
+    }
+}
+
+fn check(bytes: &[u8], expected: &str) {
+    let outcome = match parse(bytes) {
+        Ok(facts) => format!("{} -> {}", facts.signature.inputs[0], facts.signature.outputs[0]),
+        Err(error) => error.to_string(),
+    };
+    assert!(outcome.contains(expected), "{outcome:?} doesn't have {expected:?}");
+}
+
+#[test]
+fn a_signature_is_read_and_what_has_no_type_here_is_named() {
+    check(&model(plain()), "x float[?, 3] -> y int64[]");
+    check(
+        &model(Graph { input: vec![value("s", 8, &[])], ..plain() }),
+        "the type of the input \"s\" is string",
+    );
+    check(&model(Graph { output: Vec::new(), ..plain() }), "the graph has no output");
+    check(&model(Graph { input: vec![value("", 1, &[])], ..plain() }), "a name of 0 bytes");
+    let twice = vec![value("x", 1, &[]), value("x", 1, &[])];
+    check(&model(Graph { input: twice, ..plain() }), "two inputs are called \"x\"");
+    check(b"", "it has no graph");
+    check(b"not a model", "malformed ONNX");
+}
+
+#[test]
+fn weights_among_the_inputs_are_no_inputs() {
+    let weight = TensorData { name: "w".to_owned(), dims: vec![3, 4], ..TensorData::default() };
+    let input = vec![value("x", 1, &[None]), value("w", 1, &[Some(3), Some(4)])];
+    let bytes = model(Graph { input, initializer: vec![weight], ..plain() });
+    let facts = parse(&bytes).unwrap();
+    assert_eq!((facts.signature.inputs.len(), facts.parameters), (1, 12));
+}
+
+#[test]
+fn shapes_that_cannot_be_counted_and_files_elsewhere_are_refused() {
+    let weights = |dims: &[i64], file: &str| {
+        let entry = Entry { key: "location".to_owned(), value: file.to_owned() };
+        let data_location = if file.is_empty() { 0 } else { EXTERNAL };
+        let name = "w".to_owned();
+        let weight = TensorData { name, dims: dims.to_vec(), data_location, external_data: vec![entry] };
+        model(Graph { initializer: vec![weight], ..plain() })
+    };
+    check(&weights(&[i64::MAX, 4], ""), "lengths from 0 whose product can be counted");
+    check(&weights(&[-1], ""), "the shape of the weights \"w\" is [-1]");
+    check(&weights(&[1], "../secret.data"), "expected the name of a file in the same folder");
+    check(&weights(&[1], "/etc/passwd"), "expected the name of a file in the same folder");
+    let facts = parse(&weights(&[1], "model.onnx_data")).unwrap();
+    assert_eq!(facts.external_files.into_iter().collect::<Vec<_>>(), ["model.onnx_data"]);
+}
+
+#[test]
+fn graphs_nested_without_end_and_lengths_beyond_the_file_are_refused() {
+    let mut graph = plain();
+    for _ in 0..60 {
+        let attribute = vec![Attribute { g: Some(graph), ..Attribute::default() }];
+        graph = Graph { node: vec![Node { attribute, ..Node::default() }], ..plain() };
+    }
+    check(&model(graph), "recursion limit");
+    let mut bytes = model(plain());
+    bytes.truncate(bytes.len() - 3);
+    check(&bytes, "malformed ONNX");
+    // graph: a message of nearly 2^63 bytes
+    check(&[0x3a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f], "malformed ONNX");
+}

@@ -1,0 +1,59 @@
+//! Whoever names keys wants the door locked: an empty name, as of a variable that was never set, must not open it.
+
+use std::collections::BTreeMap;
+
+use anyhow::bail;
+
+const LOCKS: [&str; 2] = ["keys", "keys_file"];
+
+/// # Errors
+/// Where keys, or a file of them, are said to be nothing.
+pub fn refuse_empty(
+    flag: &dyn Fn(&str) -> Option<String>,
+    environment: &BTreeMap<String, String>,
+    from_file: Option<&BTreeMap<String, String>>,
+) -> anyhow::Result<()> {
+    for key in LOCKS {
+        let variable = format!("TUREEN_{}", key.to_ascii_uppercase());
+        let said = [
+            (format!("--{}", key.replace('_', "-")), flag(key)),
+            (variable.clone(), environment.get(&variable).cloned()),
+            (format!("{key} in the settings file"), from_file.and_then(|file| file.get(key).cloned())),
+        ];
+        for (place, text) in said {
+            if text.is_some_and(|text| text.trim().is_empty()) {
+                bail!(
+                    "{place} is empty, which would leave the service without a key: give it one, or take it away"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_are_said_to_be_nothing_are_refused() {
+        let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+        };
+        let check = |flags: &[(&str, &str)],
+                     environment: &[(&str, &str)],
+                     file: &[(&str, &str)],
+                     expected: &str| {
+            let flags = map(flags);
+            let refused = refuse_empty(&|key| flags.get(key).cloned(), &map(environment), Some(&map(file)));
+            let message = refused.map_or_else(|error| error.to_string(), |()| String::new());
+            assert!(message.starts_with(expected) && message.is_empty() == expected.is_empty(), "{message}");
+        };
+        check(&[], &[("TUREEN_KEYS", "")], &[], "TUREEN_KEYS is empty");
+        check(&[], &[("TUREEN_KEYS_FILE", " ")], &[], "TUREEN_KEYS_FILE is empty");
+        check(&[("keys_file", "")], &[("TUREEN_KEYS", "secret")], &[], "--keys-file is empty");
+        check(&[], &[], &[("keys", "")], "keys in the settings file is empty");
+        check(&[], &[("TUREEN_KEYS", "secret"), ("TUREEN_ORIGINS", "")], &[("keys_file", "keys")], "");
+        check(&[], &[], &[], "");
+    }
+}
