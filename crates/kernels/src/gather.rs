@@ -1,7 +1,7 @@
 //! Rows of a table by their number, and the sum of rows back into a table.
 
-use crate::arena::{Arena, View};
 use crate::compute::Compute;
+use crate::workspace::{View, Workspace};
 
 /// Floats that are moved without waking the other threads.
 const SERIAL: usize = 64 * 1024;
@@ -67,12 +67,12 @@ impl Rows {
         (index >= 0.0 && index < self.rows as f32).then_some(index as usize)
     }
 
-    pub fn run(&self, compute: &Compute, arena: &mut Arena) {
-        let memory = arena.memory(self.needed, compute.pool());
+    pub fn run(&self, compute: &Compute, workspace: &mut Workspace) {
+        let memory = workspace.memory(self.needed, compute.pool());
         let width = self.width;
         let threads = if self.count * width <= SERIAL { 1 } else { compute.pool().threads() };
         let part = |worker: usize| {
-            // SAFETY: `new` found the places inside the arena and the one that is written apart from the others; each
+            // SAFETY: `new` found the places inside the workspace and the one that is written apart from the others; each
             // worker writes rows of its own share.
             unsafe {
                 let indices = std::slice::from_raw_parts(memory.at(self.indices).cast_const(), self.count);

@@ -1,7 +1,6 @@
 //! Arithmetic, memory mapping and threads: the only crate with `unsafe`.
 
 pub mod activation;
-pub mod arena;
 pub mod attention;
 pub mod compute;
 pub mod convolution;
@@ -20,3 +19,4 @@ pub mod sampling;
 pub mod softmax;
 pub mod thread_bound;
 pub mod threads;
+pub mod workspace;

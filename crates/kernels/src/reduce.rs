@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use crate::arena::{Arena, Memory, View};
 use crate::compute::Compute;
 use crate::lanes::{Kernel, Lanes, dispatch};
+use crate::workspace::{Memory, View, Workspace};
 
 /// Values that are added up side by side, so that additions don't wait for each other.
 const WIDE: usize = 128;
@@ -69,8 +69,8 @@ impl Reduce {
         Reduce { reduction, outer, axis, inner, from, to, partials, needed }
     }
 
-    pub fn run(&self, compute: &Compute, arena: &mut Arena) {
-        let memory = arena.memory(self.needed, compute.pool());
+    pub fn run(&self, compute: &Compute, workspace: &mut Workspace) {
+        let memory = workspace.memory(self.needed, compute.pool());
         // The place of a greatest value needs the whole axis in one block.
         let blocks = match self.reduction {
             Reduction::ArgMax => 1,
@@ -118,7 +118,7 @@ impl Kernel for Block<'_> {
         let Reduce { reduction, axis, inner, from, .. } = *self.reduce;
         let start = from + (self.outer * axis + self.rows.start) * inner;
         // SAFETY: the block's rows lie inside the input, and the place of its results is its own; both were found
-        // inside the arena and apart from each other.
+        // inside the workspace and apart from each other.
         let (values, to) = unsafe {
             let values = self.memory.at(start).cast_const();
             (
@@ -191,13 +191,13 @@ mod tests {
         let from = outer * axis * inner;
         let compute = Compute::new(isa, threads);
         let working = Reduce::working_memory(outer, axis, inner);
-        let mut arena = Arena::new(from + outer * inner + working, threads);
-        for (i, x) in arena.values_mut().iter_mut().enumerate() {
+        let mut workspace = Workspace::new(from + outer * inner + working, threads);
+        for (i, x) in workspace.values_mut().iter_mut().enumerate() {
             *x = ((i * 7919) % 1009) as f32 / 504.5 - 1.0;
         }
-        let values = arena.values()[..from].to_vec();
-        Reduce::new(reduction, dims, 0, from, from + outer * inner).run(&compute, &mut arena);
-        (values, arena.values()[from..from + outer * inner].to_vec())
+        let values = workspace.values()[..from].to_vec();
+        Reduce::new(reduction, dims, 0, from, from + outer * inner).run(&compute, &mut workspace);
+        (values, workspace.values()[from..from + outer * inner].to_vec())
     }
 
     #[test]

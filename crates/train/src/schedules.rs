@@ -74,13 +74,11 @@ impl Schedule {
         let rate = match *self {
             Schedule::Constant { learning_rate } => learning_rate as f64,
             Schedule::ExponentialDecay { initial_learning_rate, decay_steps, decay_rate, staircase } => {
-                let times = t / decay_steps as f64;
-                let times = if staircase { times.floor() } else { times };
+                let times = decays(t, decay_steps, staircase);
                 initial_learning_rate as f64 * (decay_rate as f64).powf(times)
             }
             Schedule::InverseTimeDecay { initial_learning_rate, decay_steps, decay_rate, staircase } => {
-                let times = t / decay_steps as f64;
-                let times = if staircase { times.floor() } else { times };
+                let times = decays(t, decay_steps, staircase);
                 initial_learning_rate as f64 / (1.0 + decay_rate as f64 * times)
             }
             Schedule::PiecewiseConstantDecay { ref boundaries, ref values } => {
@@ -94,9 +92,7 @@ impl Schedule {
                 power,
                 cycle,
             } => {
-                let total = decay_steps as f64;
-                let total = if cycle { total * (t / total).ceil().max(1.0) } else { total };
-                let left = (1.0 - t.min(total) / total).powf(power as f64);
+                let left = left(t, decay_steps, cycle).powf(power as f64);
                 (initial_learning_rate as f64 - end_learning_rate as f64) * left + end_learning_rate as f64
             }
             Schedule::CosineDecay {
@@ -109,7 +105,7 @@ impl Schedule {
                 let (start, warm) = (initial_learning_rate as f64, warmup_steps as f64);
                 let decayed = |from: f64, t: f64| {
                     let share = t.min(decay_steps as f64) / decay_steps as f64;
-                    from * ((1.0 - alpha as f64) * cosine(share) + alpha as f64)
+                    from * at_least(alpha, cosine(share))
                 };
                 match warmup_target {
                     None => decayed(start, t),
@@ -124,14 +120,8 @@ impl Schedule {
                 m_mul,
                 alpha,
             } => {
-                let (mut left, mut length, mut height) = (t, first_decay_steps as f64, 1.0);
-                while left >= length {
-                    left -= length;
-                    length *= t_mul as f64;
-                    height *= m_mul as f64;
-                }
-                let decayed = (1.0 - alpha as f64) * height * cosine(left / length) + alpha as f64;
-                initial_learning_rate as f64 * decayed
+                let (share, height) = since_restart(t, first_decay_steps, t_mul, m_mul);
+                initial_learning_rate as f64 * at_least(alpha, height * cosine(share))
             }
             Schedule::OneCycle {
                 max_learning_rate,
@@ -141,17 +131,51 @@ impl Schedule {
                 final_div_factor,
             } => {
                 let peak = max_learning_rate as f64;
-                let (start, end) =
-                    (peak / div_factor as f64, peak / div_factor as f64 / final_div_factor as f64);
-                let rise = (pct_start as f64 * total_steps as f64 - 1.0).max(1.0);
-                if t <= rise {
-                    peak + (start - peak) * cosine(t / rise)
-                } else {
-                    let fall = (total_steps as f64 - 1.0 - rise).max(1.0);
-                    end + (peak - end) * cosine(((t - rise) / fall).min(1.0))
-                }
+                let start = peak / div_factor as f64;
+                let end = start / final_div_factor as f64;
+                one_cycle(t, total_steps, pct_start, [start, peak, end])
             }
         };
         rate as f32
     }
+}
+
+/// How many times a rate has decayed at `t`; whole times only where the decay is a staircase.
+fn decays(t: f64, decay_steps: f32, staircase: bool) -> f64 {
+    let times = t / decay_steps as f64;
+    if staircase { times.floor() } else { times }
+}
+
+/// The share of the decay that is still to come; in cycles, the decay is as many times as long as have begun.
+fn left(t: f64, decay_steps: f32, cycle: bool) -> f64 {
+    let once = decay_steps as f64;
+    let total = if cycle { once * (t / once).ceil().max(1.0) } else { once };
+    1.0 - t.min(total) / total
+}
+
+/// `height` above the share `alpha` that is never lost.
+fn at_least(alpha: f32, height: f64) -> f64 {
+    (1.0 - alpha as f64) * height + alpha as f64
+}
+
+/// The share of the current cycle that has passed at `t`, and how high it began: each is `t_mul` times as long and
+/// `m_mul` times as high as the one before.
+fn since_restart(t: f64, first_decay_steps: f32, t_mul: f32, m_mul: f32) -> (f64, f64) {
+    let (mut left, mut length, mut height) = (t, first_decay_steps as f64, 1.0);
+    while left >= length {
+        left -= length;
+        length *= t_mul as f64;
+        height *= m_mul as f64;
+    }
+    (left / length, height)
+}
+
+/// From `start` up to `peak` over `pct_start` of the steps, and down to `end` over the others.
+fn one_cycle(t: f64, total_steps: f32, pct_start: f32, [start, peak, end]: [f64; 3]) -> f64 {
+    let rise = (pct_start as f64 * total_steps as f64 - 1.0).max(1.0);
+    if t <= rise {
+        return peak + (start - peak) * cosine(t / rise);
+    }
+    let fall = (total_steps as f64 - 1.0 - rise).max(1.0);
+    end + (peak - end) * cosine(((t - rise) / fall).min(1.0))
 }

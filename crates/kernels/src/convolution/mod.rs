@@ -11,11 +11,11 @@ pub mod pooling;
 
 pub use geometry::Geometry;
 
-use crate::arena::{Arena, Memory, SCRATCH, View};
 use crate::compute::Compute;
 use crate::compute::Isa;
 use crate::gemm::{Panel, multiply_panel, padded_columns};
 use crate::lanes::{Kernel, Lanes, dispatch};
+use crate::workspace::{Memory, SCRATCH, View, Workspace};
 
 /// Output pixels whose windows are made at once.
 const PIXELS: usize = 96;
@@ -137,8 +137,8 @@ impl Convolution {
         Convolution { geometry, target, operands, needed }
     }
 
-    pub fn run(&self, compute: &Compute, arena: &mut Arena) {
-        let memory = arena.memory(self.needed, compute.pool());
+    pub fn run(&self, compute: &Compute, workspace: &mut Workspace) {
+        let memory = workspace.memory(self.needed, compute.pool());
         let geometry = &self.geometry;
         let next = std::sync::atomic::AtomicUsize::new(0);
         let pixel_blocks = match self.target {
@@ -169,7 +169,7 @@ impl Convolution {
         let part = 4096;
         compute.pool().for_each(len.div_ceil(part), |item| {
             let range = item * part..((item + 1) * part).min(len);
-            // SAFETY: working memory and the kernel are inside the arena and apart; each item has its own range.
+            // SAFETY: working memory and the kernel are inside the workspace and apart; each item has its own range.
             unsafe {
                 let to =
                     std::slice::from_raw_parts_mut(memory.at(self.operands.w + range.start), range.len());
@@ -202,7 +202,7 @@ impl Kernel for Item<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
         let Convolution { geometry, target, operands, .. } = self.convolution;
-        // SAFETY: `new` found all places inside the arena and what is written apart from what is read; an item writes
+        // SAFETY: `new` found all places inside the workspace and what is written apart from what is read; an item writes
         // its own pixels, image or block.
         unsafe {
             let x = self.memory.at(operands.x + self.image() * geometry.input_len());

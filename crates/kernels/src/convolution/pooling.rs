@@ -2,9 +2,9 @@
 //! greatest. Each pair is adjoint, so the four are closed under differentiation.
 
 use super::Geometry;
-use crate::arena::{Arena, Memory, View};
 use crate::compute::Compute;
 use crate::lanes::{Kernel, Lanes, dispatch};
+use crate::workspace::{Memory, View, Workspace};
 
 /// Channels that are looked at together.
 const CHANNELS: usize = 64;
@@ -56,8 +56,8 @@ impl Pool {
         Pool { geometry, pooling, x, values, y, needed }
     }
 
-    pub fn run(&self, compute: &Compute, arena: &mut Arena) {
-        let memory = arena.memory(self.needed, compute.pool());
+    pub fn run(&self, compute: &Compute, workspace: &mut Workspace) {
+        let memory = workspace.memory(self.needed, compute.pool());
         compute.pool().for_each(self.geometry.batch, |image| {
             dispatch(compute.isa(), Image { pool: self, memory, image });
         });
@@ -77,7 +77,7 @@ impl Kernel for Image<'_> {
     fn run<L: Lanes>(self, _: L) {
         let Pool { geometry, pooling, x, values, y, .. } = self.pool;
         let (input_len, output_len) = (geometry.input_len(), geometry.output_len());
-        // SAFETY: `new` found the images inside the arena and what is written apart from what is read; each item has
+        // SAFETY: `new` found the images inside the workspace and what is written apart from what is read; each item has
         // its own image.
         unsafe {
             let input = |offset: usize| self.memory.at(offset + self.image * input_len);

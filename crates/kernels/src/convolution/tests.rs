@@ -41,18 +41,18 @@ fn check(geometry: Geometry) {
             let total = working + Convolution::working_memory(&geometry, target);
             let run = |threads: usize| {
                 let compute = Compute::new(isa, threads);
-                let mut arena = Arena::new(total, threads);
-                for (i, x) in arena.values_mut().iter_mut().enumerate() {
+                let mut workspace = Workspace::new(total, threads);
+                for (i, x) in workspace.values_mut().iter_mut().enumerate() {
                     *x = ((i * 7919 + 5) % 1009) as f32 / 504.5 - 1.0;
                 }
-                let before = arena.values().to_vec();
+                let before = workspace.values().to_vec();
                 if let Some((view, _)) = &packing {
-                    Pack::new(isa, view.clone(), packed).run(&compute, &mut arena);
+                    Pack::new(isa, view.clone(), packed).run(&compute, &mut workspace);
                 }
                 let operands = Operands { x: 0, w, y, packed, working };
-                Convolution::new(isa, geometry, target, operands).run(&compute, &mut arena);
+                Convolution::new(isa, geometry, target, operands).run(&compute, &mut workspace);
                 let start = [0, w, y][which];
-                (before, arena.values()[start..start + sizes[which]].to_vec())
+                (before, workspace.values()[start..start + sizes[which]].to_vec())
             };
             let (before, found) = run(1);
             let mut exact = vec![0.0; sizes[which]];
@@ -131,12 +131,13 @@ fn pooling_takes_and_puts_where_windows_are_greatest() {
     };
     let (inputs, outputs) = (2 * geometry.input_len(), 2 * geometry.output_len());
     let compute = Compute::new(Isa::detect(), 2);
-    let mut arena = Arena::new(2 * inputs + outputs, 2);
-    let random: Vec<f32> = (0..arena.len()).map(|i| ((i * 7919 + 5) % 1009) as f32 / 504.5 - 1.0).collect();
+    let mut workspace = Workspace::new(2 * inputs + outputs, 2);
+    let random: Vec<f32> =
+        (0..workspace.len()).map(|i| ((i * 7919 + 5) % 1009) as f32 / 504.5 - 1.0).collect();
     let mut run = |pooling, x, values| {
-        arena.values_mut().copy_from_slice(&random);
-        Pool::new(geometry, pooling, x, values, 2 * inputs).run(&compute, &mut arena);
-        arena.values().to_vec()
+        workspace.values_mut().copy_from_slice(&random);
+        Pool::new(geometry, pooling, x, values, 2 * inputs).run(&compute, &mut workspace);
+        workspace.values().to_vec()
     };
     let greatest = run(Pooling::Take, 0, 0);
     let taken = run(Pooling::Take, 0, inputs);

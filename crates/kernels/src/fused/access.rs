@@ -1,6 +1,6 @@
 //! How operands of a fused pass stand in memory: one after the other, all the same, or at strides.
 
-use crate::arena::{Memory, View};
+use crate::workspace::{Memory, View};
 
 /// Dimensions that a collapsed view may have.
 const RANK_MAX: usize = 8;
@@ -80,7 +80,7 @@ impl Strided {
     /// Copies elements `start..start + count` of the view to `to`.
     ///
     /// # Safety
-    /// The view is inside the arena, and `to` has room.
+    /// The view is inside the workspace, and `to` has room.
     #[inline(always)]
     pub(super) unsafe fn load(&self, memory: Memory<'_>, start: usize, count: usize, to: *mut f32) {
         self.runs(start, count, |at, stride, run, done| {
@@ -99,7 +99,7 @@ impl Strided {
     /// Copies `count` elements at `from` to elements `start..` of the view.
     ///
     /// # Safety
-    /// The view is inside the arena, the elements belong to the caller alone, and `from` is readable.
+    /// The view is inside the workspace, the elements belong to the caller alone, and `from` is readable.
     #[inline(always)]
     pub(super) unsafe fn store(&self, memory: Memory<'_>, start: usize, count: usize, from: *const f32) {
         self.runs(start, count, |at, stride, run, done| {

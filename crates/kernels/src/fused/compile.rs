@@ -2,20 +2,20 @@
 
 use super::access::Access;
 use super::{Argument, CHUNK, Expression, Function, REGISTERS_MAX, ROW_MAX};
-use crate::arena::{SCRATCH, View};
 use crate::lanes::WIDTH_MAX;
+use crate::workspace::{SCRATCH, View};
 
 /// Where an operand or a result is.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place {
     Register(usize),
-    /// Elements one after the other from this offset of the arena; a value a row if `row`.
+    /// Elements one after the other from this offset of the workspace; a value a row if `row`.
     Memory {
         offset: usize,
         row: bool,
     },
     Constant(f32),
-    /// One value of the arena for all elements.
+    /// One value of the workspace for all elements.
     Scalar(usize),
 }
 

@@ -6,9 +6,9 @@ use super::Function;
 use super::access::Access;
 use super::compile::{Action, Code, Place, Program};
 use super::functions::{erf_far_exponent, erf_near, expm1, log, log1p, random_key, uniform};
-use crate::arena::Memory;
 use crate::compute::Isa;
 use crate::lanes::{Kernel, Lanes, WIDTH_MAX, dispatch, exp, sigmoid, tanh};
+use crate::workspace::Memory;
 
 /// Runs `program` over some of its chunks.
 pub(super) fn run(isa: Isa, program: &Program, memory: Memory<'_>, worker: usize, chunks: Range<usize>) {
@@ -119,7 +119,7 @@ impl Span<'_> {
     #[inline(always)]
     fn values(&self, offset: usize, row: bool) -> *mut f32 {
         let start = if row { self.first_row } else { self.first_row * self.chunks.program.row_len };
-        // SAFETY: the chunk is inside a view that `Fused::new` found inside the arena.
+        // SAFETY: the chunk is inside a view that `Fused::new` found inside the workspace.
         unsafe { self.chunks.memory.at(offset + start) }
     }
 
@@ -133,7 +133,7 @@ impl Span<'_> {
                 Operand { from: splat.as_ptr(), step: 0 }
             }
             Place::Scalar(offset) => {
-                // SAFETY: a scalar of a view inside the arena.
+                // SAFETY: a scalar of a view inside the workspace.
                 *splat = [unsafe { *self.chunks.memory.at(offset) }; WIDTH_MAX];
                 Operand { from: splat.as_ptr(), step: 0 }
             }
@@ -160,13 +160,13 @@ impl Span<'_> {
         match code.action {
             Action::Load(index) => {
                 if let Access::Strided(strided) = &self.chunks.program.accesses[index] {
-                    // SAFETY: the view is inside the arena, and a register holds a chunk.
+                    // SAFETY: the view is inside the workspace, and a register holds a chunk.
                     unsafe { strided.load(self.chunks.memory, start, n, to) };
                 }
             }
             Action::Store(index) => {
                 if let Access::Strided(strided) = &self.chunks.program.accesses[index] {
-                    // SAFETY: the view is inside the arena, a chunk's elements are its own.
+                    // SAFETY: the view is inside the workspace, a chunk's elements are its own.
                     unsafe { strided.store(self.chunks.memory, start, n, operands[0].from) };
                 }
             }

@@ -8,8 +8,8 @@ mod functions;
 
 pub use functions::{random_key, random_uniform};
 
-use crate::arena::{Arena, View};
 use crate::compute::Compute;
+use crate::workspace::{View, Workspace};
 use compile::Program;
 
 /// Elements that a step of the program takes at once.
@@ -177,8 +177,8 @@ impl Fused {
         Fused { shape: expression.shape.clone(), program: Program::compile(expression), needed }
     }
 
-    pub fn run(&self, compute: &Compute, arena: &mut Arena) {
-        let memory = arena.memory(self.needed, compute.pool());
+    pub fn run(&self, compute: &Compute, workspace: &mut Workspace) {
+        let memory = workspace.memory(self.needed, compute.pool());
         let program = &self.program;
         let chunks = program.chunks();
         let threads = compute.pool().threads();

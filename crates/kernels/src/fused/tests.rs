@@ -5,10 +5,10 @@ use crate::compute::Isa;
 
 fn run(isa: Isa, threads: usize, expression: &Expression, values: &[f32]) -> Vec<f32> {
     let compute = Compute::new(isa, threads);
-    let mut arena = Arena::new(values.len(), threads);
-    arena.values_mut()[..values.len()].copy_from_slice(values);
-    Fused::new(expression).run(&compute, &mut arena);
-    arena.values()[..values.len()].to_vec()
+    let mut workspace = Workspace::new(values.len(), threads);
+    workspace.values_mut()[..values.len()].copy_from_slice(values);
+    Fused::new(expression).run(&compute, &mut workspace);
+    workspace.values()[..values.len()].to_vec()
 }
 
 fn check(function: Function, inputs: [f32; 3], expected: f64, tolerance: f64) {

@@ -12,10 +12,10 @@ use pack::offset_of;
 pub use pack::{Pack, padded_columns, width};
 use tile::{Tile, rows_at_once};
 
-use crate::arena::{Arena, Memory, SCRATCH, View};
 use crate::compute::Compute;
 use crate::compute::Isa;
 use crate::lanes::{Kernel, Lanes, dispatch};
+use crate::workspace::{Memory, SCRATCH, View, Workspace};
 
 /// Steps of `k` after which sums are put down: operands of a block stay in the second-level cache.
 const STEPS: usize = 1024;
@@ -68,8 +68,8 @@ impl Gemm {
         Gemm { a, b, b_shared, init, c, needed }
     }
 
-    pub fn run(&self, compute: &Compute, arena: &mut Arena) {
-        let memory = arena.memory(self.needed, compute.pool());
+    pub fn run(&self, compute: &Compute, workspace: &mut Workspace) {
+        let memory = workspace.memory(self.needed, compute.pool());
         let rank = self.c.shape.len();
         let (m, n, k) = (self.c.shape[rank - 2], self.c.shape[rank - 1], self.a.shape[rank - 1]);
         let batches: usize = self.c.shape[..rank - 2].iter().product();
@@ -123,7 +123,7 @@ impl Block<'_> {
         let rank = view.shape.len();
         let batch = offset_of(&view.shape[..rank - 2], &view.strides[..rank - 2], self.batch);
         let at = row as isize * view.strides[rank - 2] + column as isize * view.strides[rank - 1];
-        // SAFETY: an element of a view that `new` found inside the arena.
+        // SAFETY: an element of a view that `new` found inside the workspace.
         unsafe { self.memory.at((view.offset as isize + batch + at) as usize) }
     }
 }
@@ -166,7 +166,7 @@ impl Kernel for Block<'_> {
                     a: from,
                     a_row: a_row as usize,
                     a_step: a_step as usize,
-                    // SAFETY: the strip of the packed operand, which `new` found inside the arena.
+                    // SAFETY: the strip of the packed operand, which `new` found inside the workspace.
                     b: unsafe {
                         let at = matrix + first * k + first_step * strip_width;
                         self.memory.at(self.gemm.b + at)
@@ -183,7 +183,7 @@ impl Kernel for Block<'_> {
                     // SAFETY: the scratch holds `rows` rows of `steps`, and the rest is as below.
                     unsafe { packed_rows(lanes, tile, rows, vectors, self.memory.scratch(self.worker)) };
                 } else {
-                    // SAFETY: the tile lies in views that `new` found inside the arena; blocks of `c` are apart.
+                    // SAFETY: the tile lies in views that `new` found inside the workspace; blocks of `c` are apart.
                     unsafe { tile::rows(lanes, tile, rows, vectors) };
                 }
             }

@@ -1,10 +1,10 @@
 //! The right operand of a product, laid out in strips of two vectors of columns: `[k, 2 · WIDTH]` each, and a last one
 //! of one or two vectors, filled up with zeros.
 
-use crate::arena::{Arena, Memory, View};
 use crate::compute::Compute;
 use crate::compute::Isa;
 use crate::lanes::{Kernel, Lanes, dispatch};
+use crate::workspace::{Memory, View, Workspace};
 
 /// Elements that are packed without waking the other threads.
 const SERIAL: usize = 32 * 1024;
@@ -45,8 +45,8 @@ impl Pack {
         Pack { from, to, needed }
     }
 
-    pub fn run(&self, compute: &Compute, arena: &mut Arena) {
-        let memory = arena.memory(self.needed, compute.pool());
+    pub fn run(&self, compute: &Compute, workspace: &mut Workspace) {
+        let memory = workspace.memory(self.needed, compute.pool());
         let rank = self.from.shape.len();
         let (k, n) = (self.from.shape[rank - 2], self.from.shape[rank - 1]);
         let strip = 2 * width(compute.isa());
@@ -95,7 +95,7 @@ impl Kernel for Strip<'_> {
         let (k_stride, n_stride) = (from.strides[rank - 2], from.strides[rank - 1]);
         let base = offset_of(&from.shape[..rank - 2], &from.strides[..rank - 2], self.batch);
         let start = from.offset as isize + base + first as isize * n_stride;
-        // SAFETY: a strip's place is its own, `[k, strip_width]`, and `new` found it inside the arena.
+        // SAFETY: a strip's place is its own, `[k, strip_width]`, and `new` found it inside the workspace.
         let to = unsafe {
             let at = self.memory.at(self.pack.to + self.batch * k * padded + first * k);
             std::slice::from_raw_parts_mut(at, k * strip_width)
@@ -103,7 +103,7 @@ impl Kernel for Strip<'_> {
         for (i, row) in to.chunks_exact_mut(strip_width).enumerate() {
             row[columns..].fill(0.0);
             if n_stride == 1 {
-                // SAFETY: `columns` elements of row `i` of the view, which `new` found inside the arena and apart.
+                // SAFETY: `columns` elements of row `i` of the view, which `new` found inside the workspace and apart.
                 let values = unsafe {
                     let at = self.memory.at((start + i as isize * k_stride) as usize);
                     std::slice::from_raw_parts(at, columns)
@@ -119,7 +119,7 @@ impl Kernel for Strip<'_> {
             for column in 0..columns {
                 for i in block..(block + 16).min(k) {
                     let at = start + i as isize * k_stride + column as isize * n_stride;
-                    // SAFETY: an element of the view, inside the arena.
+                    // SAFETY: an element of the view, inside the workspace.
                     to[i * strip_width + column] = unsafe { *self.memory.at(at as usize) };
                 }
             }

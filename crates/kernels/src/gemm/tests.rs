@@ -28,11 +28,11 @@ fn product(isa: Isa, threads: usize, case: &Case) -> (Vec<f32>, Vec<f64>, Vec<f6
     let c = View::contiguous(b.offset + batch * k * n, &[batch, m, n]);
     let packed = (c.offset + batch * m * n).next_multiple_of(16);
     let compute = Compute::new(isa, threads);
-    let mut arena = Arena::new(packed + batch * k * padded_columns(isa, n), threads);
-    for (i, x) in arena.values_mut().iter_mut().enumerate() {
+    let mut workspace = Workspace::new(packed + batch * k * padded_columns(isa, n), threads);
+    for (i, x) in workspace.values_mut().iter_mut().enumerate() {
         *x = ((i * 7919 + 13) % 1009) as f32 / 504.5 - 1.0;
     }
-    let before = arena.values().to_vec();
+    let before = workspace.values().to_vec();
     let mut exact = vec![0.0; batch * m * n];
     let mut sizes = vec![0.0; batch * m * n];
     let at = |view: &View, b: usize, i: usize, j: usize| {
@@ -50,10 +50,10 @@ fn product(isa: Isa, threads: usize, case: &Case) -> (Vec<f32>, Vec<f64>, Vec<f6
             }
         }
     }
-    Pack::new(isa, b, packed).run(&compute, &mut arena);
+    Pack::new(isa, b, packed).run(&compute, &mut workspace);
     let init = case.init.then(|| c.clone());
-    Gemm::new(isa, a, packed, false, init, c.clone()).run(&compute, &mut arena);
-    (arena.values()[c.offset..c.offset + batch * m * n].to_vec(), exact, sizes)
+    Gemm::new(isa, a, packed, false, init, c.clone()).run(&compute, &mut workspace);
+    (workspace.values()[c.offset..c.offset + batch * m * n].to_vec(), exact, sizes)
 }
 
 #[test]

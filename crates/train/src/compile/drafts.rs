@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use kernels::arena::View;
 use kernels::compute::Isa;
 use kernels::convolution::pooling::Pooling;
 use kernels::convolution::{Convolution, Geometry, Target};
 use kernels::fused::{Argument, Function, Step};
 use kernels::gemm::padded_columns;
 use kernels::reduce::{Reduce, Reduction};
+use kernels::workspace::View;
 
 use super::fuse::Groups;
 use super::nodes::{Kind, Nodes};

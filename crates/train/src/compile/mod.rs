@@ -19,7 +19,7 @@ use nodes::{Kind, Nodes};
 use places::Places;
 pub use program::Program;
 
-/// Where variables are in the arena; temporary values follow them.
+/// Where variables are in the workspace; temporary values follow them.
 #[derive(Clone, Debug, Default)]
 pub struct Variables {
     offsets: Vec<usize>,
@@ -30,7 +30,7 @@ impl Variables {
     /// Room for one more, of `len` values; its number.
     pub fn add(&mut self, len: usize) -> usize {
         self.offsets.push(self.end);
-        self.end += len.next_multiple_of(kernels::arena::LINE);
+        self.end += len.next_multiple_of(kernels::workspace::LINE);
         self.offsets.len() - 1
     }
 

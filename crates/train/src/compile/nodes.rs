@@ -1,7 +1,7 @@
 //! What becomes of each node: a view, a step of a fused pass, or an operation with memory of its own.
 
-use kernels::arena::View;
 use kernels::fused::ROW_MAX;
+use kernels::workspace::View;
 
 use super::views::{is_movement, moved};
 use crate::graph::{Function, Graph, Id, Op};

@@ -1,7 +1,7 @@
 //! Which storage holds each node, and where within it: parts of a concatenation are computed in place, and new values
 //! of variables where the old ones are.
 
-use kernels::arena::View;
+use kernels::workspace::View;
 
 use super::fuse::Groups;
 use super::nodes::{Kind, Nodes};
@@ -12,7 +12,7 @@ use crate::graph::{Id, Op};
 #[derive(Clone, Debug)]
 pub(super) struct Storage {
     pub len: usize,
-    /// A variable's offset in the arena.
+    /// A variable's offset in the workspace.
     pub fixed: Option<usize>,
     /// Alive before the first operation.
     pub from_start: bool,

@@ -121,7 +121,7 @@ pub(super) fn offsets(drafts: &[Draft], storages: &[Storage], start: usize) -> (
     let mut end = start;
     for &index in &waiting {
         let Some(life) = lives[index] else { continue };
-        let len = storages[index].len.next_multiple_of(kernels::arena::LINE);
+        let len = storages[index].len.next_multiple_of(kernels::workspace::LINE);
         let overlaps =
             |&&other: &&usize| lives[other].is_some_and(|other| other.0 <= life.1 && life.0 <= other.1);
         let mut taken: Vec<(usize, usize)> = placed
@@ -135,7 +135,7 @@ pub(super) fn offsets(drafts: &[Draft], storages: &[Storage], start: usize) -> (
             if at + len <= from {
                 break;
             }
-            at = at.max(to.next_multiple_of(kernels::arena::LINE));
+            at = at.max(to.next_multiple_of(kernels::workspace::LINE));
         }
         offsets[index] = at;
         end = end.max(at + len);

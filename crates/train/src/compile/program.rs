@@ -1,9 +1,8 @@
-//! A compiled graph: prepared operations over an arena, run one after the other without allocating.
+//! A compiled graph: prepared operations over a workspace, run one after the other without allocating.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use kernels::arena::{Arena, View};
 use kernels::compute::{Compute, Isa};
 use kernels::convolution::pooling::{Pool, Pooling};
 use kernels::convolution::{Convolution, Operands, Target};
@@ -11,6 +10,7 @@ use kernels::fused::{Expression, Fused, Input};
 use kernels::gather::Rows;
 use kernels::gemm::{Gemm, Pack};
 use kernels::reduce::Reduce;
+use kernels::workspace::{View, Workspace};
 
 use super::drafts::Draft;
 use super::places::Place;
@@ -26,15 +26,15 @@ enum Operation {
 }
 
 impl Operation {
-    fn run(&self, compute: &Compute, arena: &mut Arena) {
+    fn run(&self, compute: &Compute, workspace: &mut Workspace) {
         match self {
-            Operation::Fused(fused) => fused.run(compute, arena),
-            Operation::Pack(pack) => pack.run(compute, arena),
-            Operation::Gemm(gemm) => gemm.run(compute, arena),
-            Operation::Reduce(reduce) => reduce.run(compute, arena),
-            Operation::Convolution(convolution) => convolution.run(compute, arena),
-            Operation::Pool(pool) => pool.run(compute, arena),
-            Operation::Rows(rows) => rows.run(compute, arena),
+            Operation::Fused(fused) => fused.run(compute, workspace),
+            Operation::Pack(pack) => pack.run(compute, workspace),
+            Operation::Gemm(gemm) => gemm.run(compute, workspace),
+            Operation::Reduce(reduce) => reduce.run(compute, workspace),
+            Operation::Convolution(convolution) => convolution.run(compute, workspace),
+            Operation::Pool(pool) => pool.run(compute, workspace),
+            Operation::Rows(rows) => rows.run(compute, workspace),
         }
     }
 
@@ -128,7 +128,7 @@ impl Program {
         self.operations.push(operation);
     }
 
-    /// Values that an arena must have for it.
+    /// Values that a workspace must have for it.
     pub fn floats(&self) -> usize {
         self.floats
     }
@@ -138,10 +138,10 @@ impl Program {
         self.operations.len()
     }
 
-    /// Writes the constants: needed once, and again after another program used the arena.
-    pub fn prepare(&self, arena: &mut Arena) {
-        arena.grow(self.floats);
-        let values = arena.values_mut();
+    /// Writes the constants: needed once, and again after another program used the workspace.
+    pub fn prepare(&self, workspace: &mut Workspace) {
+        workspace.grow(self.floats);
+        let values = workspace.values_mut();
         for (at, bits) in &self.constants {
             for (to, &bits) in values[*at..].iter_mut().zip(bits.iter()) {
                 *to = f32::from_bits(bits);
@@ -150,28 +150,28 @@ impl Program {
     }
 
     /// The place of input `number`, to be written before each run; none if nothing depends on it.
-    pub fn input<'a>(&self, arena: &'a mut Arena, number: usize) -> Option<&'a mut [f32]> {
+    pub fn input<'a>(&self, workspace: &'a mut Workspace, number: usize) -> Option<&'a mut [f32]> {
         let (_, at, shape) = self.inputs.iter().find(|(other, ..)| *other == number)?;
         let len: usize = shape.iter().product();
-        Some(&mut arena.values_mut()[*at..*at + len])
+        Some(&mut workspace.values_mut()[*at..*at + len])
     }
 
     /// What output `index` was in the last run.
-    pub fn output<'a>(&self, arena: &'a Arena, index: usize) -> &'a [f32] {
-        &arena.values()[self.outputs[index].clone()]
+    pub fn output<'a>(&self, workspace: &'a Workspace, index: usize) -> &'a [f32] {
+        &workspace.values()[self.outputs[index].clone()]
     }
 
-    pub fn run(&self, compute: &Compute, arena: &mut Arena) {
-        self.operations.iter().for_each(|operation| operation.run(compute, arena));
+    pub fn run(&self, compute: &Compute, workspace: &mut Workspace) {
+        self.operations.iter().for_each(|operation| operation.run(compute, workspace));
     }
 
     /// Runs it `runs` times and says where the time went: kind of operation, how often a run, microseconds a run.
-    pub fn profile(&self, compute: &Compute, arena: &mut Arena, runs: usize) -> String {
+    pub fn profile(&self, compute: &Compute, workspace: &mut Workspace, runs: usize) -> String {
         let mut times: Vec<(String, usize, f64)> = Vec::new();
         for _ in 0..runs {
             for operation in &self.operations {
                 let started = std::time::Instant::now();
-                operation.run(compute, arena);
+                operation.run(compute, workspace);
                 let time = started.elapsed().as_secs_f64() * 1e6;
                 let name = operation.name();
                 match times.iter_mut().find(|(other, ..)| *other == name) {

@@ -3,8 +3,8 @@
 use super::*;
 use crate::graph::reference::Values;
 use crate::graph::{Function, Windows};
-use kernels::arena::Arena;
 use kernels::compute::Compute;
+use kernels::workspace::Workspace;
 
 /// Compiles what `build` describes of inputs with `shapes`, runs it, and compares all outputs with the reference.
 fn check(shapes: &[&[usize]], build: impl Fn(&mut Graph, &[Id]) -> Result<Vec<Id>>) -> usize {
@@ -29,17 +29,17 @@ fn check(shapes: &[&[usize]], build: impl Fn(&mut Graph, &[Id]) -> Result<Vec<Id
         let program = compile(&graph, &outputs, &[], &Variables::default(), isa).unwrap();
         operations = program.operations();
         let run = |threads: usize| {
-            let mut arena = Arena::new(program.floats(), threads);
+            let mut workspace = Workspace::new(program.floats(), threads);
             // Whatever was in memory before must not matter.
-            arena.values_mut().fill(f32::NAN);
-            program.prepare(&mut arena);
+            workspace.values_mut().fill(f32::NAN);
+            program.prepare(&mut workspace);
             for (i, given) in given.iter().enumerate() {
-                if let Some(to) = program.input(&mut arena, i) {
+                if let Some(to) = program.input(&mut workspace, i) {
                     to.copy_from_slice(given);
                 }
             }
-            program.run(&Compute::new(isa, threads), &mut arena);
-            (0..outputs.len()).map(|i| program.output(&arena, i).to_vec()).collect::<Vec<_>>()
+            program.run(&Compute::new(isa, threads), &mut workspace);
+            (0..outputs.len()).map(|i| program.output(&workspace, i).to_vec()).collect::<Vec<_>>()
         };
         let found = run(1);
         for (output, (found, expected)) in found.iter().zip(&expected).enumerate() {
@@ -216,19 +216,19 @@ fn variables_are_updated() {
     let q_new = graph.transposed(vq).unwrap();
     let updates = [(p, p_new), (m, m_new), (q, q_new)];
     let program = compile(&graph, &[loss], &updates, &variables, Isa::detect()).unwrap();
-    let mut arena = Arena::new(program.floats(), 1);
-    arena.values_mut()[variables.offset(p)..][..6].copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-    arena.values_mut()[variables.offset(q)..][..4].copy_from_slice(&[1.0, 2.0, 3.0, 4.0]);
-    program.prepare(&mut arena);
+    let mut workspace = Workspace::new(program.floats(), 1);
+    workspace.values_mut()[variables.offset(p)..][..6].copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    workspace.values_mut()[variables.offset(q)..][..4].copy_from_slice(&[1.0, 2.0, 3.0, 4.0]);
+    program.prepare(&mut workspace);
     let compute = Compute::new(Isa::detect(), 1);
     let mut losses = vec![];
     for _ in 0..2 {
-        program.run(&compute, &mut arena);
-        losses.push(program.output(&arena, 0)[0]);
+        program.run(&compute, &mut workspace);
+        losses.push(program.output(&workspace, 0)[0]);
     }
     // By hand: loss = sum of p[:4] as [2, 2] times q; q's rows sum to 3, 7 and, transposed, to 4, 6.
     assert_eq!(losses, [1.0 * 3.0 + 2.0 * 7.0 + 3.0 * 3.0 + 4.0 * 7.0, -2.0 * 4.0 - 5.0 * 6.0 - 3.0 * 6.0]);
-    let values = arena.values();
+    let values = workspace.values();
     assert_eq!(values[variables.offset(p)..][..6], [-7.5, -14.5, -5.5, -12.5, 5.0, 6.0]);
     assert_eq!(values[variables.offset(m)..][..6], [5.5, 9.5, 5.5, 9.5, 0.0, 0.0]);
     assert_eq!(values[variables.offset(q)..][..4], [1.0, 2.0, 3.0, 4.0]);

@@ -1,6 +1,6 @@
 //! Operations that only move elements, as other views of the same memory.
 
-use kernels::arena::View;
+use kernels::workspace::View;
 
 use crate::graph::Op;
 

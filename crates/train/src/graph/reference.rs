@@ -145,11 +145,7 @@ fn place(shape: &[usize], at: &[usize]) -> usize {
 
 fn evaluate(node: &Node, inputs: &[&[f64]], shapes: &[&[usize]]) -> Result<Vec<f64>> {
     let elements: usize = node.shape.iter().product();
-    // Where element `at` of the result comes from, for operations that only move.
-    let moved = |from: &dyn Fn(&[usize]) -> Vec<usize>| -> Vec<f64> {
-        let source = |index| inputs[0][place(shapes[0], &from(&coordinates(&node.shape, index)))];
-        (0..elements).map(source).collect()
-    };
+    let gathered = |from: &dyn Fn(&[usize]) -> Vec<usize>| gathered(&node.shape, inputs[0], shapes[0], from);
     Ok(match &node.op {
         Op::Input(number) => return Err(TrainError::Order(format!("input {number} has no value"))),
         Op::Variable(number) => return Err(TrainError::Order(format!("variable {number} has no value"))),
@@ -163,54 +159,31 @@ fn evaluate(node: &Node, inputs: &[&[f64]], shapes: &[&[usize]]) -> Result<Vec<f
             (0..elements).map(|i| function(*map, [operand(0, i), operand(1, i), operand(2, i)])).collect()
         }
         Op::Reshape => inputs[0].to_vec(),
-        Op::Transpose(axes) => moved(&|at| {
+        Op::Transpose(axes) => gathered(&|at| {
             let mut from = vec![0; at.len()];
             axes.iter().zip(at).for_each(|(&axis, &at)| from[axis] = at);
             from
         }),
-        Op::Broadcast => moved(&|at| at.iter().zip(shapes[0]).map(|(&at, &size)| at.min(size - 1)).collect()),
-        Op::Slice { start, step } => moved(&|at| (0..at.len()).map(|i| start[i] + at[i] * step[i]).collect()),
-        Op::Reverse(axes) => moved(&|at| {
+        Op::Broadcast => {
+            gathered(&|at| at.iter().zip(shapes[0]).map(|(&at, &size)| at.min(size - 1)).collect())
+        }
+        Op::Slice { start, step } => {
+            gathered(&|at| (0..at.len()).map(|i| start[i] + at[i] * step[i]).collect())
+        }
+        Op::Reverse(axes) => gathered(&|at| {
             let flip = |axis: usize| axes.contains(&axis);
             (0..at.len()).map(|i| if flip(i) { node.shape[i] - 1 - at[i] } else { at[i] }).collect()
         }),
         Op::Pad { start, step } => {
             let mut result = vec![0.0; elements];
-            for (index, &value) in inputs[0].iter().enumerate() {
-                let at = coordinates(shapes[0], index);
-                let at: Vec<usize> = (0..at.len()).map(|i| start[i] + at[i] * step[i]).collect();
-                result[place(&node.shape, &at)] = value;
-            }
+            let to = |at: &[usize]| (0..at.len()).map(|i| start[i] + at[i] * step[i]).collect();
+            scatter(&mut result, &node.shape, inputs[0], shapes[0], &to);
             result
         }
-        Op::Concat(axis) => {
-            let mut result = vec![0.0; elements];
-            let mut start = 0;
-            for (values, shape) in inputs.iter().zip(shapes) {
-                for (index, &value) in values.iter().enumerate() {
-                    let mut at = coordinates(shape, index);
-                    at[*axis] += start;
-                    result[place(&node.shape, &at)] = value;
-                }
-                start += shape[*axis];
-            }
-            result
-        }
+        Op::Concat(axis) => concatenated(node, *axis, inputs, shapes),
         Op::Sum(_) => reduced(node, inputs[0], shapes[0], 0.0, |a, b| a + b),
         Op::Max(_) => reduced(node, inputs[0], shapes[0], f64::NEG_INFINITY, f64::max),
-        Op::ArgMax(axis) => {
-            let greatest = reduced(node, inputs[0], shapes[0], f64::NEG_INFINITY, f64::max);
-            let mut result = vec![f64::NAN; elements];
-            for (index, &value) in inputs[0].iter().enumerate() {
-                let mut at = coordinates(shapes[0], index);
-                let along = std::mem::replace(&mut at[*axis], 0);
-                let to = place(&node.shape, &at);
-                if value == greatest[to] && result[to].is_nan() {
-                    result[to] = along as f64;
-                }
-            }
-            result
-        }
+        Op::ArgMax(axis) => first_greatest(node, *axis, inputs[0], shapes[0]),
         Op::MatMul => matmul(node, inputs, shapes),
         Op::Convolution { target, geometry } => convolution(*target, geometry, inputs, elements),
         Op::Pool { pooling, geometry } => pool(*pooling, geometry, inputs, elements),
@@ -228,6 +201,60 @@ fn evaluate(node: &Node, inputs: &[&[f64]], shapes: &[&[usize]]) -> Result<Vec<f
             result
         }
     })
+}
+
+/// What a result of `shape` holds whose element `at` is the one of `values` at `from(at)`.
+fn gathered(
+    shape: &[usize],
+    values: &[f64],
+    values_shape: &[usize],
+    from: &dyn Fn(&[usize]) -> Vec<usize>,
+) -> Vec<f64> {
+    let source = |index| values[place(values_shape, &from(&coordinates(shape, index)))];
+    (0..shape.iter().product()).map(source).collect()
+}
+
+/// Writes each of `values`, at `at`, to `to(at)` of a result of `shape`.
+fn scatter(
+    result: &mut [f64],
+    shape: &[usize],
+    values: &[f64],
+    values_shape: &[usize],
+    to: &dyn Fn(&[usize]) -> Vec<usize>,
+) {
+    for (index, &value) in values.iter().enumerate() {
+        result[place(shape, &to(&coordinates(values_shape, index)))] = value;
+    }
+}
+
+fn concatenated(node: &Node, axis: usize, inputs: &[&[f64]], shapes: &[&[usize]]) -> Vec<f64> {
+    let mut result = vec![0.0; node.shape.iter().product()];
+    let mut start = 0;
+    for (values, shape) in inputs.iter().zip(shapes) {
+        let to = |at: &[usize]| {
+            let mut at = at.to_vec();
+            at[axis] += start;
+            at
+        };
+        scatter(&mut result, &node.shape, values, shape, &to);
+        start += shape[axis];
+    }
+    result
+}
+
+/// Where along `axis` the greatest value stands first; NaN where all are NaN.
+fn first_greatest(node: &Node, axis: usize, values: &[f64], shape: &[usize]) -> Vec<f64> {
+    let greatest = reduced(node, values, shape, f64::NEG_INFINITY, f64::max);
+    let mut result = vec![f64::NAN; greatest.len()];
+    for (index, &value) in values.iter().enumerate() {
+        let mut at = coordinates(shape, index);
+        let along = std::mem::replace(&mut at[axis], 0);
+        let to = place(&node.shape, &at);
+        if value == greatest[to] && result[to].is_nan() {
+            result[to] = along as f64;
+        }
+    }
+    result
 }
 
 fn reduced(

@@ -105,10 +105,10 @@ impl Model {
         self.programs.clear();
         self.resident = None;
         self.variables = variables;
-        self.arena.grow(self.variables.end());
+        self.workspace.grow(self.variables.end());
         for (&slot, &value) in slots.iter().zip(&begins) {
             let start = self.variables.offset(slot);
-            self.arena.values_mut()[start..start + self.trainable_len].fill(value);
+            self.workspace.values_mut()[start..start + self.trainable_len].fill(value);
         }
         let metrics = metrics.into_iter().map(Into::into).collect();
         self.compiled = Some(Compiled { optimizer, losses, metrics, slots });
@@ -183,13 +183,13 @@ impl Model {
             self.ensure(key)?;
             let Some(entry) = self.programs.get(&key) else { continue };
             for (number, array) in x.iter().enumerate() {
-                if let Some(to) = entry.program.input(&mut self.arena, number) {
+                if let Some(to) = entry.program.input(&mut self.workspace, number) {
                     array.gather(batch, to);
                 }
             }
-            entry.program.run(&self.compute, &mut self.arena);
+            entry.program.run(&self.compute, &mut self.workspace);
             for (output, result) in results.iter_mut().enumerate() {
-                result.values.extend_from_slice(entry.program.output(&self.arena, output));
+                result.values.extend_from_slice(entry.program.output(&self.workspace, output));
             }
         }
         Ok(results)
@@ -200,7 +200,7 @@ impl Model {
         let entry = self.resident.and_then(|key| self.programs.get(&key));
         let entry =
             entry.ok_or_else(|| TrainError::Order("fit the model before it is profiled".to_owned()))?;
-        Ok(entry.program.profile(&self.compute, &mut self.arena, runs))
+        Ok(entry.program.profile(&self.compute, &mut self.workspace, runs))
     }
 
     fn no_sums(&self) -> Sums {
@@ -234,12 +234,12 @@ impl Model {
             return Err(TrainError::Order("compile the model before it is fitted or evaluated".to_owned()));
         };
         for (number, array) in x.iter().chain(y).enumerate() {
-            if let Some(to) = entry.program.input(&mut self.arena, number) {
+            if let Some(to) = entry.program.input(&mut self.workspace, number) {
                 array.gather(batch, to);
             }
         }
         let weights_at = self.inputs.len() + self.outputs.len();
-        if let (Some(weights), Some(to)) = (weights, entry.program.input(&mut self.arena, weights_at)) {
+        if let (Some(weights), Some(to)) = (weights, entry.program.input(&mut self.workspace, weights_at)) {
             to.iter_mut().zip(batch).for_each(|(to, &sample)| *to = weights[sample]);
         }
         let rate = compiled.optimizer.learning_rate.at(self.iterations);
@@ -249,16 +249,16 @@ impl Model {
         for (number, value) in
             [(RATE, rate), (ITERATION, self.iterations as f32), (SEED, self.seed as u32 as f32)]
         {
-            if let Some(to) = entry.program.input(&mut self.arena, number) {
+            if let Some(to) = entry.program.input(&mut self.workspace, number) {
                 to[0] = value;
             }
         }
-        entry.program.run(&self.compute, &mut self.arena);
-        let loss = entry.program.output(&self.arena, 0)[0];
+        entry.program.run(&self.compute, &mut self.workspace);
+        let loss = entry.program.output(&self.workspace, 0)[0];
         sums.loss += loss as f64 * batch.len() as f64;
         sums.samples += batch.len();
         for (metric, sums) in sums.metrics.iter_mut().enumerate() {
-            let added = entry.program.output(&self.arena, metric + 1);
+            let added = entry.program.output(&self.workspace, metric + 1);
             sums.resize(added.len(), 0.0);
             sums.iter_mut().zip(added).for_each(|(sum, &x)| *sum += x as f64);
         }

@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use kernels::arena::Arena;
 use kernels::compute::{Compute, Isa};
+use kernels::workspace::Workspace;
 
 pub use data::{Array, Arrays};
 pub use fit::{Fit, History};
@@ -75,10 +75,10 @@ pub struct Model {
     pub(crate) variables: Variables,
     pub(crate) trainable_len: usize,
     compute: Compute,
-    arena: Arena,
+    workspace: Workspace,
     compiled: Option<Compiled>,
     programs: HashMap<Key, programs::Entry>,
-    /// Whose constants are in the arena.
+    /// Whose constants are in the workspace.
     resident: Option<Key>,
     seed: u64,
     /// Steps of the optimiser so far.
@@ -133,7 +133,7 @@ impl Model {
             variables: Variables::default(),
             trainable_len: 0,
             compute: Compute::new(Isa::detect(), threads),
-            arena: Arena::new(0, threads),
+            workspace: Workspace::new(0, threads),
             compiled: None,
             programs: HashMap::new(),
             resident: None,
@@ -197,7 +197,7 @@ impl Model {
             placed.variable = self.variables.add(len);
             placed.range = 0..len;
         }
-        self.arena.grow(self.variables.end());
+        self.workspace.grow(self.variables.end());
         for which in 0..self.weights.len() {
             let weight = &self.weights[which].weight;
             let values = weight.initializer.values(&weight.shape, self.seed, which);
@@ -213,13 +213,13 @@ impl Model {
 
     fn values_mut(&mut self, which: usize) -> &mut [f32] {
         let range = self.place_of(which);
-        &mut self.arena.values_mut()[range]
+        &mut self.workspace.values_mut()[range]
     }
 
     /// Keras's paths, shapes and values of all weights.
     pub fn weights(&self) -> impl Iterator<Item = (&str, &[usize], &[f32])> {
         self.weights.iter().enumerate().map(|(which, placed)| {
-            let values = &self.arena.values()[self.place_of(which)];
+            let values = &self.workspace.values()[self.place_of(which)];
             (placed.path.as_str(), &placed.weight.shape[..], values)
         })
     }

@@ -208,12 +208,12 @@ impl Model {
                 }
             };
             let program = compile(&forward.graph, &outputs, &updates, &self.variables, self.compute.isa())?;
-            self.arena.grow(program.floats());
+            self.workspace.grow(program.floats());
             self.programs.insert(key, Entry { program });
         }
         if self.resident != Some(key) {
             if let Some(entry) = self.programs.get(&key) {
-                entry.program.prepare(&mut self.arena);
+                entry.program.prepare(&mut self.workspace);
             }
             self.resident = Some(key);
         }

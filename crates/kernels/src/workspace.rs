@@ -1,5 +1,5 @@
 //! The memory that a planned computation runs in: one block of f32, and a scratch for each worker. Operations are
-//! prepared once, with every place that they touch checked, and then run on any arena that is large enough.
+//! prepared once, with every place that they touch checked, and then run on any workspace that is large enough.
 
 use crate::threads::Pool;
 
@@ -14,18 +14,18 @@ pub const SCRATCH: usize = 128 * 1024;
 struct Line([f32; LINE]);
 
 /// One block of f32 for weights and intermediate values, and a scratch for each worker.
-pub struct Arena {
+pub struct Workspace {
     lines: Vec<Line>,
     scratch: Vec<Line>,
     workers: usize,
 }
 
-impl Arena {
+impl Workspace {
     /// At least `floats` zeros, for pools of up to `workers` threads.
-    pub fn new(floats: usize, workers: usize) -> Arena {
+    pub fn new(floats: usize, workers: usize) -> Workspace {
         let workers = workers.max(1);
         let scratch = vec![Line([0.0; LINE]); workers * SCRATCH / LINE];
-        Arena { lines: vec![Line([0.0; LINE]); floats.div_ceil(LINE)], scratch, workers }
+        Workspace { lines: vec![Line([0.0; LINE]); floats.div_ceil(LINE)], scratch, workers }
     }
 
     /// Makes room for `floats` values; what is there stays.
@@ -58,8 +58,8 @@ impl Arena {
 
     /// The raw memory for one operation, which has checked that it needs no more than `needed`.
     pub(crate) fn memory(&mut self, needed: usize, pool: &Pool) -> Memory<'_> {
-        assert!(needed <= self.len(), "an operation needs {needed} floats, the arena has {}", self.len());
-        assert!(pool.threads() <= self.workers, "the arena has scratch for {} workers", self.workers);
+        assert!(needed <= self.len(), "an operation needs {needed} floats, the workspace has {}", self.len());
+        assert!(pool.threads() <= self.workers, "the workspace has scratch for {} workers", self.workers);
         Memory {
             start: self.lines.as_mut_ptr().cast(),
             scratch: self.scratch.as_mut_ptr().cast(),
@@ -68,13 +68,13 @@ impl Arena {
     }
 }
 
-/// The arena during one operation: workers read and write through pointers, in places that the operation's
-/// preparation found inside the arena and, for writes, apart from each other.
+/// The workspace during one operation: workers read and write through pointers, in places that the operation's
+/// preparation found inside the workspace and, for writes, apart from each other.
 #[derive(Clone, Copy)]
 pub(crate) struct Memory<'a> {
     start: *mut f32,
     scratch: *mut f32,
-    borrowed: std::marker::PhantomData<&'a mut Arena>,
+    borrowed: std::marker::PhantomData<&'a mut Workspace>,
 }
 
 // SAFETY: workers write disjoint places, as each operation promises where it uses the pointers.
@@ -101,7 +101,7 @@ impl Memory<'_> {
     }
 }
 
-/// A tensor somewhere in an arena: element `[i, j, ..]` is at `offset + i * strides[0] + j * strides[1] + ..`.
+/// A tensor somewhere in a workspace: element `[i, j, ..]` is at `offset + i * strides[0] + j * strides[1] + ..`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct View {
     pub offset: usize,
@@ -126,7 +126,7 @@ impl View {
     /// The least and the greatest offset, as a range.
     ///
     /// # Panics
-    /// When the view reaches below the arena's beginning.
+    /// When the view reaches below the workspace's beginning.
     pub fn range(&self) -> std::ops::Range<usize> {
         if self.elements() == 0 {
             return self.offset..self.offset;
@@ -136,7 +136,7 @@ impl View {
             let reach = (size as isize - 1) * stride;
             if reach < 0 { low += reach } else { high += reach }
         }
-        assert!(low >= 0, "a view begins {} before the arena", -low);
+        assert!(low >= 0, "a view begins {} before the workspace", -low);
         low as usize..high as usize + 1
     }
 
