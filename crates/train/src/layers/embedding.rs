@@ -8,8 +8,8 @@ use crate::graph::Id;
 use crate::initializers::Initializer;
 use crate::penalties::{Constraint, Regularizer};
 
-/// A number outside the table yields NaN, which stops a fit. Gradients of repeated numbers are added up before an optimiser
-/// sees them: [`crate::optimizers`] says where Keras on TensorFlow doesn't.
+/// A number outside the table yields NaN, which stops a fit. Gradients of repeated numbers are added up before an
+/// optimiser sees them: [`crate::optimizers`] says where Keras on TensorFlow doesn't.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Embedding {

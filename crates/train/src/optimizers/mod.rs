@@ -4,12 +4,12 @@
 //! pass over them. Only rules that look at a weight as a whole (LAMB, Muon, clipping by a weight's norm) take
 //! the vector apart.
 //!
-//! **Where Keras on TensorFlow takes other steps.** It hands an optimiser the gradient of an `Embedding` as a part for each
-//! token (`IndexedSlices`) and squares, bounds and clips the parts one by one. Where a batch repeats a token, its second
-//! moment there is a sum of squares, not the square of the sum, so that Adam, Adamax, Nadam, RMSprop, Adagrad, Adadelta,
-//! Lamb and every clipping differ from what their papers say; SGD and Lion don't, nor does a batch without repeats
-//! (`fixtures/training/sparse.py` shows it; Keras 3.15.1, TensorFlow 2.21). Here parts are added up first, as Keras does
-//! when it is given the same gradient dense.
+//! **Where Keras on TensorFlow takes other steps.** It hands an optimiser the gradient of an `Embedding` as a part
+//! for each token (`IndexedSlices`) and squares, bounds and clips the parts one by one. Where a batch repeats a
+//! token, its second moment there is a sum of squares, not the square of the sum, so that Adam, Adamax, Nadam,
+//! RMSprop, Adagrad, Adadelta, Lamb and every clipping differ from what their papers say; SGD and Lion don't, nor
+//! does a batch without repeats (`fixtures/training/sparse.py` shows it; Keras 3.15.1, TensorFlow 2.21). Here parts
+//! are added up first, as Keras does when it is given the same gradient dense.
 
 mod matrices;
 
