@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kernels", &[]),
     ("formats", &["kernels"]),
     ("engine", &["formats", "kernels"]),
+    ("train", &["formats", "kernels"]),
     ("serve", &["engine"]),
     ("tureen", &["engine", "formats", "kernels", "serve"]),
 ];

@@ -1,0 +1,262 @@
+//! Turns the steps of a pass into code: which values stand in which register, and when outputs are written.
+
+use super::access::Access;
+use super::{Argument, CHUNK, Expression, Function, REGISTERS_MAX, ROW_MAX};
+use crate::lanes::WIDTH_MAX;
+use crate::workspace::{SCRATCH, View};
+
+/// Where an operand or a result is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    Register(usize),
+    /// Elements one after the other from this offset of the workspace; a value a row if `row`.
+    Memory {
+        offset: usize,
+        row: bool,
+    },
+    Constant(f32),
+    /// One value of the workspace for all elements.
+    Scalar(usize),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Action {
+    Compute(Function),
+    /// Gathers from the access of this number.
+    Load(usize),
+    /// Scatters to it.
+    Store(usize),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Code {
+    pub action: Action,
+    pub arguments: [Place; 3],
+    pub to: Place,
+    pub row: bool,
+}
+
+/// The code of a pass.
+pub(super) struct Program {
+    pub code: Vec<Code>,
+    pub accesses: Vec<Access>,
+    pub rows: usize,
+    /// Elements of a row; when rows don't matter, all elements are one row each of 1.
+    pub row_len: usize,
+    /// Rows that are taken at once.
+    pub rows_at_once: usize,
+    /// Floats of a register.
+    pub register_len: usize,
+    weight: usize,
+}
+
+impl Program {
+    pub(super) fn chunks(&self) -> usize {
+        self.rows.div_ceil(self.rows_at_once.max(1))
+    }
+
+    pub(super) fn cost(&self) -> usize {
+        self.rows * self.row_len * self.weight
+    }
+
+    pub(super) fn compile(expression: &Expression) -> Program {
+        let elements: usize = expression.shape.iter().product();
+        let uses_rows =
+            expression.steps.iter().any(|step| step.row || matches!(step.function, Function::Expand))
+                || expression.inputs.iter().any(|input| input.row);
+        let row_len = if uses_rows { expression.shape.last().copied().unwrap_or(1) } else { 1 };
+        assert!(row_len <= ROW_MAX, "a row of {row_len}, at most {ROW_MAX}");
+        let rows = if row_len == 0 { 0 } else { elements / row_len };
+        let rows_at_once = (CHUNK / row_len.max(1)).max(1);
+        let register_len = (rows_at_once * row_len).max(1).next_multiple_of(WIDTH_MAX);
+        let weight = expression.steps.iter().map(|step| step.function.weight()).sum::<usize>() + 1;
+        let mut builder = Builder::new(expression);
+        builder.all_steps();
+        let registers = builder.registers_used;
+        assert!(registers * register_len <= SCRATCH, "{registers} registers of {register_len} don't fit");
+        Program {
+            code: builder.code,
+            accesses: builder.accesses,
+            rows,
+            row_len,
+            rows_at_once,
+            register_len,
+            weight,
+        }
+    }
+}
+
+struct Builder<'a> {
+    expression: &'a Expression,
+    code: Vec<Code>,
+    accesses: Vec<Access>,
+    free: Vec<usize>,
+    registers_used: usize,
+    /// The last step that reads each step's result; `usize::MAX` for results that are stored at the end.
+    step_last: Vec<usize>,
+    input_last: Vec<usize>,
+    step_place: Vec<Option<Place>>,
+    input_place: Vec<Option<Place>>,
+    /// The step at which no input in an output's place is read any more, for each output.
+    safe_from: Vec<usize>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(expression: &'a Expression) -> Builder<'a> {
+        let mut step_last = vec![0; expression.steps.len()];
+        let mut input_last = vec![0; expression.inputs.len()];
+        for (index, step) in expression.steps.iter().enumerate() {
+            for argument in &step.arguments {
+                match *argument {
+                    Argument::Step(step) => step_last[step] = index,
+                    Argument::Input(input) => input_last[input] = index,
+                    Argument::Constant(_) => {}
+                }
+            }
+        }
+        let safe = |view: &View| {
+            let overlapping = expression.inputs.iter().zip(&input_last);
+            let reads = overlapping.filter(|(input, _)| !input.view.is_apart(view)).map(|(_, last)| *last);
+            reads.max().unwrap_or(0)
+        };
+        let safe_from: Vec<usize> = expression.outputs.iter().map(|(_, view)| safe(view)).collect();
+        for ((step, _), &safe) in expression.outputs.iter().zip(&safe_from) {
+            if safe > *step {
+                step_last[*step] = usize::MAX;
+            }
+        }
+        Builder {
+            expression,
+            code: Vec::new(),
+            accesses: Vec::new(),
+            free: Vec::new(),
+            registers_used: 0,
+            step_last,
+            input_last,
+            step_place: vec![None; expression.steps.len()],
+            input_place: vec![None; expression.inputs.len()],
+            safe_from,
+        }
+    }
+
+    fn register(&mut self) -> usize {
+        self.free.pop().unwrap_or_else(|| {
+            self.registers_used += 1;
+            assert!(self.registers_used <= REGISTERS_MAX, "a pass has too many values alive at once");
+            self.registers_used - 1
+        })
+    }
+
+    fn all_steps(&mut self) {
+        for index in 0..self.expression.steps.len() {
+            self.step(index);
+        }
+        for output in 0..self.expression.outputs.len() {
+            let (step, _) = self.expression.outputs[output];
+            if self.safe_from[output] > step {
+                self.store(output, step);
+            }
+        }
+    }
+
+    fn step(&mut self, index: usize) {
+        let step = &self.expression.steps[index];
+        let mut arguments = [Place::Constant(0.0); 3];
+        for (place, argument) in arguments.iter_mut().zip(&step.arguments) {
+            *place = match *argument {
+                Argument::Constant(value) => Place::Constant(value),
+                // A step is computed before it is read.
+                Argument::Step(step) => self.step_place[step].unwrap_or(Place::Constant(f32::NAN)),
+                Argument::Input(input) => self.input(input),
+            };
+        }
+        self.release(index);
+        let outputs: Vec<usize> =
+            (0..self.expression.outputs.len()).filter(|&o| self.expression.outputs[o].0 == index).collect();
+        let read_later = self.step_last[index] > index;
+        let to = match outputs.first() {
+            Some(&output) if !read_later => self.direct(output),
+            _ => None,
+        };
+        let written = to.is_some();
+        // Reduced and expanded values never share a register with their operand: the sizes differ.
+        let to = to.unwrap_or_else(|| Place::Register(self.register()));
+        self.step_place[index] = Some(to);
+        self.code.push(Code { action: Action::Compute(step.function), arguments, to, row: step.row });
+        for &output in outputs.iter().skip(written as usize) {
+            if self.safe_from[output] <= index {
+                self.store(output, index);
+            }
+        }
+        if let (Place::Register(register), false) = (to, read_later) {
+            self.free.push(register);
+        }
+    }
+
+    /// The place of an input, after a load if its elements don't stand in order.
+    fn input(&mut self, input: usize) -> Place {
+        if let Some(place) = self.input_place[input] {
+            return place;
+        }
+        let given = &self.expression.inputs[input];
+        let place = match Access::of(&given.view) {
+            Access::Flat(offset) => Place::Memory { offset, row: given.row },
+            Access::Scalar(offset) => Place::Scalar(offset),
+            access => {
+                let to = Place::Register(self.register());
+                self.accesses.push(access);
+                let action = Action::Load(self.accesses.len() - 1);
+                self.code.push(Code { action, arguments: [to; 3], to, row: given.row });
+                to
+            }
+        };
+        self.input_place[input] = Some(place);
+        place
+    }
+
+    /// Registers of what step `index` reads last are free again, but not for reductions: they write while they read.
+    fn release(&mut self, index: usize) {
+        let step = &self.expression.steps[index];
+        if matches!(step.function, Function::RowSum | Function::RowMax | Function::Expand) {
+            return;
+        }
+        let mut released = Vec::new();
+        for argument in &step.arguments {
+            let (place, last) = match *argument {
+                Argument::Step(step) => (self.step_place[step], self.step_last[step]),
+                Argument::Input(input) => (self.input_place[input], self.input_last[input]),
+                Argument::Constant(_) => continue,
+            };
+            if let (Some(Place::Register(register)), true) = (place, last == index) {
+                released.push(register);
+            }
+        }
+        released.sort_unstable();
+        released.dedup();
+        self.free.extend(released);
+    }
+
+    /// The output's place, if a step can write there at once.
+    fn direct(&self, output: usize) -> Option<Place> {
+        let (step, view) = &self.expression.outputs[output];
+        match Access::of(view) {
+            Access::Flat(offset) => Some(Place::Memory { offset, row: self.expression.steps[*step].row }),
+            _ => None,
+        }
+    }
+
+    fn store(&mut self, output: usize, step: usize) {
+        let (_, view) = &self.expression.outputs[output];
+        let row = self.expression.steps[step].row;
+        let from = self.step_place[step].unwrap_or(Place::Constant(f32::NAN));
+        let (action, to) = match Access::of(view) {
+            Access::Flat(offset) => (Action::Compute(Function::Copy), Place::Memory { offset, row }),
+            Access::Scalar(offset) => (Action::Compute(Function::Copy), Place::Memory { offset, row }),
+            access => {
+                self.accesses.push(access);
+                (Action::Store(self.accesses.len() - 1), from)
+            }
+        };
+        self.code.push(Code { action, arguments: [from; 3], to, row });
+    }
+}

@@ -1,0 +1,128 @@
+//! The right operand of a product, laid out in strips of two vectors of columns: `[k, 2 · WIDTH]` each, and a last one
+//! of one or two vectors, filled up with zeros.
+
+use crate::compute::Compute;
+use crate::compute::Isa;
+use crate::lanes::{Kernel, Lanes, dispatch};
+use crate::workspace::{Memory, View, Workspace};
+
+/// Elements that are packed without waking the other threads.
+const SERIAL: usize = 32 * 1024;
+
+/// f32 values of a vector of `isa`.
+pub fn width(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx512 => 16,
+        Isa::Avx2 | Isa::Portable => 8,
+    }
+}
+
+/// Columns of `n` with those that a packed operand adds.
+pub fn padded_columns(isa: Isa, n: usize) -> usize {
+    n.div_ceil(width(isa)) * width(isa)
+}
+
+/// Packs `[.., k, n]` into strips. `to` is `batches * k * padded_columns(n)` values.
+pub struct Pack {
+    from: View,
+    to: usize,
+    needed: usize,
+}
+
+impl Pack {
+    /// Prepares packing of `from`, of two dimensions or more, to the contiguous place `to`.
+    ///
+    /// # Panics
+    /// When both overlap, or `from` has fewer than two dimensions.
+    pub fn new(isa: Isa, from: View, to: usize) -> Pack {
+        let rank = from.shape.len();
+        assert!(rank >= 2, "a matrix has two dimensions");
+        let n = from.shape[rank - 1];
+        let values = from.elements() / n.max(1) * padded_columns(isa, n);
+        let target = View::contiguous(to, &[values]);
+        assert!(from.is_apart(&target), "packing in place");
+        let needed = from.range().end.max(to + values);
+        Pack { from, to, needed }
+    }
+
+    pub fn run(&self, compute: &Compute, workspace: &mut Workspace) {
+        let memory = workspace.memory(self.needed, compute.pool());
+        let rank = self.from.shape.len();
+        let (k, n) = (self.from.shape[rank - 2], self.from.shape[rank - 1]);
+        let strip = 2 * width(compute.isa());
+        let strips = n.div_ceil(strip);
+        let batches: usize = self.from.shape[..rank - 2].iter().product();
+        let task = |item: usize| {
+            dispatch(compute.isa(), Strip { pack: self, memory, batch: item / strips, strip: item % strips });
+        };
+        if batches * k * n <= SERIAL {
+            (0..batches * strips).for_each(task);
+        } else {
+            compute.pool().for_each(batches * strips, task);
+        }
+    }
+}
+
+/// The offset of the `index`-th of the elements that `shape` and `strides` span.
+pub(super) fn offset_of(shape: &[usize], strides: &[isize], mut index: usize) -> isize {
+    let mut offset = 0;
+    for (&size, &stride) in shape.iter().zip(strides).rev() {
+        offset += (index % size) as isize * stride;
+        index /= size;
+    }
+    offset
+}
+
+struct Strip<'a> {
+    pack: &'a Pack,
+    memory: Memory<'a>,
+    batch: usize,
+    strip: usize,
+}
+
+impl Kernel for Strip<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, _: L) {
+        let from = &self.pack.from;
+        let rank = from.shape.len();
+        let (k, n) = (from.shape[rank - 2], from.shape[rank - 1]);
+        let padded = n.div_ceil(L::WIDTH) * L::WIDTH;
+        let first = self.strip * 2 * L::WIDTH;
+        let strip_width = (2 * L::WIDTH).min(padded - first);
+        let columns = strip_width.min(n - first);
+        let (k_stride, n_stride) = (from.strides[rank - 2], from.strides[rank - 1]);
+        let base = offset_of(&from.shape[..rank - 2], &from.strides[..rank - 2], self.batch);
+        let start = from.offset as isize + base + first as isize * n_stride;
+        // SAFETY: a strip's place is its own, `[k, strip_width]`, and `new` found it inside the workspace.
+        let to = unsafe {
+            let at = self.memory.at(self.pack.to + self.batch * k * padded + first * k);
+            std::slice::from_raw_parts_mut(at, k * strip_width)
+        };
+        for (i, row) in to.chunks_exact_mut(strip_width).enumerate() {
+            row[columns..].fill(0.0);
+            if n_stride == 1 {
+                // SAFETY: `columns` elements of row `i` of the view, which `new` found inside the workspace and apart.
+                let values = unsafe {
+                    let at = self.memory.at((start + i as isize * k_stride) as usize);
+                    std::slice::from_raw_parts(at, columns)
+                };
+                row[..columns].copy_from_slice(values);
+            }
+        }
+        if n_stride == 1 {
+            return;
+        }
+        // Sixteen steps of k at a time: the lines that a column's values are read from stay in the first cache.
+        for block in (0..k).step_by(16) {
+            for column in 0..columns {
+                for i in block..(block + 16).min(k) {
+                    let at = start + i as isize * k_stride + column as isize * n_stride;
+                    // SAFETY: an element of the view, inside the workspace.
+                    to[i * strip_width + column] = unsafe { *self.memory.at(at as usize) };
+                }
+            }
+        }
+    }
+}

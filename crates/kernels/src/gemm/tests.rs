@@ -1,0 +1,83 @@
+//! Products against f64 on every instruction set, and the same bits on any number of threads.
+
+use super::*;
+
+struct Case {
+    batch: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+    a_transposed: bool,
+    b_transposed: bool,
+    init: bool,
+}
+
+fn matrix(offset: usize, batch: usize, rows: usize, columns: usize, transposed: bool) -> View {
+    let strides = if transposed { [1, rows as isize] } else { [columns as isize, 1] };
+    View {
+        offset,
+        shape: vec![batch, rows, columns],
+        strides: [&[(rows * columns) as isize], &strides[..]].concat(),
+    }
+}
+
+fn product(isa: Isa, threads: usize, case: &Case) -> (Vec<f32>, Vec<f64>, Vec<f64>) {
+    let Case { batch, m, n, k, .. } = *case;
+    let a = matrix(0, batch, m, k, case.a_transposed);
+    let b = matrix(batch * m * k, batch, k, n, case.b_transposed);
+    let c = View::contiguous(b.offset + batch * k * n, &[batch, m, n]);
+    let packed = (c.offset + batch * m * n).next_multiple_of(16);
+    let compute = Compute::new(isa, threads);
+    let mut workspace = Workspace::new(packed + batch * k * padded_columns(isa, n), threads);
+    for (i, x) in workspace.values_mut().iter_mut().enumerate() {
+        *x = ((i * 7919 + 13) % 1009) as f32 / 504.5 - 1.0;
+    }
+    let before = workspace.values().to_vec();
+    let mut exact = vec![0.0; batch * m * n];
+    let mut sizes = vec![0.0; batch * m * n];
+    let at = |view: &View, b: usize, i: usize, j: usize| {
+        let offset =
+            b as isize * view.strides[0] + i as isize * view.strides[1] + j as isize * view.strides[2];
+        before[view.offset + offset as usize] as f64
+    };
+    for g in 0..batch {
+        for row in 0..m {
+            for column in 0..n {
+                let start = if case.init { at(&c, g, row, column) } else { 0.0 };
+                let place = (g * m + row) * n + column;
+                exact[place] = start + (0..k).map(|i| at(&a, g, row, i) * at(&b, g, i, column)).sum::<f64>();
+                sizes[place] = (0..k).map(|i| (at(&a, g, row, i) * at(&b, g, i, column)).abs()).sum::<f64>();
+            }
+        }
+    }
+    Pack::new(isa, b, packed).run(&compute, &mut workspace);
+    let init = case.init.then(|| c.clone());
+    Gemm::new(isa, a, packed, false, init, c.clone()).run(&compute, &mut workspace);
+    (workspace.values()[c.offset..c.offset + batch * m * n].to_vec(), exact, sizes)
+}
+
+#[test]
+fn products_match_f64_and_do_not_depend_on_threads() {
+    let sizes = [
+        (1, 1, 1, 1),
+        (2, 12, 32, 7),
+        (1, 33, 10, 100),
+        (3, 29, 49, 65),
+        (1, 130, 300, 40),
+        (1, 25, 40, 2100),
+    ];
+    for (batch, m, n, k) in sizes {
+        for flags in 0..8 {
+            let (a_transposed, b_transposed, init) = (flags & 1 > 0, flags & 2 > 0, flags & 4 > 0);
+            let case = Case { batch, m, n, k, a_transposed, b_transposed, init };
+            for isa in Isa::available() {
+                let (found, exact, sizes) = product(isa, 1, &case);
+                for i in 0..found.len() {
+                    let error = (found[i] as f64 - exact[i]).abs();
+                    assert!(error <= 1e-6 * (k as f64).sqrt() * (sizes[i] + 1.0), "{isa} {m} {n} {k} {i}");
+                }
+                assert_eq!(found, product(isa, 3, &case).0, "{isa} {m} {n} {k}: threads change bits");
+            }
+        }
+    }
+}

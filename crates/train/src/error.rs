@@ -1,0 +1,30 @@
+//! What can go wrong while a network is described, compiled or fitted.
+
+/// An error that says where, what was expected, what came, and what to do.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum TrainError {
+    /// Two shapes that don't go together, or one that an operation doesn't take.
+    #[error("{layer}: {operation} takes {expected}; received {}", shapes(.received))]
+    Shape { layer: String, operation: &'static str, expected: String, received: Vec<Vec<usize>> },
+    /// An argument of a layer, loss, optimiser or call that makes no sense.
+    #[error("{place}: {argument} takes {expected}; received {received}")]
+    Argument { place: String, argument: &'static str, expected: String, received: String },
+    /// A name that isn't known here.
+    #[error("{kind} {name:?} is not supported; there are: {known}")]
+    Unknown { kind: &'static str, name: String, known: String },
+    /// Something was asked for in the wrong order.
+    #[error("{0}")]
+    Order(String),
+    /// Training went to NaN or infinity.
+    #[error(
+        "the loss became {loss} at step {step}: lower the learning rate, clip gradients, or look for NaN in the data"
+    )]
+    NotFinite { loss: f32, step: u64 },
+}
+
+fn shapes(shapes: &[Vec<usize>]) -> String {
+    let each: Vec<String> = shapes.iter().map(|shape| format!("{shape:?}")).collect();
+    each.join(" and ")
+}
+
+pub type Result<T> = std::result::Result<T, TrainError>;

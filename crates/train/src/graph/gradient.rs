@@ -1,0 +1,103 @@
+//! Reverse-mode differentiation as a rewrite: the gradient is more nodes of the same operations, so it can be
+//! differentiated again.
+
+use std::collections::HashMap;
+
+use super::{Graph, Id, Op};
+use crate::error::Result;
+
+impl Graph {
+    /// The gradient of the sum of `loss` for each of `of`, which are nodes that it was computed from. Zeros where it
+    /// doesn't depend on one.
+    pub fn gradients(&mut self, loss: Id, of: &[Id]) -> Result<Vec<Id>> {
+        let mut depends = vec![false; loss.index() + 1];
+        for id in of {
+            if id.index() < depends.len() {
+                depends[id.index()] = true;
+            }
+        }
+        for index in 0..depends.len() {
+            depends[index] |= self.nodes[index].inputs.iter().any(|input| depends[input.index()]);
+        }
+        let mut contributions: HashMap<Id, Vec<Id>> = HashMap::new();
+        let ones = self.full(1.0, &self.shape(loss).to_vec());
+        contributions.insert(loss, vec![ones]);
+        let mut found: HashMap<Id, Id> = HashMap::new();
+        for index in (0..depends.len()).rev().filter(|&index| depends[index]) {
+            let id = Id(index as u32);
+            let Some(parts) = contributions.remove(&id) else { continue };
+            let gradient = self.accumulated(parts)?;
+            if of.contains(&id) {
+                found.insert(id, gradient);
+            }
+            for (which, input) in self.node(id).inputs.clone().into_iter().enumerate() {
+                // A node of `of` may itself depend on another of them; what depends on none is left alone.
+                if depends[input.index()]
+                    && let Some(part) = self.vjp(id, which, gradient)?
+                {
+                    contributions.entry(input).or_default().push(part);
+                }
+            }
+        }
+        Ok(of
+            .iter()
+            .map(|id| found.get(id).copied().unwrap_or_else(|| self.full(0.0, &self.shape(*id).to_vec())))
+            .collect())
+    }
+
+    /// The sum of what several consumers contribute. Slices that lie side by side are concatenated, not padded and added.
+    fn accumulated(&mut self, mut parts: Vec<Id>) -> Result<Id> {
+        if let Some(joined) = self.joined_slices(&parts)? {
+            return Ok(joined);
+        }
+        let mut sum = parts.remove(0);
+        for part in parts {
+            sum = self.add(sum, part)?;
+        }
+        Ok(sum)
+    }
+
+    fn joined_slices(&mut self, parts: &[Id]) -> Result<Option<Id>> {
+        if parts.len() < 2 {
+            return Ok(None);
+        }
+        let shape = self.shape(parts[0]).to_vec();
+        let mut along = None;
+        let mut pieces = Vec::new();
+        for &part in parts {
+            let node = self.node(part);
+            let Op::Pad { start, step } = &node.op else { return Ok(None) };
+            let from = self.shape(node.inputs[0]);
+            let mut differing = (0..shape.len()).filter(|&axis| from[axis] != shape[axis]);
+            let (Some(axis), None) = (differing.next(), differing.next()) else { return Ok(None) };
+            if step[axis] != 1 || along.is_some_and(|along| along != axis) {
+                return Ok(None);
+            }
+            along = Some(axis);
+            pieces.push((start[axis], from[axis], node.inputs[0]));
+        }
+        let Some(axis) = along else { return Ok(None) };
+        pieces.sort_unstable_by_key(|(start, ..)| *start);
+        let mut joined = Vec::new();
+        let mut at = 0;
+        let zeros = |graph: &mut Graph, size: usize| {
+            let mut gap = shape.clone();
+            gap[axis] = size;
+            graph.full(0.0, &gap)
+        };
+        for (start, size, id) in pieces {
+            if start < at {
+                return Ok(None);
+            }
+            if start > at {
+                joined.push(zeros(self, start - at));
+            }
+            joined.push(id);
+            at = start + size;
+        }
+        if at < shape[axis] {
+            joined.push(zeros(self, shape[axis] - at));
+        }
+        self.concat(&joined, axis).map(Some)
+    }
+}

@@ -1,0 +1,28 @@
+//! Networks from their definition to their weights: layers, losses and optimisers build a graph of primitive
+//! operations, differentiation and fusion rewrite it, and an executor runs its steps without allocating.
+
+pub mod activations;
+pub mod compile;
+pub mod error;
+pub mod graph;
+pub mod initializers;
+pub mod layers;
+pub mod losses;
+pub mod metrics;
+pub mod model;
+pub mod optimizers;
+pub mod penalties;
+pub mod schedules;
+
+pub use error::{Result, TrainError};
+
+/// What a program that trains needs by name.
+pub mod prelude {
+    pub use crate::activations::Activation::{self, *};
+    pub use crate::layers::*;
+    pub use crate::losses::*;
+    pub use crate::metrics::{Accuracy, Metric};
+    pub use crate::model::{Array, Arrays, Fit, History, Input, Model, Shared, Tensor, Wire};
+    pub use crate::optimizers::*;
+    pub use crate::schedules::Schedule;
+}

@@ -1,0 +1,379 @@
+//! Compiling, fitting, evaluating and predicting.
+
+use kernels::fused::{random_key, random_uniform};
+
+use super::Model;
+use super::data::{Array, Arrays};
+use super::programs::{Compiled, ITERATION, Key, Mode, RATE, SEED};
+use crate::error::{Result, TrainError};
+use crate::losses::Loss;
+use crate::metrics::Metric;
+use crate::optimizers::Optimizer;
+
+/// How a fit goes.
+#[derive(Clone, Debug)]
+pub struct Fit {
+    pub epochs: usize,
+    pub batch_size: usize,
+    pub shuffle: bool,
+    pub validation: Option<(Arrays, Arrays)>,
+    pub sample_weight: Option<Vec<f32>>,
+}
+
+impl Default for Fit {
+    fn default() -> Fit {
+        Fit { epochs: 1, batch_size: 32, shuffle: true, validation: None, sample_weight: None }
+    }
+}
+
+impl Fit {
+    pub fn epochs(epochs: usize) -> Fit {
+        Fit { epochs, ..Fit::default() }
+    }
+
+    pub fn batch_size(mut self, batch_size: usize) -> Fit {
+        self.batch_size = batch_size;
+        self
+    }
+
+    pub fn shuffle(mut self, shuffle: bool) -> Fit {
+        self.shuffle = shuffle;
+        self
+    }
+
+    pub fn validation(mut self, x: impl Into<Arrays>, y: impl Into<Arrays>) -> Fit {
+        self.validation = Some((x.into(), y.into()));
+        self
+    }
+
+    pub fn sample_weight(mut self, weights: Vec<f32>) -> Fit {
+        self.sample_weight = Some(weights);
+        self
+    }
+}
+
+/// Figures by name, for each epoch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History {
+    pub epochs: Vec<Vec<(String, f64)>>,
+}
+
+impl History {
+    /// A figure over the epochs.
+    pub fn of(&self, name: &str) -> Vec<f64> {
+        let figures = self.epochs.iter().flatten();
+        figures.filter(|(other, _)| other == name).map(|(_, figure)| *figure).collect()
+    }
+}
+
+/// The running sums of an epoch or an evaluation.
+struct Sums {
+    loss: f64,
+    samples: usize,
+    metrics: Vec<Vec<f64>>,
+}
+
+impl Model {
+    /// Sets the optimiser, a loss for each output, and the metrics of each output. The optimiser begins anew.
+    ///
+    /// # Errors
+    /// When losses and outputs differ in number.
+    pub fn compile<L: Into<Loss>, M: Into<Metric>>(
+        &mut self,
+        optimizer: impl Into<Optimizer>,
+        losses: impl IntoLosses<L>,
+        metrics: impl IntoIterator<Item = M>,
+    ) -> Result<()> {
+        let losses = losses.losses();
+        if losses.len() != self.outputs.len() {
+            return Err(TrainError::Argument {
+                place: "compile".to_owned(),
+                argument: "loss",
+                expected: format!("{} losses, one for each output", self.outputs.len()),
+                received: losses.len().to_string(),
+            });
+        }
+        let optimizer = optimizer.into();
+        let begins = optimizer.rule.slots();
+        self.programs.retain(|key, _| key.mode == Mode::Predict);
+        let mut variables = crate::compile::Variables::default();
+        variables.add(self.trainable_len);
+        for placed in self.weights.iter().filter(|placed| !placed.weight.trainable) {
+            variables.add(placed.range.len());
+        }
+        let slots: Vec<usize> = begins.iter().map(|_| variables.add(self.trainable_len)).collect();
+        self.programs.clear();
+        self.resident = None;
+        self.variables = variables;
+        self.workspace.grow(self.variables.end());
+        for (&slot, &value) in slots.iter().zip(&begins) {
+            let start = self.variables.offset(slot);
+            self.workspace.values_mut()[start..start + self.trainable_len].fill(value);
+        }
+        let metrics = metrics.into_iter().map(Into::into).collect();
+        self.compiled = Some(Compiled { optimizer, losses, metrics, slots });
+        self.iterations = 0;
+        Ok(())
+    }
+
+    /// Fits the model to the data.
+    ///
+    /// # Errors
+    /// When shapes don't go together, or the loss is no finite number.
+    pub fn fit(&mut self, x: impl Into<Arrays>, y: impl Into<Arrays>, fit: &Fit) -> Result<History> {
+        let (x, y) = (x.into().0, y.into().0);
+        let samples = self.check_data(&x, Some(&y))?;
+        if let Some(weights) = fit.sample_weight.as_ref().filter(|weights| weights.len() != samples) {
+            let expected = format!("{samples} weights, one a sample");
+            return Err(wrong("fit", "sample_weight", expected, weights.len().to_string()));
+        }
+        let mut history = History::default();
+        for epoch in 0..fit.epochs {
+            let order = self.order(samples, epoch, fit.shuffle);
+            let mut sums = self.no_sums();
+            for batch in order.chunks(fit.batch_size.max(1)) {
+                let loss = self.step(&x, &y, fit.sample_weight.as_deref(), batch, Mode::Train, &mut sums)?;
+                if !loss.is_finite() {
+                    return Err(TrainError::NotFinite { loss, step: self.iterations });
+                }
+            }
+            let mut figures = self.figures(&sums, "");
+            if let Some((x, y)) = &fit.validation {
+                let sums = self.evaluated(&x.0, &y.0, fit.batch_size)?;
+                figures.extend(self.figures(&sums, "val_"));
+            }
+            history.epochs.push(figures);
+        }
+        Ok(history)
+    }
+
+    /// One step on one batch; the loss before it.
+    pub fn train_on_batch(&mut self, x: impl Into<Arrays>, y: impl Into<Arrays>) -> Result<f32> {
+        let (x, y) = (x.into().0, y.into().0);
+        let samples = self.check_data(&x, Some(&y))?;
+        let order: Vec<usize> = (0..samples).collect();
+        let mut sums = self.no_sums();
+        self.step(&x, &y, None, &order, Mode::Train, &mut sums)
+    }
+
+    /// Loss and metrics over the data.
+    pub fn evaluate(
+        &mut self,
+        x: impl Into<Arrays>,
+        y: impl Into<Arrays>,
+        batch_size: usize,
+    ) -> Result<Vec<(String, f64)>> {
+        let sums = self.evaluated(&x.into().0, &y.into().0, batch_size)?;
+        Ok(self.figures(&sums, ""))
+    }
+
+    /// The outputs for the data.
+    pub fn predict(&mut self, x: impl Into<Arrays>, batch_size: usize) -> Result<Vec<Array>> {
+        let x = x.into().0;
+        let samples = self.check_data(&x, None)?;
+        let mut results: Vec<Array> = (0..self.outputs.len())
+            .map(|output| {
+                let shape = [&[samples], &self.output_shape(output)[..]].concat();
+                Array { values: Vec::with_capacity(shape.iter().product()), shape }
+            })
+            .collect();
+        let order: Vec<usize> = (0..samples).collect();
+        for batch in order.chunks(batch_size.max(1)) {
+            let key = Key { mode: Mode::Predict, batch: batch.len(), weighted: false };
+            self.ensure(key)?;
+            let Some(entry) = self.programs.get(&key) else { continue };
+            for (number, array) in x.iter().enumerate() {
+                if let Some(to) = entry.program.input(&mut self.workspace, number) {
+                    array.gather(batch, to);
+                }
+            }
+            entry.program.run(&self.compute, &mut self.workspace);
+            for (output, result) in results.iter_mut().enumerate() {
+                result.values.extend_from_slice(entry.program.output(&self.workspace, output));
+            }
+        }
+        Ok(results)
+    }
+
+    /// Where the time of the last program goes, over `runs` further runs of it; weights and slots move on.
+    pub fn profile(&mut self, runs: usize) -> Result<String> {
+        let entry = self.resident.and_then(|key| self.programs.get(&key));
+        let entry =
+            entry.ok_or_else(|| TrainError::Order("fit the model before it is profiled".to_owned()))?;
+        Ok(entry.program.profile(&self.compute, &mut self.workspace, runs))
+    }
+
+    fn no_sums(&self) -> Sums {
+        let metrics = self.compiled.as_ref().map_or(0, |compiled| compiled.metrics.len());
+        Sums { loss: 0.0, samples: 0, metrics: vec![vec![]; metrics * self.outputs.len()] }
+    }
+
+    fn evaluated(&mut self, x: &[Array], y: &[Array], batch_size: usize) -> Result<Sums> {
+        let samples = self.check_data(x, Some(y))?;
+        let order: Vec<usize> = (0..samples).collect();
+        let mut sums = self.no_sums();
+        for batch in order.chunks(batch_size.max(1)) {
+            self.step(x, y, None, batch, Mode::Evaluate, &mut sums)?;
+        }
+        Ok(sums)
+    }
+
+    /// Runs a program on the samples of `batch`, adds to the sums, and returns the batch's loss.
+    fn step(
+        &mut self,
+        x: &[Array],
+        y: &[Array],
+        weights: Option<&[f32]>,
+        batch: &[usize],
+        mode: Mode,
+        sums: &mut Sums,
+    ) -> Result<f32> {
+        let key = Key { mode, batch: batch.len(), weighted: weights.is_some() };
+        self.ensure(key)?;
+        let (Some(entry), Some(compiled)) = (self.programs.get(&key), &self.compiled) else {
+            return Err(TrainError::Order("compile the model before it is fitted or evaluated".to_owned()));
+        };
+        for (number, array) in x.iter().chain(y).enumerate() {
+            if let Some(to) = entry.program.input(&mut self.workspace, number) {
+                array.gather(batch, to);
+            }
+        }
+        let weights_at = self.inputs.len() + self.outputs.len();
+        if let (Some(weights), Some(to)) = (weights, entry.program.input(&mut self.workspace, weights_at)) {
+            to.iter_mut().zip(batch).for_each(|(to, &sample)| *to = weights[sample]);
+        }
+        let rate = compiled.optimizer.learning_rate.at(self.iterations);
+        if mode == Mode::Train {
+            self.iterations += 1;
+        }
+        for (number, value) in
+            [(RATE, rate), (ITERATION, self.iterations as f32), (SEED, self.seed as u32 as f32)]
+        {
+            if let Some(to) = entry.program.input(&mut self.workspace, number) {
+                to[0] = value;
+            }
+        }
+        entry.program.run(&self.compute, &mut self.workspace);
+        let loss = entry.program.output(&self.workspace, 0)[0];
+        sums.loss += loss as f64 * batch.len() as f64;
+        sums.samples += batch.len();
+        for (metric, sums) in sums.metrics.iter_mut().enumerate() {
+            let added = entry.program.output(&self.workspace, metric + 1);
+            sums.resize(added.len(), 0.0);
+            sums.iter_mut().zip(added).for_each(|(sum, &x)| *sum += x as f64);
+        }
+        Ok(loss)
+    }
+
+    fn figures(&self, sums: &Sums, prefix: &str) -> Vec<(String, f64)> {
+        let mut figures = vec![(format!("{prefix}loss"), sums.loss / sums.samples.max(1) as f64)];
+        let Some(compiled) = &self.compiled else { return figures };
+        let several = self.outputs.len() > 1;
+        for (index, sums) in sums.metrics.iter().enumerate() {
+            let (output, metric) = (index / compiled.metrics.len(), index % compiled.metrics.len());
+            let metric = &compiled.metrics[metric];
+            let output = if several { format!("output_{output}_") } else { String::new() };
+            figures.push((format!("{prefix}{output}{}", metric.name()), metric.result(sums)));
+        }
+        figures
+    }
+
+    /// The order of samples in an epoch, which the seed and the steps so far decide.
+    fn order(&self, samples: usize, epoch: usize, shuffle: bool) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..samples).collect();
+        if shuffle {
+            let key = random_key(epoch as u32, self.seed as u32 as f32, self.iterations as f32);
+            for i in (1..samples).rev() {
+                let draw = random_uniform(key, 2 * i as u32) as f64
+                    + random_uniform(key, 2 * i as u32 + 1) as f64 / 16_777_216.0;
+                order.swap(i, (draw * (i + 1) as f64) as usize);
+            }
+        }
+        order
+    }
+
+    /// The number of samples, if all arrays are shaped as the model takes them.
+    fn check_data(&self, x: &[Array], y: Option<&[Array]>) -> Result<usize> {
+        if x.len() != self.inputs.len() {
+            return Err(wrong(
+                "data",
+                "x",
+                format!("{} arrays, one for each input", self.inputs.len()),
+                x.len().to_string(),
+            ));
+        }
+        let samples = x.first().map_or(0, Array::samples);
+        for (array, (name, shape)) in x.iter().zip(&self.inputs) {
+            if array.shape[1..] != shape[..] || array.samples() != samples {
+                return Err(wrong(
+                    name,
+                    "x",
+                    format!("{samples} samples of {shape:?}"),
+                    format!("{:?}", array.shape),
+                ));
+            }
+        }
+        let (Some(y), Some(compiled)) = (y, &self.compiled) else { return Ok(samples) };
+        if y.len() != self.outputs.len() {
+            return Err(wrong(
+                "data",
+                "y",
+                format!("{} arrays, one for each output", self.outputs.len()),
+                y.len().to_string(),
+            ));
+        }
+        for (index, (array, loss)) in y.iter().zip(&compiled.losses).enumerate() {
+            let shape = self.target_shape(index, loss);
+            let len: usize = shape.iter().product();
+            if array.sample_len() != len || array.samples() != samples {
+                return Err(wrong(
+                    "data",
+                    "y",
+                    format!("{samples} samples of {shape:?}"),
+                    format!("{:?}", array.shape),
+                ));
+            }
+            if let Loss::SparseCategoricalCrossentropy { .. } = loss {
+                let classes = self.output_shape(index).last().copied().unwrap_or(0);
+                let is_class = |&label: &f32| label >= 0.0 && label < classes as f32 && label.fract() == 0.0;
+                if let Some(at) = array.values.iter().position(|label| !is_class(label)) {
+                    let expected = format!("classes 0 to {}", classes.saturating_sub(1));
+                    return Err(wrong(
+                        "data",
+                        "y",
+                        expected,
+                        format!("{} in sample {}", array.values[at], at / len.max(1)),
+                    ));
+                }
+            }
+        }
+        Ok(samples)
+    }
+}
+
+fn wrong(place: &str, argument: &'static str, expected: String, received: String) -> TrainError {
+    TrainError::Argument { place: place.to_owned(), argument, expected, received }
+}
+
+/// A loss, or one for each output.
+pub trait IntoLosses<L: Into<Loss>> {
+    fn losses(self) -> Vec<Loss>;
+}
+
+impl<L: Into<Loss>> IntoLosses<L> for L {
+    fn losses(self) -> Vec<Loss> {
+        vec![self.into()]
+    }
+}
+
+impl<L: Into<Loss>> IntoLosses<L> for Vec<L> {
+    fn losses(self) -> Vec<Loss> {
+        self.into_iter().map(Into::into).collect()
+    }
+}
+
+impl<L: Into<Loss>, const N: usize> IntoLosses<L> for [L; N] {
+    fn losses(self) -> Vec<Loss> {
+        self.into_iter().map(Into::into).collect()
+    }
+}

@@ -1,0 +1,136 @@
+//! Models from wiring to predictions.
+
+use super::*;
+use crate::activations::*;
+use crate::layers::{Add, Conv2D, Dense, Dropout, LSTM};
+use crate::losses::{CategoricalCrossentropy, Loss, MeanSquaredError, SparseCategoricalCrossentropy};
+use crate::metrics::Accuracy;
+use crate::optimizers::{Adam, Lamb, Lion, Muon, Nadam, Optimizer, RMSprop, SGD, Settings};
+
+/// Points of two classes, one within the other.
+fn rings(samples: usize) -> (Array, Array) {
+    let mut x = vec![];
+    let mut y = vec![];
+    for i in 0..samples {
+        let angle = i as f32 * 2.399_963;
+        let radius = if i % 2 == 0 { 0.4 } else { 1.1 } + ((i * 7919) % 101) as f32 / 400.0;
+        x.extend([radius * angle.cos(), radius * angle.sin()]);
+        y.extend(if i % 2 == 0 { [1.0, 0.0] } else { [0.0, 1.0] });
+    }
+    (Array::new([samples, 2], x).unwrap(), Array::new([samples, 2], y).unwrap())
+}
+
+fn classifier(threads: usize) -> Model {
+    let inputs = Input::new([2]);
+    let x = Dense::new(32).activation(Relu).on(&inputs);
+    let x = Dropout::new(0.1).on(&x);
+    let x = Dense::new(32).activation(Tanh).on(&x);
+    let outputs = Dense::new(2).activation(Softmax).on(&x);
+    Model::with(&inputs, &outputs, 7, threads).unwrap()
+}
+
+fn learns(optimizer: impl Into<Optimizer>) {
+    let optimizer = optimizer.into();
+    let name = format!("{:?}", optimizer.rule);
+    let (x, y) = rings(400);
+    let mut model = classifier(2);
+    model.compile(optimizer, CategoricalCrossentropy, [Accuracy]).unwrap();
+    let history = model.fit(&x, &y, &Fit::epochs(30).batch_size(48)).unwrap();
+    let figures = model.evaluate(&x, &y, 100).unwrap();
+    assert!(figures[1].1 > 0.97, "{name}: accuracy {}", figures[1].1);
+    assert_eq!(history.of("accuracy").len(), 30);
+}
+
+#[test]
+fn classifiers_learn() {
+    learns(Adam.learning_rate(0.01));
+    learns(Adam.learning_rate(0.01).clipnorm(1.0).weight_decay(0.004));
+    learns(SGD.learning_rate(0.3).global_clipnorm(5.0));
+    learns(RMSprop.learning_rate(0.005).clipvalue(1.0));
+    learns(Nadam.learning_rate(0.01));
+    learns(Lion.learning_rate(0.003));
+    learns(Lamb.learning_rate(0.02));
+    learns(Muon.learning_rate(0.02));
+}
+
+#[test]
+fn a_seed_gives_the_same_bits_on_any_number_of_threads() {
+    let (x, y) = rings(300);
+    let run = |threads: usize| {
+        let mut model = classifier(threads);
+        model.compile(Adam, CategoricalCrossentropy, [Accuracy]).unwrap();
+        model.fit(&x, &y, &Fit::epochs(3)).unwrap();
+        model.weights().flat_map(|(_, _, values)| values.iter().map(|x| x.to_bits())).collect::<Vec<_>>()
+    };
+    assert_eq!(run(1), run(1));
+    assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn shared_layers_and_several_outputs_are_wired() {
+    let (a, b) = (Input::new([3]), Input::new([3]));
+    let shared = Dense::new(4).activation(Relu).shared();
+    let sum = Add::new().on([&shared.on(&a), &shared.on(&b)]);
+    let (first, second) = (Dense::new(2).on(&sum), Dense::new(1).on(&sum));
+    let mut model = Model::new([&a, &b], [&first, &second]).unwrap();
+    assert_eq!(model.weights().count(), 6);
+    model.compile(SGD, [MeanSquaredError, MeanSquaredError], [] as [Accuracy; 0]).unwrap();
+    let x = Array::new([5, 3], (0..15).map(|i| i as f32 / 15.0).collect()).unwrap();
+    let y = vec![Array::new([5, 2], vec![0.5; 10]).unwrap(), Array::new([5, 1], vec![1.0; 5]).unwrap()];
+    let history = model.fit(vec![x.clone(), x.clone()], y, &Fit::epochs(50)).unwrap();
+    let losses = history.of("loss");
+    assert!(losses[49] < losses[0] / 3.0, "{losses:?}");
+    let predictions = model.predict(vec![x.clone(), x], 2).unwrap();
+    assert_eq!(predictions[1].shape, [5, 1]);
+}
+
+#[test]
+fn shapes_that_do_not_fit_name_the_layer_and_both() {
+    let inputs = Input::new([8, 8]);
+    let x = LSTM::new(4).return_sequences(true).on(&inputs);
+    let y = Conv2D::new(2, 3).on(&x);
+    let error = Model::new(&inputs, &y).err().map(|error| error.to_string());
+    let expected =
+        "conv2d: the layer takes one input of 4 dimensions or more, the batch counted; received [2, 8, 4]";
+    assert_eq!(error.as_deref(), Some(expected));
+}
+
+#[test]
+fn labels_out_of_range_and_nan_are_said() {
+    let inputs = Input::new([2]);
+    let mut model = Model::new(&inputs, &Dense::new(3).activation(Softmax).on(&inputs)).unwrap();
+    model.compile(SGD, SparseCategoricalCrossentropy, [Accuracy]).unwrap();
+    let x = Array::new([4, 2], vec![0.0; 8]).unwrap();
+    let y = Array::new([4], vec![0.0, 2.0, 3.0, 1.0]).unwrap();
+    let error = model.fit(&x, &y, &Fit::epochs(1)).unwrap_err().to_string();
+    assert!(error.contains("classes 0 to 2") && error.contains("3 in sample 2"), "{error}");
+    let y = Array::new([4], vec![0.0; 4]).unwrap();
+    let x = Array::new([4, 2], vec![f32::NAN; 8]).unwrap();
+    assert!(matches!(model.fit(&x, &y, &Fit::epochs(1)), Err(TrainError::NotFinite { step: 1, .. })));
+}
+
+#[test]
+fn configurations_read_back() {
+    let inputs = Input::new([12, 12, 3]);
+    let layer = Conv2D::new(8, 3).strides(2).activation(Gelu);
+    let config = crate::layers::Layer::config(&layer);
+    assert_eq!(config["kernel_size"], serde_json::json!([3, 3]));
+    assert_eq!(config["kernel_initializer"]["class_name"], "GlorotUniform");
+    let read: Shared = crate::layers::from_config("Conv2D", &config).unwrap().into();
+    let model = Model::new(&inputs, &read.on(&inputs)).unwrap();
+    assert_eq!(model.output_shape(0), [5, 5, 8]);
+    let error = crate::layers::from_config("Lambda", &config).unwrap_err().to_string();
+    assert!(error.contains("layer \"Lambda\" is not supported"), "{error}");
+}
+
+#[test]
+fn the_summary_is_kerass() {
+    let inputs = Input::new([100]);
+    let x = Dense::new(128).activation(Relu).on(&inputs);
+    let outputs = Dense::new(10).activation(Softmax).on(&x);
+    let summary = Model::new(&inputs, &outputs).unwrap().summary();
+    // As Keras 3.15 prints it.
+    let expected = include_str!("../../tests/summary.txt");
+    assert_eq!(summary, expected);
+    let _ = Loss::from(CategoricalCrossentropy);
+}
