@@ -160,6 +160,8 @@ fn winners(geometry: &Geometry, x: &[f32], at: [usize; 3], first: usize, len: us
         let Some(source) = geometry.tap_pixel(at, tap) else { continue };
         let from = &x[source * geometry.channels_in + first..][..len];
         for i in 0..len {
+            // What is no number wins: it must not be hidden.
+            #[allow(clippy::neg_cmp_op_on_partial_ord)]
             let wins = !(from[i] <= best[i]) || winner[i] == u32::MAX;
             best[i] = if wins { from[i] } else { best[i] };
             winner[i] = if wins { tap as u32 } else { winner[i] };

@@ -66,7 +66,7 @@ impl Program {
                 || expression.inputs.iter().any(|input| input.row);
         let row_len = if uses_rows { expression.shape.last().copied().unwrap_or(1) } else { 1 };
         assert!(row_len <= ROW_MAX, "a row of {row_len}, at most {ROW_MAX}");
-        let rows = if row_len == 0 { 0 } else { elements / row_len };
+        let rows = elements.checked_div(row_len).unwrap_or(0);
         let rows_at_once = (CHUNK / row_len.max(1)).max(1);
         let register_len = (rows_at_once * row_len).max(1).next_multiple_of(WIDTH_MAX);
         let weight = expression.steps.iter().map(|step| step.function.weight()).sum::<usize>() + 1;

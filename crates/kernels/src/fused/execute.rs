@@ -306,6 +306,8 @@ fn in_parts<L: Lanes>(lanes: L, operand: Operand, n: usize, to: *mut f32, is_erf
         let mut grown = [0.0f32; WIDTH_MAX];
         lanes.write(&mut grown, exp(lanes, lanes.read(&exponent)));
         let mut y = [0.0f32; WIDTH_MAX];
+        // Taking a number from itself leaves zero, and of infinities and what is no number NaN.
+        #[allow(clippy::eq_op)]
         for lane in 0..L::WIDTH {
             y[lane] = if is_erf {
                 let far = (1.0 - grown[lane]).copysign(x[lane]);

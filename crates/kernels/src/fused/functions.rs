@@ -53,7 +53,7 @@ pub(super) fn erf_near(x: f32) -> f32 {
     p = p * square - 0.026_853_812;
     p = p * square + 0.112_835_85;
     p = p * square - 0.376_126_26;
-    p = p * square + 1.128_379_2;
+    p = p * square + std::f32::consts::FRAC_2_SQRT_PI;
     p * x
 }
 
