@@ -167,7 +167,8 @@ impl Loss {
                 Ok(graph.map(Function::Neg, sum))
             }
             Loss::SparseCategoricalCrossentropy { from_logits } => {
-                let t = one_hot(graph, t, &graph.shape(y).to_vec())?;
+                let shape = graph.shape(y).to_vec();
+                let t = one_hot(graph, t, &shape)?;
                 let log = log_probabilities(graph, y, from_logits)?;
                 let product = graph.mul(t, log)?;
                 let sum = sum_last(graph, product)?;

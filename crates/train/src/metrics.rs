@@ -94,7 +94,8 @@ impl Metric {
             }
             Metric::SparseCategoricalAccuracy {} => {
                 let guess = graph.argmax(y, shape.len() - 1)?;
-                let right = graph.reshape(t, &graph.shape(guess).to_vec())?;
+                let shape = graph.shape(guess).to_vec();
+                let right = graph.reshape(t, &shape)?;
                 let equal = graph.map2(Function::Equal, right, guess)?;
                 counted(graph, equal)
             }

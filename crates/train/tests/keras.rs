@@ -1,6 +1,8 @@
 //! Twelve networks against Keras on TensorFlow: from equal weights and batches, the loss of 200 steps and the
 //! predictions after them. `fixtures/training/make.py` made the goldens; a network here reads as the one there.
 
+#![allow(clippy::unwrap_used)] // functions that tests share count as no tests
+
 use std::collections::HashMap;
 use std::path::Path;
 

@@ -20,7 +20,7 @@ impl Graph {
             depends[index] |= self.nodes[index].inputs.iter().any(|input| depends[input.index()]);
         }
         let mut contributions: HashMap<Id, Vec<Id>> = HashMap::new();
-        let ones = self.full(1.0, &self.shape(loss).to_vec());
+        let ones = self.full_like(1.0, loss);
         contributions.insert(loss, vec![ones]);
         let mut found: HashMap<Id, Id> = HashMap::new();
         for index in (0..depends.len()).rev().filter(|&index| depends[index]) {
@@ -39,10 +39,7 @@ impl Graph {
                 }
             }
         }
-        Ok(of
-            .iter()
-            .map(|id| found.get(id).copied().unwrap_or_else(|| self.full(0.0, &self.shape(*id).to_vec())))
-            .collect())
+        Ok(of.iter().map(|id| found.get(id).copied().unwrap_or_else(|| self.full_like(0.0, *id))).collect())
     }
 
     /// The sum of what several consumers contribute. Slices that lie side by side are concatenated, not padded and added.

@@ -182,6 +182,12 @@ impl Graph {
         self.broadcast_unchecked(scalar, shape)
     }
 
+    /// One value in the shape of `like`.
+    pub fn full_like(&mut self, value: f32, like: Id) -> Id {
+        let shape = self.shape(like).to_vec();
+        self.full(value, &shape)
+    }
+
     /// 0, 1, 2, .. along the last axis: `[n]`.
     pub fn iota(&mut self, n: usize) -> Id {
         let bits: Arc<[u32]> = (0..n).map(|i| (i as f32).to_bits()).collect();

@@ -189,11 +189,11 @@ impl Graph {
                 self.mul(g, slope)?
             }
             (Function::Select, 1) => {
-                let zero = self.full(0.0, &self.shape(g).to_vec());
+                let zero = self.full_like(0.0, g);
                 self.select(inputs[0], g, zero)?
             }
             (Function::Select, 2) => {
-                let zero = self.full(0.0, &self.shape(g).to_vec());
+                let zero = self.full_like(0.0, g);
                 self.select(inputs[0], zero, g)?
             }
             _ => return Ok(None),

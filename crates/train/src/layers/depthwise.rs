@@ -125,7 +125,8 @@ impl Layer for DepthwiseConv2D {
     }
 
     fn call(&self, call: &mut Call<'_>, inputs: &[Id], weights: &[Id]) -> Result<Vec<Id>> {
-        let windows = self.windows(&call.graph.shape(inputs[0]).to_vec());
+        let shape = call.graph.shape(inputs[0]).to_vec();
+        let windows = self.windows(&shape);
         let mut y = depthwise(call, inputs[0], weights[0], &windows, self.depth_multiplier)?;
         if let Some(&bias) = weights.get(1) {
             y = call.graph.add(y, bias)?;
@@ -153,7 +154,8 @@ impl Layer for SeparableConv2D {
     }
 
     fn call(&self, call: &mut Call<'_>, inputs: &[Id], weights: &[Id]) -> Result<Vec<Id>> {
-        let windows = self.windows(&call.graph.shape(inputs[0]).to_vec());
+        let shape = call.graph.shape(inputs[0]).to_vec();
+        let windows = self.windows(&shape);
         let y = depthwise(call, inputs[0], weights[0], &windows, self.depth_multiplier)?;
         let one = Padding::Valid.windows(&[1, 1], &[1, 1], &[1, 1], &[1, 1]);
         let mut y = call.graph.convolution(y, weights[1], &one, 1)?;

@@ -98,7 +98,7 @@ fn shapes_that_do_not_fit_name_the_layer_and_both() {
 #[test]
 fn labels_out_of_range_and_nan_are_said() {
     let inputs = Input::new([2]);
-    let mut model = Model::new(&inputs, &Dense::new(3).activation(Softmax).on(&inputs)).unwrap();
+    let mut model = Model::new(&inputs, Dense::new(3).activation(Softmax).on(&inputs)).unwrap();
     model.compile(SGD, SparseCategoricalCrossentropy, [Accuracy]).unwrap();
     let x = Array::new([4, 2], vec![0.0; 8]).unwrap();
     let y = Array::new([4], vec![0.0, 2.0, 3.0, 1.0]).unwrap();
@@ -117,7 +117,7 @@ fn configurations_read_back() {
     assert_eq!(config["kernel_size"], serde_json::json!([3, 3]));
     assert_eq!(config["kernel_initializer"]["class_name"], "GlorotUniform");
     let read: Shared = crate::layers::from_config("Conv2D", &config).unwrap().into();
-    let model = Model::new(&inputs, &read.on(&inputs)).unwrap();
+    let model = Model::new(&inputs, read.on(&inputs)).unwrap();
     assert_eq!(model.output_shape(0), [5, 5, 8]);
     let error = crate::layers::from_config("Lambda", &config).unwrap_err().to_string();
     assert!(error.contains("layer \"Lambda\" is not supported"), "{error}");
