@@ -153,8 +153,9 @@ fn logits_that_are_no_numbers_fail_the_request_and_not_the_engine() {
             weights.as_chunks_mut::<4>().0.iter_mut().step_by(97).for_each(|w| *w = bits.to_le_bytes());
         });
         let llm = Llm::load(folder.path(), &settings(), &mut |_, _| {}).expect("loaded");
-        for _ in 0..2 {
-            let mut generation = submit(&llm, GenerateRequest { prompt_logprobs: false, ..request(1) });
+        for prompt_logprobs in [false, true] {
+            let logprobs = Some(2);
+            let mut generation = submit(&llm, GenerateRequest { prompt_logprobs, logprobs, ..request(1) });
             match generation.blocking_next() {
                 Some(Event::Failed(reason)) => assert_eq!(reason, Failure::NotFinite),
                 other => panic!("{other:?}"),

@@ -231,7 +231,8 @@ impl Step<'_> {
                 for (offset, row) in sequence.rows.clone().enumerate() {
                     let position = (sequence.first_position + offset) as f32;
                     for (i, frequency) in rotary.frequencies.iter().enumerate() {
-                        let (s, c) = (position * frequency).sin_cos();
+                        // Not the platform's, whose last bits may differ.
+                        let (s, c) = libm::sincosf(position * frequency);
                         cos[row * *pairs + i] = c * rotary.attention_factor;
                         sin[row * *pairs + i] = s * rotary.attention_factor;
                     }

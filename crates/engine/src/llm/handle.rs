@@ -7,19 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use formats::error::FormatError;
-use formats::model::ModelFiles;
-use kernels::attention::KvCache;
-use kernels::compute::{Compute, Isa};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-
 use super::batch::StepLimits;
+use super::events::{Generation, answer};
 use super::fingerprint::fingerprint;
 use super::forward::Forward;
 use super::pace::Pace;
 use super::pages::Pages;
 use super::plan::{Plan, PlanError, plan};
-use super::request::{Event, Failure, GenerateRequest, SubmitError, Terms};
+use super::request::{GenerateRequest, SubmitError, Terms};
 use super::scheduler::{Lines, Message, Scheduler};
 use super::sequence::Accepted;
 use super::settings::{MemoryPlan, Settings};
@@ -27,6 +22,10 @@ use super::stats::{Counters, Stats};
 use super::template::{ChatTemplate, TemplateError, TemplateTokens};
 use super::tokenizer::{Tokenizer, TokenizerError};
 use super::weights::WeightsError;
+use formats::error::FormatError;
+use formats::model::ModelFiles;
+use kernels::attention::KvCache;
+use kernels::compute::{Compute, Isa};
 
 /// Why a model could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -200,16 +199,24 @@ impl Llm {
     /// # Errors
     /// As [`Llm::submit`].
     pub fn submit_on(&self, terms: &Terms, request: GenerateRequest) -> Result<Generation, SubmitError> {
-        self.enqueue(terms, request, self.places())
+        let queued = &self.shared.counters.queued;
+        let places = self.places();
+        let taken = queued.fetch_update(Ordering::AcqRel, Ordering::Acquire, |queued| {
+            (queued < places).then_some(queued + 1)
+        });
+        taken.map_err(|queued| SubmitError::QueueFull { waiting: queued as usize })?;
+        self.enqueue(terms, request, true).inspect_err(|_| {
+            queued.fetch_sub(1, Ordering::AcqRel);
+        })
     }
 
     /// The same for a further answer to what a caller asked that was let in by [`Llm::submit_on`]: a full queue doesn't
-    /// refuse it. Callers bound how many they keep under way.
+    /// refuse it, and it takes no place in the queue. Callers bound how many they keep under way.
     ///
     /// # Errors
     /// As [`Llm::submit`], but for a full queue.
     pub fn submit_further(&self, terms: &Terms, request: GenerateRequest) -> Result<Generation, SubmitError> {
-        self.enqueue(terms, request, u64::MAX)
+        self.enqueue(terms, request, false)
     }
 
     /// Whether a request could be queued now, for whoever would have to prepare one first.
@@ -217,12 +224,8 @@ impl Llm {
     /// # Errors
     /// The queue is full.
     pub fn check_queue(&self) -> Result<(), SubmitError> {
-        let waiting = self.shared.counters.waiting.load(Ordering::Acquire);
-        if waiting < self.places() {
-            Ok(())
-        } else {
-            Err(SubmitError::QueueFull { waiting: waiting as usize })
-        }
+        let queued = self.shared.counters.queued.load(Ordering::Acquire);
+        if queued < self.places() { Ok(()) } else { Err(SubmitError::QueueFull { waiting: queued as usize }) }
     }
 
     /// How long until a place becomes free, going by how often they did of late; `None` where none did yet.
@@ -238,32 +241,27 @@ impl Llm {
         places(&self.stats(), self.shared.queue_max)
     }
 
-    /// Queues a request where fewer than `places` wait.
     fn enqueue(
         &self,
         terms: &Terms,
         request: GenerateRequest,
-        places: u64,
+        queued: bool,
     ) -> Result<Generation, SubmitError> {
         self.check(&request)?;
         let shared = &*self.shared;
         if shared.draining.load(Ordering::Acquire) {
             return Err(SubmitError::Draining);
         }
-        let waiting = &shared.counters.waiting;
-        let queued = waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| {
-            (waiting < places).then_some(waiting + 1)
-        });
-        queued.map_err(|waiting| SubmitError::QueueFull { waiting: waiting as usize })?;
-        let (events, receiver) = unbounded_channel();
+        let (events, generation) = answer(&shared.counters.unread_bytes);
         let tokens_max = request.tokens_max.min(shared.facts.context - request.prompt.len());
-        let submitted = Instant::now();
-        let accepted = Box::new(Accepted { request, terms: terms.clone(), tokens_max, events, submitted });
+        let (terms, submitted) = (terms.clone(), Instant::now());
+        let accepted = Box::new(Accepted { request, terms, tokens_max, events, submitted, queued });
+        shared.counters.waiting.fetch_add(1, Ordering::AcqRel);
         if shared.inbox.send(Message::Submit(accepted)).is_err() {
-            waiting.fetch_sub(1, Ordering::AcqRel);
+            shared.counters.waiting.fetch_sub(1, Ordering::AcqRel);
             return Err(SubmitError::Stopped("its thread has ended".to_owned()));
         }
-        Ok(Generation { events: receiver, ended: false })
+        Ok(generation)
     }
 
     pub fn stats(&self) -> Stats {
@@ -316,36 +314,6 @@ fn facts(files: &ModelFiles, fingerprint: String, context: usize, memory: Memory
         licence: facts.licence.clone(),
         fingerprint,
         memory,
-    }
-}
-
-/// A request under way. Dropping it cancels the request within one step.
-pub struct Generation {
-    events: UnboundedReceiver<Event>,
-    ended: bool,
-}
-
-impl Generation {
-    /// The next event, in order; `None` after the last.
-    pub async fn next(&mut self) -> Option<Event> {
-        let event = self.events.recv().await;
-        self.checked(event)
-    }
-
-    /// The same, for callers outside an asynchronous runtime.
-    pub fn blocking_next(&mut self) -> Option<Event> {
-        let event = self.events.blocking_recv();
-        self.checked(event)
-    }
-
-    /// An engine that ends midway is an event too.
-    fn checked(&mut self, event: Option<Event>) -> Option<Event> {
-        if self.ended {
-            return None;
-        }
-        let event = event.unwrap_or(Event::Failed(Failure::Stopped));
-        self.ended = matches!(event, Event::Done { .. } | Event::Failed(_));
-        Some(event)
     }
 }
 

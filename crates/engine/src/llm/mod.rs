@@ -4,6 +4,7 @@ mod batch;
 pub mod detokenizer;
 mod drafts;
 mod durations;
+mod events;
 mod experts;
 mod fingerprint;
 pub mod forward;
@@ -23,7 +24,8 @@ pub mod tokenizer;
 pub mod weights;
 
 pub use durations::{BOUNDS_SECONDS, DurationCounts, Durations};
-pub use handle::{Generation, Llm, LoadError, ModelFacts};
+pub use events::Generation;
+pub use handle::{Llm, LoadError, ModelFacts};
 pub use plan::PlanError;
 pub use settings::{MemoryPlan, Settings};
 pub use stats::Stats;

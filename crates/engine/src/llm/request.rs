@@ -141,6 +141,8 @@ pub enum Failure {
          prompt"
     )]
     NotFinite,
+    #[error("too much of this answer waits to be read; read faster, or ask for less at a time")]
+    Unread,
     #[error("the engine stopped")]
     Stopped,
     /// A further answer to what was taken was not.

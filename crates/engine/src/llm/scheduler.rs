@@ -107,18 +107,19 @@ impl Scheduler {
 
     /// Frees the places of callers that went away.
     fn end_abandoned(&mut self) {
-        let waited = self.lines.waiting.take_out(|accepted| accepted.events.is_closed()).len();
-        let preempted = self.end_where(|sequence| sequence.is_abandoned());
-        self.counters.waiting.fetch_sub(waited as u64, Ordering::Relaxed);
-        self.counters.requests_cancelled_total.fetch_add((waited + preempted) as u64, Ordering::Relaxed);
+        let waited = self.lines.waiting.take_out(|accepted| accepted.events.is_closed());
+        waited.iter().for_each(|accepted| self.leave_queue(accepted));
+        let had_places = self.end_where(|sequence| sequence.is_abandoned());
+        let ended = (waited.len() + had_places) as u64;
+        self.counters.requests_cancelled_total.fetch_add(ended, Ordering::Relaxed);
     }
 
     /// Ends what has reached its deadline: who has a place keeps what was said by then.
     fn end_overdue(&mut self, now: Instant) {
         let waited = self.lines.waiting.take_out(|accepted| accepted.is_overdue(now));
-        self.counters.waiting.fetch_sub(waited.len() as u64, Ordering::Relaxed);
         self.counters.requests_timed_out_total.fetch_add(waited.len() as u64, Ordering::Relaxed);
         for accepted in waited {
+            self.leave_queue(&accepted);
             let waited = now.saturating_duration_since(accepted.submitted);
             accepted.fail(Failure::Deadline { waited });
         }
@@ -130,6 +131,12 @@ impl Scheduler {
             overdue
         });
         self.counters.requests_timed_out_total.fetch_add(ended as u64, Ordering::Relaxed);
+    }
+
+    /// It waits no longer.
+    fn leave_queue(&self, accepted: &Accepted) {
+        self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.counters.queued.fetch_sub(u64::from(accepted.queued), Ordering::Relaxed);
     }
 
     /// Ends the sequences, running or pushed out, of which `is_over` says so. Returns how many.
@@ -177,8 +184,8 @@ impl Scheduler {
         let spare = lines.running.len();
         let lease = if spare < self.sequences_max { self.pages.take(reusable, tokens, spare) } else { None };
         let Some(lease) = lease else { return self.make_way(priority) };
-        self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
         if returning == Some(priority) {
+            self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
             let mut sequence = lines.preempted.remove(0);
             sequence.resume(lease);
             lines.run(sequence);
@@ -191,6 +198,9 @@ impl Scheduler {
             self.counters.queue_time.observe(now.saturating_duration_since(accepted.submitted));
             lines.turns += 1;
             let (isa, vocabulary) = (self.forward.compute.isa(), self.vocabulary);
+            let queued = u64::from(accepted.queued);
+            self.counters.queued.fetch_sub(queued, Ordering::Relaxed);
+            self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
             lines.run(Sequence::new(*accepted, account, lines.turns, lease, isa, vocabulary));
         }
         true

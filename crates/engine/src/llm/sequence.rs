@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use kernels::compute::Isa;
-use tokio::sync::mpsc::UnboundedSender;
 
 use super::detokenizer::Detokenizer;
 use super::drafts::Drafts;
+use super::events::Events;
 use super::forward::Span;
 use super::pages::{Lease, Pages};
 use super::queue::AccountId;
@@ -20,8 +20,10 @@ pub(super) struct Accepted {
     pub terms: Terms,
     /// The request's own limit, cut to what the context leaves.
     pub tokens_max: usize,
-    pub events: UnboundedSender<Event>,
+    pub events: Events,
     pub submitted: Instant,
+    /// Whether it counts against the queue's limit.
+    pub queued: bool,
 }
 
 impl Accepted {
@@ -37,8 +39,7 @@ impl Accepted {
 
     /// Ends it without an answer.
     pub fn fail(self, failure: Failure) {
-        // Whoever has gone away doesn't miss it.
-        let _ = self.events.send(Event::Failed(failure));
+        self.events.send(Event::Failed(failure));
     }
 }
 
@@ -67,7 +68,7 @@ pub(super) struct Sequence {
     pub account: AccountId,
     pub rank: Rank,
     tokens_max: usize,
-    events: UnboundedSender<Event>,
+    events: Events,
     lease: Lease,
     /// The prompt, then what was generated.
     tokens: Vec<u32>,
@@ -267,6 +268,11 @@ impl Sequence {
         let vocabulary = logits.len().checked_div(span.logits.len()).unwrap_or(0);
         for (row, logits) in span.logits.clone().zip(logits.chunks_exact_mut(vocabulary.max(1))) {
             let next = span.first_position + row + 1;
+            if !self.sampler.accepts(logits) {
+                self.send(Event::Failed(Failure::NotFinite));
+                self.finished = true;
+                break;
+            }
             if next < self.prompt_tokens {
                 let logprob = self.logprob(logits, self.tokens[next], tokenizer);
                 if let Some(known) = &mut self.prompt_logprobs {
@@ -297,14 +303,12 @@ impl Sequence {
             let first = TokenLogprob { id, bytes, is_control, logprob: f32::NAN, top: Vec::new() };
             logprobs.insert(0, first);
             self.send(Event::Prompt(logprobs));
+            if self.finished {
+                return;
+            }
         }
         if self.tokens_max == 0 {
             self.finish(FinishReason::Length);
-            return;
-        }
-        if !self.sampler.accepts(logits) {
-            self.send(Event::Failed(Failure::NotFinite));
-            self.finished = true;
             return;
         }
         let unbiased = self.request.logprobs.map(|_| logits.to_vec());
@@ -317,7 +321,9 @@ impl Sequence {
         let logprob = unbiased.and_then(|logits| self.logprob(&logits, id, tokenizer));
         let pushed = self.detokenizer.push(tokenizer.token_bytes(id));
         self.send(Event::Token(Token { id, text: pushed.text, logprob }));
-        if pushed.stopped {
+        if self.finished {
+            // Its caller was told.
+        } else if pushed.stopped {
             self.finish(FinishReason::Stop);
         } else if self.generated() >= self.tokens_max {
             self.finish(FinishReason::Length);
@@ -343,9 +349,9 @@ impl Sequence {
         self.finished = true;
     }
 
-    /// A caller that is gone is noticed by [`Sequence::is_abandoned`] before the next step.
-    fn send(&self, event: Event) {
-        let _ = self.events.send(event);
+    /// Ends the answer where its caller is too far behind.
+    fn send(&mut self, event: Event) {
+        self.finished |= !self.events.send(event);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What an engine counts, read by whoever reports it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,10 @@ macro_rules! counters {
         #[derive(Default)]
         pub(super) struct Counters {
             $(pub $name: AtomicU64,)*
+            /// Of those that wait, the ones that count against the queue's limit.
+            pub queued: AtomicU64,
+            /// Of events that were sent and not yet read.
+            pub unread_bytes: Arc<AtomicU64>,
             pub queue_time: Durations,
             pub departures: Departures,
         }

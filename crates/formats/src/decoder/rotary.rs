@@ -24,7 +24,7 @@ fn rotary(settings: &RotarySettings, trained: usize, context: usize) -> Rotary {
         RotaryScaling::Dynamic { factor, original_context } => {
             let (factor, original) = (f64::from(*factor), *original_context as f64);
             let grown = factor * (context as f64).max(original) / original - (factor - 1.0);
-            frequencies(dim, theta * grown.powf(dim as f64 / (dim as f64 - 2.0)))
+            frequencies(dim, theta * libm::pow(grown, dim as f64 / (dim as f64 - 2.0)))
         }
         RotaryScaling::Yarn { factor, attention_factor: given, .. } => {
             attention_factor = given.map_or_else(|| yarn_attention(f64::from(*factor), 1.0), f64::from);
@@ -45,7 +45,7 @@ fn rotary(settings: &RotarySettings, trained: usize, context: usize) -> Rotary {
 }
 
 fn frequencies(dim: usize, theta: f64) -> Vec<f64> {
-    (0..dim / 2).map(|pair| theta.powf(-((2 * pair) as f64) / dim as f64)).collect()
+    (0..dim / 2).map(|pair| libm::pow(theta, -((2 * pair) as f64) / dim as f64)).collect()
 }
 
 fn divide(frequencies: &[f64], divisors: &[f32]) -> Vec<f64> {
@@ -54,12 +54,12 @@ fn divide(frequencies: &[f64], divisors: &[f32]) -> Vec<f64> {
 
 /// The factor of YaRN's paper (Peng et al. 2023, section 3.4), in the form with DeepSeek's `mscale`.
 pub(super) fn yarn_attention(factor: f64, mscale: f64) -> f64 {
-    if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
+    if factor <= 1.0 { 1.0 } else { 0.1 * mscale * libm::log(factor) + 1.0 }
 }
 
 /// The factor of LongRoPE (Ding et al. 2024).
 pub(super) fn longrope_attention(factor: f64, original_context: usize) -> f64 {
-    if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original_context as f64).ln()).sqrt() }
+    if factor <= 1.0 { 1.0 } else { (1.0 + libm::log(factor) / libm::log(original_context as f64)).sqrt() }
 }
 
 /// Fast pairs are kept, slow ones slowed down by the factor, those between are blended (Peng et al. 2023).
@@ -71,7 +71,7 @@ fn yarn(settings: &RotarySettings, plain: &[f64]) -> Vec<f64> {
     // The pair that turns `rotations` times within the original context.
     let pair_of = |rotations: f32| {
         let positions = original_context as f64 / (f64::from(rotations) * 2.0 * PI);
-        dim * positions.ln() / (2.0 * f64::from(settings.theta).ln())
+        dim * libm::log(positions) / (2.0 * libm::log(f64::from(settings.theta)))
     };
     let low = pair_of(beta_fast).floor().max(0.0);
     let high = pair_of(beta_slow).ceil().min(dim - 1.0);

@@ -16,6 +16,8 @@ mod pack;
 mod panel;
 mod portable;
 mod quantize;
+#[cfg(target_arch = "x86_64")]
+mod rows;
 #[cfg(test)]
 mod tests;
 

@@ -133,6 +133,18 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
+    async fn choices_after_the_first_take_no_place_in_the_queue() {
+        let llm = llm(4, 2);
+        let begin =
+            |count, tokens_max| Choices::begin(llm.clone(), Terms::default(), requests(count, tokens_max));
+        let held = [begin(8, 110).unwrap(), begin(8, 110).unwrap(), begin(8, 110).unwrap()];
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        let events: Vec<_> = begin(1, 1).unwrap().events().collect().await;
+        assert!(is_done(events.last().unwrap()), "{events:?}");
+        drop(held);
+    }
+
+    #[tokio::test]
     async fn another_request_gets_its_answer_beside_one_with_many_choices() {
         let llm = llm(4, 1);
         let mut many = Choices::begin(llm.clone(), Terms::default(), requests(128, 60)).unwrap().events();

@@ -223,6 +223,10 @@ impl ApiError {
                 let message = format!("the server is busy: {failure}");
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "queue_timeout", message)
             }
+            Failure::Unread => {
+                let message = format!("the answer broke off: {failure}");
+                ApiError::new(StatusCode::REQUEST_TIMEOUT, "answer_not_read", message)
+            }
             Failure::NotFinite | Failure::Stopped | Failure::Further(_) => {
                 ApiError::internal(format!("the answer broke off: {failure}"))
             }

@@ -57,13 +57,13 @@ impl Sampler {
         sampler
     }
 
-    /// Whether logits can be chosen from: infinities and what is no number say that something is broken.
+    /// Whether a row of logits may be used: infinities and what is no number say that something is broken.
     pub fn accepts(&self, logits: &[f32]) -> bool {
         all_finite(self.isa, logits)
     }
 
-    /// Chooses the next token and remembers it. The logits are overwritten. `NaN` counts as impossible; where no
-    /// token is possible, the answer is token 0.
+    /// Chooses the next token out of finite logits and remembers it. The logits are overwritten. Where biases leave no
+    /// token possible, the answer is token 0.
     pub fn sample(&mut self, logits: &mut [f32]) -> u32 {
         let id = self.choose(logits);
         self.mark_seen(id);
@@ -72,10 +72,6 @@ impl Sampler {
     }
 
     fn choose(&mut self, logits: &mut [f32]) -> u32 {
-        // No infinities: differences and products of them are NaN.
-        for logit in logits.iter_mut() {
-            *logit = if logit.is_nan() { f32::NEG_INFINITY } else { logit.min(f32::MAX) };
-        }
         self.bias_and_penalties(logits);
         let Some(best) = argmax(self.isa, logits) else { return 0 };
         if self.settings.temperature <= 0.0 || self.settings.temperature.is_nan() {
@@ -176,25 +172,14 @@ impl Sampler {
 }
 
 /// The log-probability of `chosen` and the `k` likeliest tokens with theirs, likeliest first, under the model's
-/// own distribution. Call it before [`Sampler::sample`], which overwrites the logits. `NaN` counts as impossible.
+/// own distribution. The logits are finite. Call it before [`Sampler::sample`], which overwrites them.
 pub fn logprobs(logits: &[f32], chosen: u32, k: usize) -> (f32, Vec<(u32, f32)>) {
-    let clean = |logit: f32| if logit.is_nan() { f32::NEG_INFINITY } else { logit.min(f32::MAX) };
-    let max = f64::from(logits.iter().copied().map(clean).fold(f32::NEG_INFINITY, f32::max));
-    if max == f64::NEG_INFINITY {
-        return (f32::NEG_INFINITY, Vec::new());
-    }
-    let sum: f64 = logits.iter().map(|&logit| (f64::from(clean(logit)) - max).exp()).sum();
-    let logprob = |logit: f32| (f64::from(clean(logit)) - max - sum.ln()) as f32;
+    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let sum: f64 = logits.iter().map(|&logit| libm::exp(f64::from(logit) - max)).sum();
+    let logprob = |logit: f32| (f64::from(logit) - max - libm::log(sum)) as f32;
     let mut top = Vec::new();
     if k > 0 {
-        // NaN would sort above all else.
-        let hold = |logits: &[f32], top: &mut Vec<Candidate>| select::top_k(logits, k, top);
-        if logits.iter().any(|logit| logit.is_nan()) {
-            let cleaned: Vec<f32> = logits.iter().copied().map(clean).collect();
-            hold(&cleaned, &mut top);
-        } else {
-            hold(logits, &mut top);
-        }
+        select::top_k(logits, k, &mut top);
     }
     let chosen = logits.get(chosen as usize).map_or(f32::NEG_INFINITY, |&logit| logprob(logit));
     (chosen, top.into_iter().map(|candidate| (candidate.id, logprob(candidate.weight))).collect())
@@ -213,7 +198,7 @@ fn sum(candidates: &[Candidate]) -> f64 {
 /// Keeps the tokens whose surprise is nearest to the expected one, until they reach `share` of the whole.
 fn keep_typical(candidates: &mut Vec<Candidate>, total: f64, share: f64) {
     candidates.retain(|candidate| candidate.weight > 0.0);
-    let surprise = |candidate: &Candidate| -(f64::from(candidate.weight) / total).ln();
+    let surprise = |candidate: &Candidate| -libm::log(f64::from(candidate.weight) / total);
     let expected: f64 =
         candidates.iter().map(|candidate| f64::from(candidate.weight) / total * surprise(candidate)).sum();
     select::keep_share(candidates, total, share, |a, b| {

@@ -14,7 +14,7 @@ use std::arch::x86_64::*;
 
 use super::Span;
 use super::panel::{Format, GROUP, GROUPS, Of, Small, for_quantized};
-use super::quantize::Activations;
+use super::rows::Rows;
 use crate::elements::BLOCK;
 use crate::threads::DisjointMut;
 use codes::{Factors, Header, group_codes};
@@ -98,41 +98,17 @@ fn tile<const T: usize, const R: usize>(
     }
 }
 
-/// Where `R` rows of activations are.
-struct Rows<const R: usize> {
-    blocks: usize,
-    codes: *const i8,
-    scales: *const f32,
-    half_sums: *const i16,
-    scaled_sums: *const f32,
-}
-
-impl<const R: usize> Rows<R> {
-    /// Rows `row..row + R`, which must be there.
-    fn new(activations: &Activations<'_>, row: usize) -> Rows<R> {
-        let blocks = activations.columns / BLOCK;
-        let range = row * blocks..(row + R) * blocks;
-        Rows {
-            blocks,
-            codes: activations.codes[range.start * BLOCK..range.end * BLOCK].as_ptr(),
-            scales: activations.scales[range.clone()].as_ptr(),
-            half_sums: activations.sums[2 * range.start..2 * range.end].as_ptr(),
-            scaled_sums: activations.scaled_sums[range].as_ptr(),
-        }
-    }
-
-    /// Four activations, repeated.
-    ///
-    /// # Safety
-    /// There are such a row and block.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn group(&self, row: usize, block: usize, group: usize) -> __m256i {
-        // SAFETY: as for this function.
-        unsafe {
-            let codes = self.codes.add((row * self.blocks + block) * BLOCK + group * GROUP);
-            _mm256_set1_epi32(codes.cast::<i32>().read_unaligned())
-        }
+/// Four activations, repeated.
+///
+/// # Safety
+/// There are such a row and block.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn activations<const R: usize>(rows: &Rows<R>, row: usize, block: usize, group: usize) -> __m256i {
+    // SAFETY: as for this function.
+    unsafe {
+        let codes = rows.codes.add((row * rows.blocks + block) * BLOCK + group * GROUP);
+        _mm256_set1_epi32(codes.cast::<i32>().read_unaligned())
     }
 }
 
@@ -214,7 +190,7 @@ unsafe fn products<const T: usize, const R: usize, const P: usize, const UNPACKE
             });
             let x: [__m256i; R] = std::array::from_fn(|r| {
                 // SAFETY: as for this function.
-                unsafe { rows.group(r, block, $group) }
+                unsafe { activations(rows, r, block, $group) }
             });
             if signed(format) {
                 for p in 0..P {

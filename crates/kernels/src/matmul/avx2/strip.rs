@@ -4,8 +4,9 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
+use super::super::rows::Rows;
 use super::codes::{Factors, Header, unpack};
-use super::{N, Rows, add_block, store};
+use super::{N, add_block, store};
 use crate::elements::BLOCK;
 use crate::matmul::Span;
 use crate::matmul::panel::Of;

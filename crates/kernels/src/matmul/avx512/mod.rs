@@ -11,7 +11,7 @@ use std::arch::x86_64::*;
 
 use super::Span;
 use super::panel::{Format, GROUP, GROUPS, Of, Small, for_quantized};
-use super::quantize::Activations;
+use super::rows::Rows;
 use crate::elements::BLOCK;
 use crate::threads::DisjointMut;
 use codes::{Factors, Header, group_codes};
@@ -93,30 +93,6 @@ fn tile<const T: usize, const R: usize>(
         // SAFETY: `all` has the 16 columns.
         unsafe { _mm512_storeu_ps(all.as_mut_ptr(), sums[r]) };
         place.copy_from_slice(&all[..place.len()]);
-    }
-}
-
-/// Where `R` rows of activations are.
-struct Rows<const R: usize> {
-    blocks: usize,
-    codes: *const i8,
-    scales: *const f32,
-    half_sums: *const i16,
-    scaled_sums: *const f32,
-}
-
-impl<const R: usize> Rows<R> {
-    /// Rows `row..row + R`, which must be there.
-    fn new(activations: &Activations<'_>, row: usize) -> Rows<R> {
-        let blocks = activations.columns / BLOCK;
-        let range = row * blocks..(row + R) * blocks;
-        Rows {
-            blocks,
-            codes: activations.codes[range.start * BLOCK..range.end * BLOCK].as_ptr(),
-            scales: activations.scales[range.clone()].as_ptr(),
-            half_sums: activations.sums[2 * range.start..2 * range.end].as_ptr(),
-            scaled_sums: activations.scaled_sums[range].as_ptr(),
-        }
     }
 }
 
