@@ -13,9 +13,14 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, VL and VNNI, with everything of [`Isa::Avx2`].
     Avx512,
+    /// AVX-512 BF16, with everything of [`Isa::Avx512`].
+    Avx512Bf16,
 }
 
 impl Isa {
+    /// Every level, in rising order.
+    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
+
     /// The best level that this machine has.
     pub fn detect() -> Isa {
         *Isa::available().last().unwrap_or(&Isa::Portable)
@@ -23,7 +28,7 @@ impl Isa {
 
     /// Every level that this machine can run, in rising order; the first is always [`Isa::Portable`].
     pub fn available() -> Vec<Isa> {
-        [Isa::Portable, Isa::Avx2, Isa::Avx512].into_iter().filter(|level| level.is_available()).collect()
+        Isa::ALL.into_iter().filter(|level| level.is_available()).collect()
     }
 
     /// Whether this machine can run this level; some loads from memory, so that every kernel can afford to ask.
@@ -45,8 +50,10 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => Isa::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 => false,
+            Isa::Avx2 | Isa::Avx512 | Isa::Avx512Bf16 => false,
         }
     }
 
@@ -56,6 +63,7 @@ impl Isa {
             Isa::Portable => "portable",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Avx512Bf16 => "avx512-bf16",
         }
     }
 }

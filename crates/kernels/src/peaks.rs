@@ -31,7 +31,7 @@ pub fn byte_products(compute: &Compute, rounds: usize) -> usize {
     on_every_thread(compute, || match compute.isa() {
         // SAFETY: `Compute` has checked that the machine has its instruction set.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { x86::avx512(rounds) },
+        Isa::Avx512 | Isa::Avx512Bf16 => unsafe { x86::avx512(rounds) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { x86::avx2(rounds) },

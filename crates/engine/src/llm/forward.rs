@@ -10,7 +10,7 @@ use kernels::activation;
 use kernels::attention::{AttentionSettings, HEAD_DIM_MAX, KvCache, SequenceRows, attend};
 use kernels::compute::Compute;
 use kernels::elements::dequantize;
-use kernels::matmul::{Input, QuantizedRows, matmul};
+use kernels::matmul::{Forms, Input, QuantizedRows, matmul};
 use kernels::norm::rms_norm;
 use kernels::rotary::{Layout, rotate};
 
@@ -97,7 +97,9 @@ impl Forward {
         let widths = widths(decoder);
         let heads = 2 * decoder.heads + 2 * decoder.kv_heads;
         let row = 3 * decoder.hidden + widths.stacked + widths.inner + heads * decoder.head_dim;
+        // As 8-bit codes with what each block has, and as pairs of bfloat16.
         let quantized = widths.columns_max.div_ceil(4) + 3 * widths.columns_max.div_ceil(32);
+        let quantized = quantized + widths.columns_max.div_ceil(2);
         let experts = decoder.experts.map_or(0, |experts| 2 * decoder.hidden + experts.count);
         let rows = rows_max as u64 * (row + quantized + experts) as u64;
         4 * (rows + logit_rows_max as u64 * (decoder.vocabulary + decoder.hidden) as u64)
@@ -116,7 +118,7 @@ impl Forward {
         let weights = DecoderWeights::load(&compute, &files, progress)?;
         let decoder = files.decoder();
         let rotaries = decoder.rotaries_at(sizes.context_tokens);
-        let buffers = Buffers::new(decoder, &rotaries, &sizes);
+        let buffers = Buffers::new(decoder, &rotaries, &sizes, weights.reads);
         let StepSizes { rows_max, logit_rows_max, .. } = sizes;
         Ok(Forward { compute, weights, rotaries, buffers, rows_max, logit_rows_max, files })
     }
@@ -173,7 +175,7 @@ pub struct StepSizes {
 }
 
 impl Buffers {
-    fn new(decoder: &Decoder, rotaries: &[Rotary], sizes: &StepSizes) -> Buffers {
+    fn new(decoder: &Decoder, rotaries: &[Rotary], sizes: &StepSizes, reads: Forms) -> Buffers {
         let rows = sizes.rows_max;
         let widths = widths(decoder);
         let zeros = |columns: usize| vec![0.0; rows * columns];
@@ -184,7 +186,7 @@ impl Buffers {
         Buffers {
             residual: zeros(decoder.hidden),
             normed: vec![0.0; rows.max(sizes.logit_rows_max) * decoder.hidden],
-            quantized: QuantizedRows::new(rows.max(sizes.logit_rows_max), widths.columns_max),
+            quantized: QuantizedRows::new(rows.max(sizes.logit_rows_max), widths.columns_max, reads),
             stacked: zeros(widths.stacked),
             queries: zeros(decoder.heads * decoder.head_dim),
             keys: zeros(decoder.kv_heads * decoder.head_dim),

@@ -2,13 +2,13 @@
 //!
 //! Dimension letters as in `formats::model`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use formats::error::FormatError;
 use formats::model::{FeedForward, ModelFiles, Role, Tensor};
 use kernels::compute::Compute;
 use kernels::elements::dequantize;
-use kernels::matmul::{Input, MatmulError, PackedWeights, Weights, matmul};
+use kernels::matmul::{Forms, Input, MatmulError, PackedWeights, Weights, matmul};
 use kernels::memory::Arena;
 
 /// Bytes that the packed weights of a model may take: little more than in its files.
@@ -36,6 +36,8 @@ pub struct DecoderWeights {
     pub output_norm: Vec<f32>,
     /// `[v, h]`; the embedding itself where the model ties the two.
     pub output: PackedWeights,
+    /// What all of them read.
+    pub reads: Forms,
 }
 
 pub struct LayerWeights {
@@ -124,7 +126,8 @@ impl DecoderWeights {
         let decoder = files.decoder();
         let room = usize::try_from(packed_bytes_max(files.facts().file_bytes)).unwrap_or(usize::MAX);
         let arena = RefCell::new(Arena::new(room));
-        let reader = Reader { compute, files, arena, norm_offset: decoder.norm_offset };
+        let reads = Cell::new(Forms::default());
+        let reader = Reader { compute, files, arena, reads, norm_offset: decoder.norm_offset };
         let mut layers = Vec::with_capacity(decoder.layers.len());
         for index in 0..decoder.layers.len() {
             progress(index, decoder.layers.len());
@@ -140,7 +143,7 @@ impl DecoderWeights {
         let output_norm = reader.norm(Role::OutputNorm, None)?;
         let output = reader.pack(&[output])?;
         files.forget();
-        let mut weights = DecoderWeights { layers, output_norm, output };
+        let mut weights = DecoderWeights { layers, output_norm, output, reads: reader.reads.get() };
         weights.say_what_follows(compute);
         Ok(weights)
     }
@@ -189,6 +192,8 @@ struct Reader<'a> {
     files: &'a ModelFiles,
     /// Packed matrices lie in the order in which a step reads them.
     arena: RefCell<Arena>,
+    /// What the matrices so far read.
+    reads: Cell<Forms>,
     norm_offset: f32,
 }
 
@@ -302,10 +307,13 @@ impl Reader<'_> {
                 bytes: tensor.bytes,
             })
             .collect();
-        PackedWeights::pack(self.compute, &parts, &mut self.arena.borrow_mut()).map_err(|cause| {
+        let packed = PackedWeights::pack(self.compute, &parts, &mut self.arena.borrow_mut());
+        let packed = packed.map_err(|cause| {
             let names: Vec<&str> = tensors.iter().map(|tensor| tensor.name).collect();
             WeightsError::Pack { tensor: names.join(" + "), cause }
-        })
+        })?;
+        self.reads.set(self.reads.get() | packed.reads());
+        Ok(packed)
     }
 }
 

@@ -12,7 +12,7 @@ const SERIAL: usize = 32 * 1024;
 /// f32 values of a vector of `isa`.
 pub fn width(isa: Isa) -> usize {
     match isa {
-        Isa::Avx512 => 16,
+        Isa::Avx512 | Isa::Avx512Bf16 => 16,
         Isa::Avx2 | Isa::Portable => 8,
     }
 }

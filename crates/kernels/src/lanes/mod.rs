@@ -120,7 +120,7 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
             unsafe { avx2::call(kernel) }
         }
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 if isa.is_available() => {
+        Isa::Avx512 | Isa::Avx512Bf16 if isa.is_available() => {
             // SAFETY: the machine has AVX-512 F, BW and VL with AVX2, FMA and F16C, as just checked.
             unsafe { avx512::call(kernel) }
         }

@@ -11,6 +11,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_bf16;
 mod float;
 mod pack;
 mod panel;
@@ -22,7 +24,7 @@ mod rows;
 mod tests;
 
 pub use pack::{MatmulError, PackedWeights, Weights};
-pub use quantize::QuantizedRows;
+pub use quantize::{Forms, QuantizedRows};
 
 use std::ops::Range;
 
@@ -52,7 +54,7 @@ const ROW_TILE: usize = 16;
 pub struct Input<'a> {
     /// `[m, k]`, read by float weights.
     pub values: &'a [f32],
-    /// The same, read by quantised weights.
+    /// The same in the form that other weights read.
     pub quantized: &'a QuantizedRows,
 }
 
@@ -96,6 +98,14 @@ pub fn matmul(compute: &Compute, input: Input<'_>, weights: &PackedWeights, out:
                 float::product(isa, element_type, span, &out);
             });
         }
+        #[cfg(target_arch = "x86_64")]
+        Storage::Pairs => {
+            for_spans(compute, input.quantized.pairs(m, k), 2 * k, m, weights, |span| {
+                avx512_bf16::product(span, &out);
+            });
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        Storage::Pairs => unreachable!("nothing is packed so here"),
         Storage::Quantized(format) => {
             for_spans(compute, input.quantized.rows(m, k), k, m, weights, |span| {
                 quantized_product(isa, &format, span, &out);
@@ -166,7 +176,7 @@ fn quantized_product(isa: Isa, format: &Format, span: &Span<'_>, out: &DisjointM
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::product(format, span, out),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => avx512::product(format, span, out),
+        Isa::Avx512 | Isa::Avx512Bf16 => avx512::product(format, span, out),
         #[cfg(not(target_arch = "x86_64"))]
         _ => unreachable!("this machine has only the portable level"),
     }

@@ -1,6 +1,7 @@
 //! Weight matrices, rearranged once into panels for the instruction set they will meet.
 
 use super::panel::{Format, Of, Storage, for_quantized};
+use super::quantize::Forms;
 use super::{Ahead, strip_panels};
 use crate::compute::{Compute, Isa};
 use crate::elements::{BLOCK, ElementType, block};
@@ -53,8 +54,14 @@ impl PackedWeights {
         arena: &mut Arena,
     ) -> Result<PackedWeights, MatmulError> {
         let (element_type, columns, row_bytes) = check(parts)?;
-        let lanes = if compute.isa() == Isa::Avx512 { 16 } else { 8 };
+        let lanes = match compute.isa() {
+            Isa::Avx512 | Isa::Avx512Bf16 => 16,
+            Isa::Portable | Isa::Avx2 => 8,
+        };
         let (storage, panel_columns, panel_bytes) = match Format::of(element_type) {
+            None if (element_type, compute.isa()) == (ElementType::BF16, Isa::Avx512Bf16) => {
+                (Storage::Pairs, 2 * lanes, 2 * lanes * row_bytes.next_multiple_of(4))
+            }
             // Two vectors of columns.
             None => (Storage::Float(element_type), 2 * lanes, 2 * lanes * row_bytes),
             Some(format) => {
@@ -87,6 +94,10 @@ impl PackedWeights {
                         2 => store_floats::<2>(bytes, panel_columns, rows),
                         _ => store_floats::<4>(bytes, panel_columns, rows),
                     }
+                }
+                Storage::Pairs => {
+                    let rows = (first..first + count).map(|index| row(parts, index, row_bytes));
+                    store_pairs(bytes, panel_columns, rows);
                 }
                 Storage::Quantized(_) => {
                     for column in 0..count {
@@ -124,6 +135,15 @@ impl PackedWeights {
         let panels = next.rows.div_ceil(next.panel_columns);
         let strip_bytes = strip_panels(next, panels, compute.pool().threads()) * next.panel_bytes;
         self.next = Some(Ahead { address: next.data.as_ptr().addr(), strip_bytes, bytes: next.data.len() });
+    }
+
+    /// The form of activations that a product with it reads.
+    pub fn reads(&self) -> Forms {
+        match self.storage {
+            Storage::Float(_) => Forms::default(),
+            Storage::Pairs => Forms { pairs: true, ..Forms::default() },
+            Storage::Quantized(_) => Forms { codes: true, ..Forms::default() },
+        }
     }
 
     pub(super) fn next(&self) -> Option<Ahead> {
@@ -225,6 +245,19 @@ fn store_floats<'a, const B: usize>(panel: &mut [u8], n: usize, rows: impl Itera
     for (i, step) in panel.as_chunks_mut::<B>().0.chunks_exact_mut(n).enumerate() {
         for (place, row) in step.iter_mut().zip(&rows) {
             *place = row[i];
+        }
+    }
+}
+
+/// A panel of pairs is `[k/2, n, 2]`, of elements of two bytes; `rows` are its columns in use. An odd `k` ends with zeros.
+fn store_pairs<'a>(panel: &mut [u8], n: usize, rows: impl Iterator<Item = &'a [u8]>) {
+    let rows: Vec<(&[[u8; 4]], &[u8])> = rows.map(|row| row.as_chunks::<4>()).collect();
+    for (i, step) in panel.as_chunks_mut::<4>().0.chunks_exact_mut(n).enumerate() {
+        for (place, (pairs, last)) in step.iter_mut().zip(&rows) {
+            match pairs.get(i) {
+                Some(pair) => *place = *pair,
+                None => place[..last.len()].copy_from_slice(last),
+            }
         }
     }
 }

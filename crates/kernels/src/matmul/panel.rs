@@ -24,6 +24,8 @@ pub(super) const GROUPS: usize = BLOCK / GROUP;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Storage {
     Float(ElementType),
+    /// bfloat16, two neighbours in `k` together.
+    Pairs,
     Quantized(Format),
 }
 

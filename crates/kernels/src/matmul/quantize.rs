@@ -1,6 +1,11 @@
-//! Activations as 8-bit integers: one scale for each 32 elements of a row.
+//! Activations in the forms that weights read: 8-bit integers with a scale for each 32 elements of a row, and pairs of
+//! bfloat16.
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512_bf16;
 use crate::compute::Compute;
+#[cfg(target_arch = "x86_64")]
+use crate::compute::Isa;
 use crate::elements::BLOCK;
 use crate::lanes::{Kernel, Lanes, dispatch};
 use crate::memory::AlignedVec;
@@ -9,8 +14,26 @@ use crate::threads::DisjointMut;
 /// Blocks whose largest element is below this count as zero: their scale's inverse would overflow.
 const SMALLEST: f32 = 1e-30;
 
-/// A batch's activations in the form that quantised weights read. Its buffers are made once, for the largest batch.
+/// Forms of activations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forms {
+    /// 8-bit integers, for quantised weights.
+    pub codes: bool,
+    /// Pairs of bfloat16, for weights of that type where the instruction set multiplies such.
+    pub pairs: bool,
+}
+
+impl std::ops::BitOr for Forms {
+    type Output = Forms;
+
+    fn bitor(self, other: Forms) -> Forms {
+        Forms { codes: self.codes | other.codes, pairs: self.pairs | other.pairs }
+    }
+}
+
+/// A batch's activations in the forms that its weights read. Its buffers are made once, for the largest batch.
 pub struct QuantizedRows {
+    forms: Forms,
     columns: usize,
     rows: usize,
     /// `[m, k]`, between -127 and 127.
@@ -21,6 +44,8 @@ pub struct QuantizedRows {
     sums: AlignedVec<i16>,
     /// `[m, k/32]`: the sum of a block's codes times its scale.
     scaled_sums: AlignedVec<f32>,
+    /// `[m, k/2]`: two elements each, the first in the low half.
+    pairs: AlignedVec<u32>,
 }
 
 /// Quantised rows as kernels see them.
@@ -34,51 +59,62 @@ pub(super) struct Activations<'a> {
 }
 
 impl QuantizedRows {
-    /// Buffers for `rows_max` rows of `columns_max` elements.
-    pub fn new(rows_max: usize, columns_max: usize) -> QuantizedRows {
-        let blocks = rows_max * columns_max.div_ceil(BLOCK);
+    /// Buffers for `rows_max` rows of `columns_max` elements in these forms.
+    pub fn new(rows_max: usize, columns_max: usize, forms: Forms) -> QuantizedRows {
+        let blocks = if forms.codes { rows_max * columns_max.div_ceil(BLOCK) } else { 0 };
+        let pairs = if forms.pairs { rows_max * columns_max.div_ceil(2) } else { 0 };
         QuantizedRows {
+            forms,
             columns: 0,
             rows: 0,
             codes: AlignedVec::zeroed(blocks * BLOCK),
             scales: AlignedVec::zeroed(blocks),
             sums: AlignedVec::zeroed(2 * blocks),
             scaled_sums: AlignedVec::zeroed(blocks),
+            pairs: AlignedVec::zeroed(pairs),
         }
     }
 
-    /// Quantises `values`, `[m, columns]`. Rows that are no whole number of blocks are left out: only float weights
-    /// have such, and these don't read this form.
+    /// Takes `values`, `[m, columns]`. Rows that are no whole number of blocks have no codes: only float weights meet
+    /// such.
     ///
     /// # Panics
     /// When the buffers are too small.
     pub fn quantize(&mut self, compute: &Compute, values: &[f32], columns: usize) {
         (self.rows, self.columns) = (values.len() / columns, columns);
-        if !columns.is_multiple_of(BLOCK) {
-            self.rows = 0;
-            return;
+        #[cfg(target_arch = "x86_64")]
+        if self.forms.pairs && compute.isa() == Isa::Avx512Bf16 {
+            let (rows, stride) = (self.rows, columns.div_ceil(2));
+            let pairs = DisjointMut::new(&mut self.pairs[..rows * stride]);
+            for_shares(compute, rows, |row| {
+                // SAFETY: each row is written by one task.
+                let pairs = unsafe { pairs.slice(row * stride, stride) };
+                avx512_bf16::round(&values[row * columns..][..columns], pairs);
+            });
         }
+        if self.forms.codes && columns.is_multiple_of(BLOCK) {
+            self.quantize_codes(compute, values, columns);
+        }
+    }
+
+    fn quantize_codes(&mut self, compute: &Compute, values: &[f32], columns: usize) {
         let blocks = columns / BLOCK;
         let codes = DisjointMut::new(&mut self.codes[..self.rows * columns]);
         let scales = DisjointMut::new(&mut self.scales[..self.rows * blocks]);
         let sums = DisjointMut::new(&mut self.sums[..2 * self.rows * blocks]);
         let scaled_sums = DisjointMut::new(&mut self.scaled_sums[..self.rows * blocks]);
-        let rows = self.rows;
-        let share = rows.div_ceil(compute.pool().threads()).max(4);
-        compute.pool().for_each(rows.div_ceil(share), |task| {
-            for row in task * share..((task + 1) * share).min(rows) {
-                // SAFETY: each row is written by one task.
-                let (codes, scales, sums, scaled_sums) = unsafe {
-                    (
-                        codes.slice(row * columns, columns),
-                        scales.slice(row * blocks, blocks),
-                        sums.slice(2 * row * blocks, 2 * blocks),
-                        scaled_sums.slice(row * blocks, blocks),
-                    )
-                };
-                let values = &values[row * columns..][..columns];
-                dispatch(compute.isa(), QuantizeRow { values, codes, scales, sums, scaled_sums });
-            }
+        for_shares(compute, self.rows, |row| {
+            // SAFETY: each row is written by one task.
+            let (codes, scales, sums, scaled_sums) = unsafe {
+                (
+                    codes.slice(row * columns, columns),
+                    scales.slice(row * blocks, blocks),
+                    sums.slice(2 * row * blocks, 2 * blocks),
+                    scaled_sums.slice(row * blocks, blocks),
+                )
+            };
+            let values = &values[row * columns..][..columns];
+            dispatch(compute.isa(), QuantizeRow { values, codes, scales, sums, scaled_sums });
         });
     }
 
@@ -89,6 +125,7 @@ impl QuantizedRows {
             (m, columns),
             "rows and columns quantised, and those asked for"
         );
+        assert!(self.forms.codes && columns.is_multiple_of(BLOCK), "rows of {columns} have no codes");
         let blocks = columns / BLOCK;
         Activations {
             columns,
@@ -98,6 +135,21 @@ impl QuantizedRows {
             scaled_sums: &self.scaled_sums[..m * blocks],
         }
     }
+
+    /// The pairs of what was taken last, which must have been `m` rows of `columns`.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn pairs(&self, m: usize, columns: usize) -> &[u32] {
+        assert_eq!((self.rows, self.columns), (m, columns), "rows and columns rounded, and those asked for");
+        &self.pairs[..m * columns.div_ceil(2)]
+    }
+}
+
+/// Each row once, a few at a time by whichever thread is free.
+fn for_shares(compute: &Compute, rows: usize, row: impl Fn(usize) + Sync) {
+    let share = rows.div_ceil(compute.pool().threads()).max(4);
+    compute.pool().for_each(rows.div_ceil(share), |task| {
+        (task * share..((task + 1) * share).min(rows)).for_each(&row);
+    });
 }
 
 /// One row: to the nearest code, ties to even; a block with an infinity or no number in it scales by NaN.

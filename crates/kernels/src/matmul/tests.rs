@@ -76,7 +76,12 @@ struct Case {
 impl Case {
     fn new(element_type: ElementType, m: usize, n: usize, k: usize, seed: u64) -> Case {
         let mut noise = Noise(seed);
-        let values = (0..m * k).map(|i| if i / 32 % 11 == 3 { 0.0 } else { noise.unit() * 4.0 }).collect();
+        let mut values: Vec<f32> =
+            (0..m * k).map(|i| if i / 32 % 11 == 3 { 0.0 } else { noise.unit() * 4.0 }).collect();
+        if element_type == ElementType::BF16 {
+            // Some instruction sets multiply with rounded activations: these are round.
+            values.iter_mut().for_each(|x| *x = half::bf16::from_f32(*x).to_f32());
+        }
         Case { element_type, n, k, weights: random_rows(element_type, n, k, seed), values }
     }
 
@@ -90,7 +95,7 @@ impl Case {
         let packed =
             PackedWeights::pack(compute, if first == 0 { &parts[1..] } else { &parts }, &mut Arena::new(0))
                 .unwrap();
-        let mut quantized = QuantizedRows::new(values.len() / self.k, self.k);
+        let mut quantized = QuantizedRows::new(values.len() / self.k, self.k, packed.reads());
         quantized.quantize(compute, values, self.k);
         let mut out = vec![f32::NAN; values.len() / self.k * self.n];
         matmul(compute, Input { values, quantized: &quantized }, &packed, &mut out);
@@ -265,6 +270,28 @@ fn tiny_activations_count_as_zero() {
     for isa in Isa::available() {
         let found = case.run(&Compute::new(isa, 1), &[1e-42; 256]);
         assert!(found.iter().all(|x| *x == 0.0), "{isa}: {found:?}");
+    }
+}
+
+#[test]
+fn activations_are_rounded_to_the_nearest_bfloat16() {
+    let compute = Compute::new(Isa::detect(), 2);
+    if compute.isa() != Isa::Avx512Bf16 {
+        return;
+    }
+    for columns in [1, 2, 15, 16, 17, 31, 33, 200] {
+        let mut noise = Noise(columns as u64);
+        let mut values: Vec<f32> = (0..9 * columns).map(|_| noise.unit() * 1e3).collect();
+        // Ties, and what rounds up to the next power of two or to infinity.
+        let ties = [1.00390625, 1.01171875, -1.00390625, 1.9999999, f32::MAX, 0.0, f32::NEG_INFINITY];
+        values[2 * columns..].iter_mut().zip(ties).for_each(|(value, tie)| *value = tie);
+        let mut rows = QuantizedRows::new(9, columns, Forms { pairs: true, ..Forms::default() });
+        rows.quantize(&compute, &values, columns);
+        for (row, pairs) in values.chunks(columns).zip(rows.pairs(9, columns).chunks(columns.div_ceil(2))) {
+            let found = pairs.iter().flat_map(|pair| [*pair as u16, (*pair >> 16) as u16]);
+            let expected = row.iter().map(|x| half::bf16::from_f32(*x).to_bits());
+            assert!(found.take(columns).eq(expected), "{columns} columns");
+        }
     }
 }
 

@@ -110,7 +110,7 @@ settings! {
     threads: Count<1, 1_024>, "COUNT", MODEL, threads(), "",
         "Threads that compute; the default is what this machine has";
     isa: CpuPath, "NAME", MODEL, "auto", "",
-        "Instruction set: auto (the best here), portable, avx2 or avx512";
+        "Instruction set: auto (the best here), portable, avx2, avx512 or avx512-bf16";
     kv_element: KvKind, "TYPE", MODEL, "f16", "",
         "How keys and values are kept: f16, or f32 for twice the memory";
     memory_max: Option<ByteSize>, "BYTES", MODEL, "", "nine tenths of what is free",

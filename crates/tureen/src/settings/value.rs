@@ -233,9 +233,8 @@ impl SettingValue for CpuPath {
         if text == "auto" {
             return Ok(CpuPath(None));
         }
-        let all = [Isa::Portable, Isa::Avx2, Isa::Avx512];
-        let found = all.into_iter().find(|isa| isa.name() == text);
-        let isa = found.ok_or_else(|| expected("auto, portable, avx2 or avx512", text))?;
+        let found = Isa::ALL.into_iter().find(|isa| isa.name() == text);
+        let isa = found.ok_or_else(|| expected("auto, portable, avx2, avx512 or avx512-bf16", text))?;
         if !Isa::available().contains(&isa) {
             let here: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
             return Err(format!("this machine has no {text}; it has {}", here.join(", ")));
