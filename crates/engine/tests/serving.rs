@@ -167,6 +167,20 @@ fn logits_that_are_no_numbers_fail_the_request_and_not_the_engine() {
 }
 
 #[test]
+fn files_that_are_cut_while_their_model_is_served_change_nothing() {
+    // The one ties its embedding to the output, the other doesn't.
+    let file = "model.safetensors";
+    for family in ["llama", "llama-llama3"] {
+        let folder = damaged(family, file, |_| {});
+        let llm = Llm::load(folder.path(), &settings(), &mut |_, _| {}).expect("loaded");
+        let before = answer(submit(&llm, request(3)));
+        let cut = std::fs::File::options().write(true).open(folder.path().join(file)).expect("opened");
+        cut.set_len(0).expect("cut");
+        assert_eq!(answer(submit(&llm, request(3))), before, "{family}");
+    }
+}
+
+#[test]
 fn a_caller_that_leaves_frees_its_place_and_its_pages() {
     let llm = load("llama", Settings { sequences_max: 1, ..settings() });
     let long = GenerateRequest { prompt: vec![5; 20], tokens_max: 100, ..request(0) };
@@ -175,10 +189,11 @@ fn a_caller_that_leaves_frees_its_place_and_its_pages() {
     assert!(matches!(left.blocking_next(), Some(Event::Token(_))));
     drop(left);
     answer(waiting);
-    llm.shutdown();
+    while llm.stats().running > 0 {
+        std::thread::yield_now();
+    }
     let stats = llm.stats();
-    assert_eq!((stats.running, stats.waiting, stats.kv_pages_used), (0, 0, 0));
-    assert_eq!(llm.submit(request(0)).err(), Some(SubmitError::Draining));
+    assert_eq!((stats.waiting, stats.kv_pages_used), (0, 0));
 }
 
 #[test]

@@ -93,10 +93,13 @@ impl Memory<'_> {
         unsafe { self.start.add(offset) }
     }
 
-    /// The scratch of `worker`, [`SCRATCH`] floats. One worker's is used by that worker alone.
+    /// The scratch of `worker`, [`SCRATCH`] floats.
+    ///
+    /// # Safety
+    /// It is a worker of the pool that the memory was asked for, and uses its own scratch alone.
     #[inline(always)]
-    pub(crate) fn scratch(self, worker: usize) -> *mut f32 {
-        // SAFETY: `memory` checked that there is one for each worker of the pool.
+    pub(crate) unsafe fn scratch(self, worker: usize) -> *mut f32 {
+        // SAFETY: `memory` checked that there is one for each worker, and the caller is one.
         unsafe { self.scratch.add(worker * SCRATCH) }
     }
 }
@@ -126,17 +129,18 @@ impl View {
     /// The least and the greatest offset, as a range.
     ///
     /// # Panics
-    /// When the view reaches below the workspace's beginning.
+    /// When the view reaches below the workspace's beginning, or beyond what can be counted.
     pub fn range(&self) -> std::ops::Range<usize> {
-        if self.elements() == 0 {
+        if self.shape.contains(&0) {
             return self.offset..self.offset;
         }
-        let (mut low, mut high) = (self.offset as isize, self.offset as isize);
+        let (mut low, mut high) = (self.offset as i128, self.offset as i128);
         for (&size, &stride) in self.shape.iter().zip(&self.strides) {
-            let reach = (size as isize - 1) * stride;
-            if reach < 0 { low += reach } else { high += reach }
+            let reach = (size as i128 - 1).saturating_mul(stride as i128);
+            if reach < 0 { low = low.saturating_add(reach) } else { high = high.saturating_add(reach) }
         }
         assert!(low >= 0, "a view begins {} before the workspace", -low);
+        assert!(high < isize::MAX as i128, "a view reaches to {high}");
         low as usize..high as usize + 1
     }
 
@@ -203,6 +207,12 @@ mod tests {
         assert!(!columns(0).is_apart(&columns(2)));
         assert!(!columns(7).is_apart(&columns(0)));
         assert!(View::contiguous(0, &[9]).is_apart(&View::contiguous(9, &[1])));
+    }
+
+    #[test]
+    #[should_panic(expected = "a view reaches to")]
+    fn a_view_beyond_all_memory_is_refused() {
+        View { offset: 0, shape: vec![(1 << 32) + 1], strides: vec![1 << 32] }.range();
     }
 
     #[test]

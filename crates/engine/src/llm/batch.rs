@@ -13,8 +13,6 @@ const DRAFTING_SEQUENCES_MAX: usize = 2;
 pub(super) struct StepLimits {
     /// Tokens in all.
     pub tokens: usize,
-    /// Tokens of prompts, where others are answering.
-    pub prompt_tokens_beside_answers: usize,
     /// Tokens guessed ahead of an answer.
     pub draft_tokens: usize,
     pub logit_rows: usize,
@@ -35,10 +33,17 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Chooses the rows of the next step. `running` stands in order of rank.
-    pub fn choose(&mut self, running: &mut [Sequence], pages: &mut Pages, limits: &StepLimits) {
+    /// Chooses the rows of the next step: beside the `answering` of the sequences, at most so many tokens of prompts.
+    /// `running` stands in order of rank.
+    pub fn choose(
+        &mut self,
+        running: &mut [Sequence],
+        pages: &mut Pages,
+        limits: &StepLimits,
+        answering: usize,
+        prompt_tokens_beside_answers: usize,
+    ) {
         self.members.clear();
-        let answering = running.iter().filter(|sequence| sequence.is_answering()).count();
         let mut tokens_left = limits.tokens.saturating_sub(answering);
         // One row of logits is kept for each sequence, so that reports on prompts hold up nobody's answer.
         let mut logits_left = limits.logit_rows.saturating_sub(running.len());
@@ -54,7 +59,7 @@ impl Batch {
             logits_left -= drafted;
         }
         if answering > 0 {
-            tokens_left = tokens_left.min(limits.prompt_tokens_beside_answers);
+            tokens_left = tokens_left.min(prompt_tokens_beside_answers);
         }
         self.prompt_tokens = 0;
         self.grant(running, tokens_left);
@@ -68,9 +73,6 @@ impl Batch {
             let (tokens, logits) = (span.tokens.len(), span.logits.len());
             logits_left -= logits.saturating_sub(1);
             self.prompt_tokens += tokens;
-            if tokens == 0 {
-                self.members.pop();
-            }
         }
     }
 

@@ -58,7 +58,9 @@ impl Events {
         let fits = self.behind.send(bytes(&event));
         let event = if fits { event } else { Event::Failed(Failure::Unread) };
         // Whoever has gone away doesn't miss it.
-        let _ = self.sender.send(event);
+        if let Err(unsent) = self.sender.send(event) {
+            self.behind.read(bytes(&unsent.0));
+        }
         fits
     }
 
@@ -104,7 +106,7 @@ impl Generation {
 
 impl Drop for Generation {
     fn drop(&mut self) {
-        // Nothing is sent after this, so what is read here is all that was not.
+        // Nothing gets in after this, so what is read here is all that was not.
         self.receiver.close();
         while let Ok(event) = self.receiver.try_recv() {
             self.checked(Some(event));
@@ -168,6 +170,7 @@ mod tests {
         assert!(unread.load(Ordering::Relaxed) > 200);
         drop(caller);
         assert_eq!(unread.load(Ordering::Relaxed), 0);
-        assert!(events.is_closed());
+        assert!(events.is_closed() && events.send(token(100)));
+        assert_eq!(unread.load(Ordering::Relaxed), 0);
     }
 }

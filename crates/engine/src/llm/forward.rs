@@ -5,11 +5,10 @@
 
 use std::ops::Range;
 
-use formats::model::{Activation, Decoder, ModelFiles, Role, Rotary, RotaryLayout, Tensor};
+use formats::model::{Activation, Decoder, ModelFiles, Rotary, RotaryLayout};
 use kernels::activation;
 use kernels::attention::{AttentionSettings, HEAD_DIM_MAX, KvCache, SequenceRows, attend};
 use kernels::compute::Compute;
-use kernels::elements::dequantize;
 use kernels::matmul::{Forms, Input, QuantizedRows, matmul};
 use kernels::norm::rms_norm;
 use kernels::rotary::{Layout, rotate};
@@ -32,7 +31,7 @@ pub struct Span {
 /// A model ready to run, with the buffers of a step, which are made once.
 pub struct Forward {
     pub compute: Compute,
-    files: ModelFiles,
+    decoder: Decoder,
     weights: DecoderWeights,
     rotaries: Vec<Rotary>,
     buffers: Buffers,
@@ -111,16 +110,16 @@ impl Forward {
     /// A tensor that is missing or of the wrong shape.
     pub fn load(
         compute: Compute,
-        files: ModelFiles,
+        files: &ModelFiles,
         sizes: StepSizes,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Forward, super::weights::WeightsError> {
-        let weights = DecoderWeights::load(&compute, &files, progress)?;
-        let decoder = files.decoder();
+        let weights = DecoderWeights::load(&compute, files, progress)?;
+        let decoder = files.decoder().clone();
         let rotaries = decoder.rotaries_at(sizes.context_tokens);
-        let buffers = Buffers::new(decoder, &rotaries, &sizes, weights.reads);
+        let buffers = Buffers::new(&decoder, &rotaries, &sizes, weights.reads);
         let StepSizes { rows_max, logit_rows_max, .. } = sizes;
-        Ok(Forward { compute, weights, rotaries, buffers, rows_max, logit_rows_max, files })
+        Ok(Forward { compute, decoder, weights, rotaries, buffers, rows_max, logit_rows_max })
     }
 
     /// Bytes of the packed weights.
@@ -129,7 +128,7 @@ impl Forward {
     }
 
     pub fn decoder(&self) -> &Decoder {
-        self.files.decoder()
+        &self.decoder
     }
 
     /// Runs the spans of a batch, writes their keys and values to `cache`, and returns the logits asked for,
@@ -154,15 +153,15 @@ impl Forward {
             sequences.push(SequenceRows { rows, first_position: span.first_position, pages: &span.pages });
         }
 
-        let step = Step { compute: &self.compute, decoder: self.files.decoder(), m };
-        step.embed(&self.files, spans, &mut self.buffers.residual);
+        let step = Step { compute: &self.compute, decoder: &self.decoder, m };
+        step.embed(&self.weights, spans, &mut self.buffers.residual);
         step.angles(&sequences, &self.rotaries, &mut self.buffers.angles);
         for (index, weights) in self.weights.layers.iter().enumerate() {
             step.attention(index, weights, &sequences, cache, &mut self.buffers);
             step.feed_forward(weights, &mut self.buffers);
         }
         step.logits(spans, &self.weights, logit_rows, &mut self.buffers);
-        (&self.compute, &mut self.buffers.logits[..logit_rows * self.files.decoder().vocabulary])
+        (&self.compute, &mut self.buffers.logits[..logit_rows * self.decoder.vocabulary])
     }
 }
 
@@ -211,19 +210,15 @@ pub(super) struct Step<'a> {
 
 impl Step<'_> {
     /// Looks up each token's embedding.
-    fn embed(&self, files: &ModelFiles, spans: &[Span], residual: &mut [f32]) {
-        let h = self.decoder.hidden;
-        let Ok(Some(Tensor { element_type, bytes, .. })) = files.tensor(Role::Embedding, None) else {
-            unreachable!("the embedding was there when the model was opened")
-        };
-        let row_bytes = bytes.len() / self.decoder.vocabulary;
-        let tokens = spans.iter().flat_map(|span| &span.tokens);
-        for (row, token) in residual.chunks_exact_mut(h).zip(tokens) {
-            dequantize(element_type, &bytes[*token as usize * row_bytes..][..row_bytes], row);
-            if self.decoder.embedding_scale != 1.0 {
-                row.iter_mut().for_each(|x| *x *= self.decoder.embedding_scale);
+    fn embed(&self, weights: &DecoderWeights, spans: &[Span], residual: &mut [f32]) {
+        let (h, scale) = (self.decoder.hidden, self.decoder.embedding_scale);
+        let tokens: Vec<u32> = spans.iter().flat_map(|span| &span.tokens).copied().collect();
+        self.compute.pool().for_each_row(&mut residual[..tokens.len() * h], h, |row, residual| {
+            weights.embed(tokens[row], residual);
+            if scale != 1.0 {
+                residual.iter_mut().for_each(|x| *x *= scale);
             }
-        }
+        });
     }
 
     /// Cosines and sines of every row's position, for each rotary embedding.

@@ -1,9 +1,9 @@
 //! The handle to a running model: what the rest of the program sees of the engine.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use super::pace::Pace;
 use super::pages::Pages;
 use super::plan::{Plan, PlanError, plan};
 use super::request::{GenerateRequest, SubmitError, Terms};
-use super::scheduler::{Lines, Message, Scheduler};
+use super::scheduler::{Lines, Scheduler};
 use super::sequence::Accepted;
 use super::settings::{MemoryPlan, Settings};
 use super::stats::{Counters, Stats};
@@ -70,7 +70,7 @@ pub struct ModelFacts {
     pub memory: MemoryPlan,
 }
 
-/// A loaded model; clones share it. Its thread ends when the last clone is dropped, or by [`Llm::shutdown`].
+/// A loaded model; clones share it. When the last one is dropped, its thread ends what runs and waits, and then itself.
 #[derive(Clone)]
 pub struct Llm {
     shared: Arc<Shared>,
@@ -82,9 +82,8 @@ struct Shared {
     template: Option<ChatTemplate>,
     queue_max: usize,
     counters: Arc<Counters>,
-    draining: Arc<AtomicBool>,
-    inbox: Sender<Message>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    inbox: Sender<Box<Accepted>>,
+    thread: JoinHandle<()>,
 }
 
 impl Llm {
@@ -113,14 +112,13 @@ impl Llm {
         let compute = compute(settings)?;
         let fingerprint = fingerprint(&compute, &files, settings, sizes.context_tokens);
         let mut facts = facts(&files, fingerprint, sizes.context_tokens, memory);
-        let forward = Forward::load(compute, files, sizes, progress)?;
+        let forward = Forward::load(compute, &files, sizes, progress)?;
         memory.weights_bytes = forward.weights_bytes() as u64;
         facts.memory = memory;
 
         let counters = Arc::new(Counters::default());
         counters.slots.store(settings.sequences_max as u64, Ordering::Relaxed);
         counters.kv_pages_total.store(u64::from(layout.pages()), Ordering::Relaxed);
-        let draining = Arc::new(AtomicBool::new(false));
         let (inbox, receiver) = channel();
         let scheduler = Scheduler {
             pages: Pages::new(layout.pages()),
@@ -132,20 +130,17 @@ impl Llm {
             sequences_max: settings.sequences_max,
             limits: StepLimits {
                 tokens: settings.step_tokens_max,
-                prompt_tokens_beside_answers: settings.step_tokens_max,
                 draft_tokens: settings.draft_tokens_max,
                 logit_rows: sizes.logit_rows_max,
             },
             pace: Pace::new(settings.step_beside_answers_max),
             inbox: receiver,
             counters: counters.clone(),
-            draining: draining.clone(),
             lines: Lines::default(),
         };
         let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(|| scheduler.run())?;
-        let thread = Mutex::new(Some(thread));
         let queue_max = settings.queue_max;
-        let shared = Shared { facts, tokenizer, template, queue_max, counters, draining, inbox, thread };
+        let shared = Shared { facts, tokenizer, template, queue_max, counters, inbox, thread };
         Ok(Llm { shared: Arc::new(shared) })
     }
 
@@ -222,8 +217,11 @@ impl Llm {
     /// Whether a request could be queued now, for whoever would have to prepare one first.
     ///
     /// # Errors
-    /// The queue is full.
+    /// The queue is full, or the engine has stopped.
     pub fn check_queue(&self) -> Result<(), SubmitError> {
+        if !self.is_alive() {
+            return Err(SubmitError::Stopped);
+        }
         let queued = self.shared.counters.queued.load(Ordering::Acquire);
         if queued < self.places() { Ok(()) } else { Err(SubmitError::QueueFull { waiting: queued as usize }) }
     }
@@ -249,17 +247,14 @@ impl Llm {
     ) -> Result<Generation, SubmitError> {
         self.check(&request)?;
         let shared = &*self.shared;
-        if shared.draining.load(Ordering::Acquire) {
-            return Err(SubmitError::Draining);
-        }
         let (events, generation) = answer(&shared.counters.unread_bytes);
         let tokens_max = request.tokens_max.min(shared.facts.context - request.prompt.len());
         let (terms, submitted) = (terms.clone(), Instant::now());
         let accepted = Box::new(Accepted { request, terms, tokens_max, events, submitted, queued });
         shared.counters.waiting.fetch_add(1, Ordering::AcqRel);
-        if shared.inbox.send(Message::Submit(accepted)).is_err() {
+        if shared.inbox.send(accepted).is_err() {
             shared.counters.waiting.fetch_sub(1, Ordering::AcqRel);
-            return Err(SubmitError::Stopped("its thread has ended".to_owned()));
+            return Err(SubmitError::Stopped);
         }
         Ok(generation)
     }
@@ -268,22 +263,9 @@ impl Llm {
         self.shared.counters.read()
     }
 
-    /// Whether the engine's thread runs: false after [`Llm::shutdown`], and after a failure that ended it.
+    /// Whether the engine's thread runs: false after a failure that ended it.
     pub fn is_alive(&self) -> bool {
-        let thread = self.shared.thread.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        thread.as_ref().is_some_and(|thread| !thread.is_finished())
-    }
-
-    /// Takes no new work; waits until what runs or waits has ended.
-    pub fn shutdown(&self) {
-        self.shared.draining.store(true, Ordering::Release);
-        // An engine that has ended already has nobody to read this.
-        let _ = self.shared.inbox.send(Message::Drain);
-        let thread = self.shared.thread.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-        if let Some(thread) = thread {
-            // A thread that panicked has said so on standard error, and its callers got `Failed`.
-            let _ = thread.join();
-        }
+        !self.shared.thread.is_finished()
     }
 }
 

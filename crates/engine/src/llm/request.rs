@@ -166,8 +166,6 @@ pub enum SubmitError {
     UnknownToken { token: u32, vocabulary: usize },
     #[error("{waiting} requests wait already, which is the limit")]
     QueueFull { waiting: usize },
-    #[error("the server is shutting down")]
-    Draining,
-    #[error("the engine stopped: {0}")]
-    Stopped(String),
+    #[error("the engine stopped")]
+    Stopped,
 }

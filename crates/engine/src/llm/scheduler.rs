@@ -6,7 +6,7 @@
 //! so that some answer always ends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
@@ -22,13 +22,6 @@ use super::sequence::{Accepted, Advanced, Sequence};
 use super::stats::Counters;
 use super::tokenizer::Tokenizer;
 
-/// What reaches the engine's thread from outside.
-pub(super) enum Message {
-    Submit(Box<Accepted>),
-    /// Take nothing more, and end when the running answers have.
-    Drain,
-}
-
 pub(super) struct Scheduler {
     pub forward: Forward,
     pub vocabulary: usize,
@@ -37,12 +30,10 @@ pub(super) struct Scheduler {
     pub tokenizer: Arc<Tokenizer>,
     pub end_tokens: Vec<u32>,
     pub sequences_max: usize,
-    /// But for the prompt tokens beside answers, which are learnt.
     pub limits: StepLimits,
     pub pace: Pace,
-    pub inbox: Receiver<Message>,
+    pub inbox: Receiver<Box<Accepted>>,
     pub counters: Arc<Counters>,
-    pub draining: Arc<AtomicBool>,
     pub lines: Lines,
 }
 
@@ -62,7 +53,7 @@ pub(super) struct Lines {
 }
 
 impl Scheduler {
-    /// Serves until told to drain, or until nobody can submit any more.
+    /// Serves until nobody can submit any more.
     pub fn run(mut self) {
         while self.receive() {
             let now = Instant::now();
@@ -81,27 +72,21 @@ impl Scheduler {
         let mut idled = false;
         loop {
             let idle = self.lines.is_empty();
-            let message = match self.inbox.try_recv() {
+            let accepted = match self.inbox.try_recv() {
                 Err(TryRecvError::Empty) if !idle => return true,
-                Err(TryRecvError::Empty) if self.draining.load(Ordering::Acquire) => return false,
                 Err(TryRecvError::Empty) => {
                     idled = true;
                     self.inbox.recv().ok()
                 }
                 Err(TryRecvError::Disconnected) => None,
-                Ok(message) => Some(message),
+                Ok(accepted) => Some(accepted),
             };
-            match message {
-                Some(Message::Submit(accepted)) => {
-                    if std::mem::take(&mut idled) {
-                        self.counters.departures.resume(Instant::now());
-                    }
-                    let (owner, priority) = (accepted.terms.owner.clone(), accepted.terms.priority);
-                    self.lines.waiting.push(&owner, priority, accepted);
-                }
-                Some(Message::Drain) => {}
-                None => return !idle,
+            let Some(accepted) = accepted else { return !idle };
+            if std::mem::take(&mut idled) {
+                self.counters.departures.resume(Instant::now());
             }
+            let (owner, priority) = (accepted.terms.owner.clone(), accepted.terms.priority);
+            self.lines.waiting.push(&owner, priority, accepted);
         }
     }
 
@@ -254,7 +239,7 @@ impl Scheduler {
             self.counters.cached_tokens_total.fetch_add(adopted, Ordering::Relaxed);
         }
         let prompt_tokens_beside_answers = self.pace.prompt_tokens(answering);
-        batch.choose(running, &mut self.pages, &StepLimits { prompt_tokens_beside_answers, ..self.limits });
+        batch.choose(running, &mut self.pages, &self.limits, answering, prompt_tokens_beside_answers);
         self.counters.steps_total.fetch_add(1, Ordering::Relaxed);
         let (compute, mut logits) = self.forward.run(batch.spans(), &mut self.cache);
         let vocabulary = self.vocabulary;
@@ -346,12 +331,10 @@ fn count(counters: &Counters, advanced: &Advanced) {
 impl Drop for Scheduler {
     /// Whatever ended the thread, nobody waits for ever.
     fn drop(&mut self) {
-        self.draining.store(true, Ordering::Release);
-        let unread = self.inbox.try_iter().filter_map(|message| match message {
-            Message::Submit(accepted) => Some(accepted),
-            Message::Drain => None,
-        });
         let waiting = self.lines.waiting.take_out(|_| true);
-        unread.chain(waiting).for_each(|accepted| accepted.fail(Failure::Stopped));
+        for accepted in self.inbox.try_iter().chain(waiting) {
+            self.leave_queue(&accepted);
+            accepted.fail(Failure::Stopped);
+        }
     }
 }

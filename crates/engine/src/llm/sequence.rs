@@ -213,15 +213,13 @@ impl Sequence {
         self.tokens.len() - self.prompt_tokens
     }
 
-    /// Makes `span` the next `rows` pending tokens, asking for at most `logit_rows_max` logits.
-    /// May become shorter than asked, and empty where no logits can be had.
+    /// Makes `span` the next `rows` pending tokens, or fewer, asking for at most `logit_rows_max` logits, of which there
+    /// is one at least.
     pub fn fill(&self, span: &mut Span, rows: usize, logit_rows_max: usize) {
         let every_row = self.prompt_logprobs.is_some();
         let mut rows = rows.min(self.pending());
         if every_row {
             rows = rows.min(logit_rows_max);
-        } else if rows == self.pending() && logit_rows_max == 0 {
-            rows -= 1;
         }
         span.logits = match (every_row, rows == self.pending()) {
             (true, _) => 0..rows,

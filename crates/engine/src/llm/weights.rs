@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use formats::error::FormatError;
 use formats::model::{FeedForward, ModelFiles, Role, Tensor};
 use kernels::compute::Compute;
-use kernels::elements::dequantize;
+use kernels::elements::{ElementType, dequantize};
 use kernels::matmul::{Forms, Input, MatmulError, PackedWeights, Weights, matmul};
 use kernels::memory::Arena;
 
@@ -30,14 +30,24 @@ pub enum WeightsError {
     Missing { role: Role, place: String },
 }
 
-/// All weights of a decoder but its embedding, which stays in the file and is read row by row.
+/// All weights of a decoder. Nothing of the files is needed once they are made: a file that is changed while its model is
+/// served changes nothing.
 pub struct DecoderWeights {
     pub layers: Vec<LayerWeights>,
     pub output_norm: Vec<f32>,
-    /// `[v, h]`; the embedding itself where the model ties the two.
+    /// `[v, h]`.
     pub output: PackedWeights,
+    embedding: Embedding,
     /// What all of them read.
     pub reads: Forms,
+}
+
+/// What token ids become, `[v, h]`.
+enum Embedding {
+    /// The rows of the output matrix: the model ties the two.
+    Tied,
+    /// As in the file.
+    Own { element_type: ElementType, bytes: Vec<u8> },
 }
 
 pub struct LayerWeights {
@@ -136,14 +146,16 @@ impl DecoderWeights {
             files.forget();
         }
         progress(decoder.layers.len(), decoder.layers.len());
-        let output = match files.tensor(Role::Output, None)? {
-            Some(tensor) => tensor,
-            None => reader.required(Role::Embedding, None)?,
+        let Tensor { element_type, bytes, .. } = reader.required(Role::Embedding, None)?;
+        let (embedding, output) = match files.tensor(Role::Output, None)? {
+            Some(output) => (Embedding::Own { element_type, bytes: bytes.to_vec() }, output),
+            None => (Embedding::Tied, reader.required(Role::Embedding, None)?),
         };
         let output_norm = reader.norm(Role::OutputNorm, None)?;
         let output = reader.pack(&[output])?;
         files.forget();
-        let mut weights = DecoderWeights { layers, output_norm, output, reads: reader.reads.get() };
+        let mut weights =
+            DecoderWeights { layers, output_norm, output, embedding, reads: reader.reads.get() };
         weights.say_what_follows(compute);
         Ok(weights)
     }
@@ -161,10 +173,28 @@ impl DecoderWeights {
         }
     }
 
-    /// Bytes of the packed matrices, in memory.
+    /// The embedding of token `id`, `[h]`.
+    ///
+    /// # Panics
+    /// When the model has no such token.
+    pub fn embed(&self, id: u32, out: &mut [f32]) {
+        match &self.embedding {
+            Embedding::Tied => self.output.read_row(id as usize, out),
+            Embedding::Own { element_type, bytes } => {
+                let row_bytes = bytes.len() / self.output.rows();
+                dequantize(*element_type, &bytes[id as usize * row_bytes..][..row_bytes], out);
+            }
+        }
+    }
+
+    /// Bytes of the matrices, in memory.
     pub fn bytes(&self) -> usize {
         let layers: usize = self.layers.iter().map(LayerWeights::bytes).sum();
-        layers + self.output.bytes()
+        let embedding = match &self.embedding {
+            Embedding::Tied => 0,
+            Embedding::Own { bytes, .. } => bytes.len(),
+        };
+        layers + self.output.bytes() + embedding
     }
 }
 
@@ -201,6 +231,10 @@ impl Reader<'_> {
     fn layer(&self, index: usize) -> Result<LayerWeights, WeightsError> {
         let layer = Some(index);
         let matrix = |role| self.required(role, layer);
+        // In the order in which a step reads them.
+        let projections = [matrix(Role::Query)?, matrix(Role::Key)?, matrix(Role::Value)?];
+        let query_key_value = self.stack(&projections)?;
+        let attention_output = self.pack(&[matrix(Role::AttentionOutput)?])?;
         let feed_forward = match self.files.decoder().layers[index].feed_forward {
             FeedForward::Dense => {
                 FeedForwardWeights::Dense(self.gated(index, Role::Gate, Role::Up, Role::Down)?)
@@ -212,14 +246,13 @@ impl Reader<'_> {
                     .collect::<Result<_, _>>()?,
             },
         };
-        let projections = [matrix(Role::Query)?, matrix(Role::Key)?, matrix(Role::Value)?];
         Ok(LayerWeights {
             attention_norm: self.norm(Role::AttentionNorm, layer)?,
-            query_key_value: self.stack(&projections)?,
+            query_key_value,
             query_key_value_bias: self.query_key_value_bias(index, &projections)?,
             query_norm: self.optional_norm(Role::QueryNorm, layer)?,
             key_norm: self.optional_norm(Role::KeyNorm, layer)?,
-            attention_output: self.pack(&[matrix(Role::AttentionOutput)?])?,
+            attention_output,
             attention_output_bias: self.vector(Role::AttentionOutputBias, layer)?,
             post_attention_norm: self.optional_norm(Role::PostAttentionNorm, layer)?,
             feed_forward_norm: self.norm(Role::FeedForwardNorm, layer)?,

@@ -71,7 +71,12 @@ pub fn attend(
     assert!(settings.heads.is_multiple_of(kv_heads), "{} heads over {kv_heads} groups", settings.heads);
     assert_eq!(queries.len(), out.len(), "as many results as queries");
     assert!(settings.window != Some(0), "a window counts the query's own position");
-    let rise = sequences.windows(2).all(|pair| pair[0].rows.end <= pair[1].rows.start);
+    let mut end = 0;
+    let rise = sequences.iter().all(|SequenceRows { rows, .. }| {
+        let rises = end <= rows.start && rows.start <= rows.end;
+        end = rows.end;
+        rises
+    });
     assert!(rise, "the rows of each sequence come after those of the one before");
     let group = settings.heads / kv_heads;
     let rows_max = rows_max(cache.layout().value_stride());

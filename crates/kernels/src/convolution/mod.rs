@@ -267,7 +267,8 @@ impl Item<'_> {
         let window = geometry.window();
         let columns = geometry.channels_out / geometry.groups;
         let padded = columns.div_ceil(L::WIDTH) * L::WIDTH;
-        let scratch = self.memory.scratch(self.worker);
+        // SAFETY: a worker uses its own scratch.
+        let scratch = unsafe { self.memory.scratch(self.worker) };
         let pixels = self.pixels();
         for group in 0..geometry.groups {
             // SAFETY: windows of `pixels_at_once` pixels fit in the scratch; the packed kernel has a matrix a group.
@@ -299,7 +300,8 @@ impl Item<'_> {
         let window = geometry.window();
         let columns = geometry.channels_out / geometry.groups;
         let padded = window.div_ceil(L::WIDTH) * L::WIDTH;
-        let scratch = self.memory.scratch(self.worker);
+        // SAFETY: a worker uses its own scratch.
+        let scratch = unsafe { self.memory.scratch(self.worker) };
         // SAFETY: the image is this item's; the rest as in `output`.
         unsafe {
             std::slice::from_raw_parts_mut(x, geometry.input_len()).fill(0.0);
@@ -333,7 +335,8 @@ impl Item<'_> {
         let Convolution { geometry, operands, .. } = self.convolution;
         let window = geometry.window();
         let columns = geometry.channels_out / geometry.groups;
-        let scratch = self.memory.scratch(self.worker);
+        // SAFETY: a worker uses its own scratch.
+        let scratch = unsafe { self.memory.scratch(self.worker) };
         // SAFETY: called once.
         let to = unsafe { self.partial() };
         for image in self.images() {

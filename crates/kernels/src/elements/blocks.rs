@@ -24,6 +24,18 @@ pub(crate) struct Block {
     pub mins: [u8; 2],
 }
 
+impl Block {
+    /// What the elements stand for.
+    pub fn numbers(&self, element_type: ElementType, out: &mut [f32; BLOCK]) {
+        let (d, m) = (self.d.to_f32(), self.m.to_f32());
+        for (i, out) in out.iter_mut().enumerate() {
+            let scale = d * f32::from(self.scales[i / 16]);
+            let min = m * f32::from(self.mins[i / 16]);
+            *out = scale * value(element_type, self.codes[i]) as f32 - min;
+        }
+    }
+}
+
 /// Block `index` of a row of quantised blocks. Inlined, so that what is known of the type is known here; plain loops,
 /// since closures may stay functions of their own, without the caller's instruction set.
 #[inline(always)]
@@ -156,6 +168,16 @@ fn three_bit_scale(bytes: &[u8], i: usize) -> i8 {
     (low | high << 4) as i8 - 32
 }
 
+impl ElementType {
+    /// A number of two bytes: `F16` or, else, `BF16`.
+    pub(crate) fn widen(self, bytes: [u8; 2]) -> f32 {
+        match self {
+            ElementType::F16 => f16::from_le_bytes(bytes).to_f32(),
+            _ => bf16::from_le_bytes(bytes).to_f32(),
+        }
+    }
+}
+
 /// Whole rows of any type as numbers.
 ///
 /// # Panics
@@ -168,23 +190,13 @@ pub fn dequantize(element_type: ElementType, bytes: &[u8], out: &mut [f32]) {
             let (values, _) = bytes.as_chunks::<4>();
             out.iter_mut().zip(values).for_each(|(out, bytes)| *out = f32::from_le_bytes(*bytes));
         }
-        ElementType::F16 => {
+        ElementType::F16 | ElementType::BF16 => {
             let (values, _) = bytes.as_chunks::<2>();
-            out.iter_mut().zip(values).for_each(|(out, bytes)| *out = f16::from_le_bytes(*bytes).to_f32());
-        }
-        ElementType::BF16 => {
-            let (values, _) = bytes.as_chunks::<2>();
-            out.iter_mut().zip(values).for_each(|(out, bytes)| *out = bf16::from_le_bytes(*bytes).to_f32());
+            out.iter_mut().zip(values).for_each(|(out, bytes)| *out = element_type.widen(*bytes));
         }
         _ => {
-            for (index, out) in out.chunks_exact_mut(BLOCK).enumerate() {
-                let block = block(element_type, bytes, index);
-                let (d, m) = (block.d.to_f32(), block.m.to_f32());
-                for (i, out) in out.iter_mut().enumerate() {
-                    let scale = d * f32::from(block.scales[i / 16]);
-                    let min = m * f32::from(block.mins[i / 16]);
-                    *out = scale * value(element_type, block.codes[i]) as f32 - min;
-                }
+            for (index, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+                block(element_type, bytes, index).numbers(element_type, out);
             }
         }
     }

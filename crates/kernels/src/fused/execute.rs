@@ -110,9 +110,11 @@ macro_rules! numbers {
 impl Span<'_> {
     #[inline(always)]
     fn register(&self, index: usize) -> *mut f32 {
-        let scratch = self.chunks.memory.scratch(self.chunks.worker);
-        // SAFETY: `Program::compile` checked that all registers fit in the scratch.
-        unsafe { scratch.add(index * self.chunks.program.register_len) }
+        // SAFETY: a worker uses its own scratch; `Program::compile` checked that all registers fit in it.
+        unsafe {
+            let scratch = self.chunks.memory.scratch(self.chunks.worker);
+            scratch.add(index * self.chunks.program.register_len)
+        }
     }
 
     /// The first value of this chunk in a tensor at `offset`.

@@ -137,6 +137,38 @@ impl PackedWeights {
         self.next = Some(Ahead { address: next.data.as_ptr().addr(), strip_bytes, bytes: next.data.len() });
     }
 
+    /// Row `index` of the matrix as numbers, `[columns]`: those of the file.
+    ///
+    /// # Panics
+    /// When there is no such row, or `out` has another length.
+    pub fn read_row(&self, index: usize, out: &mut [f32]) {
+        assert!(index < self.rows && out.len() == self.columns, "a row of {} elements", self.columns);
+        let (n, column) = (self.panel_columns, index % self.panel_columns);
+        let panel = self.panel(index / n);
+        match self.storage {
+            Storage::Quantized(format) => {
+                for (block, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+                    format.load(panel, n, column, block).numbers(self.element_type, out);
+                }
+            }
+            Storage::Float(_) if self.element_type == ElementType::F32 => {
+                let column = panel.as_chunks::<4>().0.iter().skip(column).step_by(n);
+                out.iter_mut().zip(column).for_each(|(out, x)| *out = f32::from_le_bytes(*x));
+            }
+            Storage::Float(_) => {
+                let column = panel.as_chunks::<2>().0.iter().skip(column).step_by(n);
+                out.iter_mut().zip(column).for_each(|(out, x)| *out = self.element_type.widen(*x));
+            }
+            Storage::Pairs => {
+                let column = panel.as_chunks::<4>().0.iter().skip(column).step_by(n);
+                for (out, pair) in out.chunks_mut(2).zip(column) {
+                    let pair = pair.as_chunks::<2>().0;
+                    out.iter_mut().zip(pair).for_each(|(out, x)| *out = self.element_type.widen(*x));
+                }
+            }
+        }
+    }
+
     /// The form of activations that a product with it reads.
     pub fn reads(&self) -> Forms {
         match self.storage {

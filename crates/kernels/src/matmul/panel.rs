@@ -13,6 +13,8 @@
 //! A plane of `B` bits keeps `8 / B` groups in one vector of `4·N` bytes: group `g` is vector `g / (8/B)` shifted right
 //! by `B · (g % (8/B))` and masked. The code is `low | high << LOW`.
 
+use half::f16;
+
 use crate::elements::{BLOCK, Block, ElementType, zero_point};
 
 /// Elements of `k` in one group: what a 32-bit lane holds.
@@ -183,6 +185,34 @@ impl Format {
         }
     }
 
+    /// Reads what [`Format::store`] wrote.
+    pub fn load(&self, panel: &[u8], n: usize, column: usize, index: usize) -> Block {
+        let super_block = &panel[index / self.per_super * self.super_bytes(n)..][..self.super_bytes(n)];
+        let (header, blocks) = super_block.split_at(self.header_bytes(n));
+        let half_float = |at: usize| f16::from_le_bytes([header[2 * at], header[2 * at + 1]]);
+        let bytes = &blocks[index % self.per_super * self.block_bytes(n)..][..self.block_bytes(n)];
+        let (small, planes) = bytes.split_at(self.small_bytes(n));
+        let (low, high) = planes.split_at(self.low_bytes(n));
+        let halves = [0, 1].map(|half| self.small(small, n, column, half));
+        Block {
+            d: half_float(column),
+            m: if self.has_min { half_float(n + column) } else { f16::ZERO },
+            codes: std::array::from_fn(|i| self.code(low, high, n, column, i)),
+            scales: halves.map(|(scale, _)| scale as i8),
+            mins: halves.map(|(_, min)| if self.has_min { min as u8 } else { 0 }),
+        }
+    }
+
+    /// The code of element `i` of `column`, out of the two planes.
+    pub fn code(&self, low: &[u8], high: &[u8], n: usize, column: usize, i: usize) -> u8 {
+        let bits = |plane: &[u8], bits: usize| {
+            let (byte, shift) = place(bits, n, column, i);
+            plane[byte] >> shift & ((1u32 << bits) - 1) as u8
+        };
+        let code = bits(low, self.low_bits);
+        if self.high_bits > 0 { code | bits(high, self.high_bits) << self.low_bits } else { code }
+    }
+
     /// Small scale and min of half `half` of a block, in `small`, the block's small bytes; ones where it has none.
     pub fn small(&self, small: &[u8], n: usize, column: usize, half: usize) -> (i32, i32) {
         match self.small {
@@ -199,7 +229,7 @@ impl Format {
 }
 
 /// Where the bits of element `i` of `column` are in a plane of `bits`: byte and shift.
-pub(super) fn place(bits: usize, n: usize, column: usize, i: usize) -> (usize, usize) {
+fn place(bits: usize, n: usize, column: usize, i: usize) -> (usize, usize) {
     let (group, per_vector) = (i / GROUP, 8 / bits);
     (group / per_vector * GROUP * n + column * GROUP + i % GROUP, bits * (group % per_vector))
 }

@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::Span;
-use super::panel::{Format, place};
+use super::panel::Format;
 use crate::elements::{BLOCK, NONLINEAR};
 use crate::threads::DisjointMut;
 
@@ -43,10 +43,7 @@ fn block_product(
     let (mut sum, mut min_sum) = (0i32, 0i32);
     for half in 0..2 {
         let products = (16 * half..16 * half + 16).map(|i| {
-            let mut code = bits(low, format.low_bits, column, i);
-            if format.high_bits > 0 {
-                code |= bits(high, format.high_bits, column, i) << format.low_bits;
-            }
+            let code = format.code(low, high, N, column, i);
             let weight =
                 if format.nonlinear { i32::from(NONLINEAR[usize::from(code)]) } else { i32::from(code) };
             weight * i32::from(codes[i])
@@ -60,9 +57,4 @@ fn block_product(
     let scale = span.activations.scales[at];
     let scaled = half_float(column) * scale * sum as f32;
     if format.has_min { scaled - half_float(N + column) * scale * min_sum as f32 } else { scaled }
-}
-
-fn bits(plane: &[u8], bits: usize, column: usize, i: usize) -> u8 {
-    let (byte, shift) = place(bits, N, column, i);
-    plane[byte] >> shift & ((1u32 << bits) - 1) as u8
 }

@@ -195,6 +195,25 @@ proptest! {
 }
 
 #[test]
+fn rows_are_read_back_as_they_were_in_the_file() {
+    for element_type in ElementType::ALL {
+        let (rows, columns) = (37, if element_type.block_elements() == 1 { 45 } else { 512 });
+        let bytes = random_rows(element_type, rows, columns, 9);
+        let mut expected = vec![0.0; rows * columns];
+        dequantize(element_type, &bytes, &mut expected);
+        for isa in Isa::available() {
+            let weights = [Weights { element_type, rows, columns, bytes: &bytes }];
+            let packed = PackedWeights::pack(&Compute::new(isa, 1), &weights, &mut Arena::new(0)).unwrap();
+            for (index, expected) in expected.chunks(columns).enumerate() {
+                let mut found = vec![f32::NAN; columns];
+                packed.read_row(index, &mut found);
+                assert_eq!(bits(&found), bits(expected), "row {index} of {element_type} on {isa}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_largest_codes_overflow_nothing() {
     for element_type in ElementType::ALL.into_iter().filter(|element_type| element_type.block_elements() > 1)
     {

@@ -127,7 +127,9 @@ pub(super) mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        llm.shutdown();
+        while llm.stats().running > 0 {
+            tokio::task::yield_now().await;
+        }
         assert!(ended > 0);
         assert_eq!((reported, llm.stats().generated_tokens_total), (tokens, tokens as u64));
     }

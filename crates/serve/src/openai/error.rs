@@ -211,8 +211,7 @@ impl ApiError {
                 ApiError::invalid(prompt_param, message)
             }
             SubmitError::QueueFull { waiting } => ApiError::queue_full(waiting, retry_after_seconds),
-            SubmitError::Draining => ApiError::draining(),
-            SubmitError::Stopped(_) => ApiError::internal(message),
+            SubmitError::Stopped => ApiError::internal(message),
         }
     }
 
@@ -337,7 +336,7 @@ mod tests {
             429,
         );
         check(
-            SubmitError::Stopped("why".to_owned()),
+            SubmitError::Stopped,
             json!({ "message": "the engine stopped: why", "type": "server_error", "param": null, "code": "internal_error" }),
             500,
         );

@@ -238,14 +238,6 @@ impl Tokenizer {
         self.vocabulary.is_control(id)
     }
 
-    pub fn bos(&self) -> Option<u32> {
-        self.named.bos
-    }
-
-    pub fn eos(&self) -> Option<u32> {
-        self.named.eos
-    }
-
     pub fn named(&self) -> Named {
         self.named
     }

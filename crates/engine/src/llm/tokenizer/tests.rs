@@ -198,7 +198,7 @@ fn bos_of_a_tokenizer_json_follows_its_configuration() {
         let tokenizer = Tokenizer::new(&source).unwrap();
         let with = tokenizer.encode("soup", false, true).unwrap();
         assert_eq!(with.len() - tokenizer.encode("soup", false, false).unwrap().len(), expected);
-        tokenizer.bos()
+        tokenizer.named().bos
     };
     let bos = check(None, 1);
     assert!(bos.is_some());
