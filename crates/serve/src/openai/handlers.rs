@@ -26,18 +26,19 @@ use crate::metrics::{Outcome, Record, Recorded};
 use crate::preparing::Unprepared;
 use crate::server::Peer;
 use crate::services::{Engine, Found, Service};
+use crate::strict_json::Counts;
 
 /// Bounds of what a client is told to wait when the queue is full.
 const RETRY_SECONDS_MIN: f64 = 1.0;
 const RETRY_SECONDS_MAX: f64 = 60.0;
 
 pub async fn chat(State(app): State<Arc<App>>, request: Request) -> Response {
-    let decode = |body| ChatRequest::decode(body).map(Asked::Chat);
+    let decode = |body, counts| ChatRequest::decode(body, counts).map(Asked::Chat);
     respond(&app, "chat_completions", request, decode).await
 }
 
 pub async fn completion(State(app): State<Arc<App>>, request: Request) -> Response {
-    let decode = |body| CompletionRequest::decode(body).map(Asked::Completion);
+    let decode = |body, _| CompletionRequest::decode(body).map(Asked::Completion);
     respond(&app, "completions", request, decode).await
 }
 
@@ -45,7 +46,7 @@ async fn respond(
     app: &App,
     endpoint: &'static str,
     request: Request,
-    decode: impl Fn(Map<String, Value>) -> Result<Asked, ApiError>,
+    decode: impl FnOnce(Map<String, Value>, Counts) -> Result<Asked, ApiError> + Send + 'static,
 ) -> Response {
     let mut record = Record::begin(&app.metrics, endpoint, app.gate.enter());
     record.facts().peer = Peer::of(&request).map(|peer| peer.0);
@@ -83,7 +84,7 @@ struct Submitted {
 async fn submit(
     app: &App,
     request: Request,
-    decode: impl Fn(Map<String, Value>) -> Result<Asked, ApiError>,
+    decode: impl FnOnce(Map<String, Value>, Counts) -> Result<Asked, ApiError> + Send + 'static,
     record: &mut Record,
 ) -> Result<Submitted, ApiError> {
     if app.gate.is_closed() {
@@ -91,7 +92,7 @@ async fn submit(
     }
     let arrived = Instant::now();
     let (parts, body) = request.into_parts();
-    let asked = decode(read_json(&parts.headers, body, &app.settings).await?)?;
+    let asked = read_json(&parts.headers, body, &app.settings, decode).await?;
     record.facts().asked = shorten(&asked.options().model);
     let service = find(app, &asked.options().model)?;
     record.set_model(&service.name);
