@@ -109,7 +109,7 @@ async fn submit(
     let (kind, delivery, choices_per_prompt) =
         (asked.kind(), asked.options().delivery, asked.options().choices);
     let llm = service.llm.clone();
-    let prepared = app.preparing.run(move || prepare(&llm, asked)).await;
+    let prepared = app.preparing.run(caller, move || prepare(&llm, asked)).await;
     let Work { requests, echoes } = prepared.map_err(|unprepared| match unprepared {
         Unprepared::Full { waiting } => ApiError::queue_full(waiting, retry_seconds(&service)),
         Unprepared::BrokeOff => ApiError::internal("preparing the prompt broke off".to_owned()),
