@@ -15,7 +15,6 @@ use super::choices::Choices;
 use super::completion_request::CompletionRequest;
 use super::deliver;
 use super::error::ApiError;
-use super::fields::shorten;
 use super::options::Delivery;
 use super::prompt::{Asked, Work, prepare};
 use super::response::{Head, Kind};
@@ -26,6 +25,7 @@ use crate::metrics::{Outcome, Record, Recorded};
 use crate::preparing::Unprepared;
 use crate::server::Peer;
 use crate::services::{Engine, Found, Service};
+use crate::shorten::shorten;
 use crate::strict_json::Counts;
 
 /// Bounds of what a client is told to wait when the queue is full.
@@ -142,7 +142,7 @@ pub fn find_any(app: &App, name: &str) -> Result<Service, ApiError> {
     match app.services.find(name) {
         Found::Ready(service) => Ok(service),
         Found::Loading => Err(ApiError::model_loading(name)),
-        Found::Unknown(served) => Err(ApiError::model_unknown(&shorten(name), &served)),
+        Found::Unknown(served) => Err(ApiError::model_unknown(name, &served)),
     }
 }
 

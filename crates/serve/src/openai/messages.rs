@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
-use super::fields::{Fields, shorten, wrong};
+use super::fields::{Fields, wrong};
 use crate::body::{BodyError, parse_object};
 use crate::json_depth::JSON_DEPTH_MAX;
+use crate::shorten::shorten;
 use crate::strict_json::{CONTAINERS_MAX, Counts, VALUES_MAX};
 
 const MESSAGES_MAX: usize = 4096;
