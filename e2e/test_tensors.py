@@ -260,6 +260,22 @@ def test_many_callers_get_their_own_rows(service):
     assert service.metric("tureen_tensor_runs_total") < service.metric("tureen_tensor_calls_total")
 
 
+def test_a_call_ends_when_its_time_is_over(start):
+    port = free_port()
+    # A call waits longer for others than a request may take.
+    slow = start("--request-max", 1, "--batch-wait-us", 10_000_000, "--grpc-listen", f"127.0.0.1:{port}",
+                 models=[f"article={FIXTURES}/article.onnx"])
+    rest = triton_http.InferenceServerClient(f"127.0.0.1:{slow.port}")
+    grpc = triton_grpc.InferenceServerClient(f"127.0.0.1:{port}")
+    for client, module, code in [(rest, triton_http, "504"), (grpc, triton_grpc, "StatusCode.DEADLINE_EXCEEDED")]:
+        with pytest.raises(InferenceServerException) as raised:
+            client.infer("article", triton_inputs(module, "article"), headers=dict(HEADERS))
+        assert str(raised.value.status()) == code and "no answer within 1 s" in raised.value.message()
+    [x] = nested("article", "inputs").values()
+    status, answer = curl(slow, "/v1/models/article:predict", {"instances": x})
+    assert status == 504 and "no answer within 1 s" in answer["error"]
+
+
 def test_no_mutated_request_hurts(service):
     [x] = nested("article", "inputs").values()
     bodies = [

@@ -13,7 +13,7 @@ pub struct Keys {
 }
 
 /// Who calls, as far as that is told apart: whose requests share an account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Caller {
     /// Where nobody needs a key.
     Anyone,

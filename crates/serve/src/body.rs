@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::json_depth::{JSON_DEPTH_MAX, json_depth};
 use crate::settings::ServeSettings;
-use crate::strict_json::{self, CONTAINERS_MAX, Refused, VALUES_MAX};
+use crate::strict_json::{self, CONTAINERS_MAX, Counts, Refused, VALUES_MAX};
 
 /// What is read of a body that is too large, in multiples of the limit, so that a client that sends it all before it
 /// reads gets the answer instead of a broken connection.
@@ -56,15 +56,28 @@ pub enum BodyError {
     NotObject(&'static str),
 }
 
-pub async fn read_json(
+/// What `decode` makes of a body and of what it counted: a large one where no other connection waits for either.
+pub async fn read_json<T, E>(
     headers: &HeaderMap,
     body: Body,
     settings: &ServeSettings,
-) -> Result<Map<String, Value>, BodyError> {
+    decode: impl FnOnce(Map<String, Value>, Counts) -> Result<T, E> + Send + 'static,
+) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<BodyError> + Send + 'static,
+{
     check_content_type(headers)?;
     check_encodings(headers)?;
     let bytes = read_within(headers, body, settings).await?;
-    apart(bytes.len(), move || parse_object(&bytes)).await?
+    let size = bytes.len();
+    let parse = move || {
+        let mut counts = Counts::default();
+        let object = parse_object(&bytes, &mut counts)?;
+        drop(bytes);
+        decode(object, counts)
+    };
+    apart(size, parse).await?
 }
 
 /// The bytes of a body of any type, as they are.
@@ -100,13 +113,13 @@ async fn read_within(headers: &HeaderMap, body: Body, settings: &ServeSettings) 
     read.await.map_err(|_| BodyError::TooSlow { limit })?
 }
 
-/// The bytes as a JSON object of limited depth and number of values.
-pub fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, BodyError> {
+/// The bytes as a JSON object of limited depth and, with what `counts` has already, number of values.
+pub fn parse_object(bytes: &[u8], counts: &mut Counts) -> Result<Map<String, Value>, BodyError> {
     let depth = json_depth(bytes);
     if depth > JSON_DEPTH_MAX {
         return Err(BodyError::TooDeep { depth });
     }
-    let parsed = strict_json::parse(bytes).map_err(|refused| match refused {
+    let parsed = strict_json::parse(bytes, counts).map_err(|refused| match refused {
         Refused::Syntax(message) => BodyError::Syntax(message),
         Refused::TooManyValues | Refused::TooManyContainers => BodyError::TooManyValues,
         Refused::DuplicateKey(key) => BodyError::DuplicateKey(key),
@@ -177,12 +190,32 @@ async fn read(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<Bytes
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
+
+    fn plain(object: Map<String, Value>, _: Counts) -> Result<Map<String, Value>, BodyError> {
+        Ok(object)
+    }
+
+    #[tokio::test]
+    async fn large_bodies_are_decoded_where_no_connection_waits() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, "application/json".parse().unwrap());
+        let here = thread::current().id();
+        for (bytes, expected) in [(1, true), (PARSED_HERE_BYTES_MAX, false)] {
+            let body = Body::from(format!(r#"{{"a":"{}"}}"#, "x".repeat(bytes)));
+            let decode = move |_: Map<String, Value>, _: Counts| Ok(thread::current().id() == here);
+            let read: Result<bool, BodyError> =
+                read_json(&headers, body, &ServeSettings::default(), decode).await;
+            assert_eq!(read, Ok(expected), "{bytes}");
+        }
+    }
 
     #[test]
     fn only_objects_of_limited_depth_pass() {
         let check = |json: &str, expected: &str| {
-            let outcome = parse_object(json.as_bytes());
+            let outcome = parse_object(json.as_bytes(), &mut Counts::default());
             let outcome =
                 outcome.map_or_else(|error| error.to_string(), |object| Value::Object(object).to_string());
             assert_eq!(outcome, expected);
@@ -202,10 +235,10 @@ mod tests {
         let settings = ServeSettings { body_bytes_max: 10, ..ServeSettings::default() };
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, "application/json; charset=utf-8".parse().unwrap());
-        let large = read_json(&headers, Body::from(r#"{"a":"0123456789"}"#), &settings).await;
+        let large = read_json(&headers, Body::from(r#"{"a":"0123456789"}"#), &settings, plain).await;
         assert_eq!(large, Err(BodyError::TooLarge { limit: 10 }));
         let endless = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
-        let slow = read_json(&headers, endless, &settings).await;
+        let slow = read_json(&headers, endless, &settings, plain).await;
         assert_eq!(slow, Err(BodyError::TooSlow { limit: settings.body_timeout }));
     }
 
@@ -213,8 +246,9 @@ mod tests {
     async fn large_bodies_are_parsed_and_those_of_too_many_values_are_refused() {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, "application/json".parse().unwrap());
-        let read =
-            async |json: String| read_json(&headers, Body::from(json), &ServeSettings::default()).await;
+        let read = async |json: String| {
+            read_json(&headers, Body::from(json), &ServeSettings::default(), plain).await
+        };
         let long = "x".repeat(PARSED_HERE_BYTES_MAX);
         let found = read(format!(r#"{{"a":"{long}"}}"#)).await;
         assert_eq!(found.unwrap()["a"], long.as_str());

@@ -20,6 +20,7 @@ mod preparing;
 mod server;
 mod services;
 mod settings;
+mod shorten;
 mod signals;
 mod strict_json;
 mod tensorflow;

@@ -1,24 +1,29 @@
 //! Bounds how many prompts are rendered and tokenised at once: each takes a core, and memory many times its size.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
+
+use crate::access::Caller;
 
 /// Prompts prepared at once.
 const AT_ONCE_MAX: usize = 2;
 /// Prompts that may wait for that, in memory.
-const WAITING_MAX: usize = 64;
+const WAITING_MAX: usize = 128;
+/// Those of one caller, who leaves room for others.
+const WAITING_OF_CALLER_MAX: usize = WAITING_MAX / 2;
 
 pub struct Preparing {
     places: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    /// How many prompts of each caller wait; who has none isn't there.
+    waiting: Mutex<HashMap<Caller, usize>>,
 }
 
 /// Why a prompt was not prepared.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unprepared {
-    /// So many wait already.
+    /// So many wait already: of this caller, or of all.
     Full { waiting: usize },
     /// The work panicked.
     BrokeOff,
@@ -26,16 +31,17 @@ pub enum Unprepared {
 
 impl Preparing {
     pub fn new() -> Preparing {
-        Preparing { places: Arc::new(Semaphore::new(AT_ONCE_MAX)), waiting: AtomicUsize::new(0) }
+        Preparing { places: Arc::new(Semaphore::new(AT_ONCE_MAX)), waiting: Mutex::default() }
     }
 
     /// Does `work` where it holds up no other connection, when its turn has come. Dropped before that, as where a caller
     /// hangs up, it is not begun; dropped later, its place is taken until it ends.
     pub async fn run<T: Send + 'static>(
         &self,
+        caller: Caller,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Unprepared> {
-        let waiting = self.wait()?;
+        let waiting = self.wait(caller)?;
         // The semaphore is never closed.
         let place = self.places.clone().acquire_owned().await;
         drop(waiting);
@@ -46,55 +52,74 @@ impl Preparing {
         done.await.map_err(|_| Unprepared::BrokeOff)
     }
 
-    fn wait(&self) -> Result<Waiting<'_>, Unprepared> {
-        let more = |waiting| (waiting < WAITING_MAX).then_some(waiting + 1);
-        match self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
-            Ok(_) => Ok(Waiting(&self.waiting)),
-            Err(waiting) => Err(Unprepared::Full { waiting }),
+    fn wait(&self, caller: Caller) -> Result<Waiting<'_>, Unprepared> {
+        let mut waiting = self.waiting();
+        let all: usize = waiting.values().sum();
+        let own = waiting.get(&caller).copied().unwrap_or(0);
+        if own >= WAITING_OF_CALLER_MAX || all >= WAITING_MAX {
+            return Err(Unprepared::Full { waiting: if own >= WAITING_OF_CALLER_MAX { own } else { all } });
         }
+        waiting.insert(caller, own + 1);
+        Ok(Waiting { preparing: self, caller })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<Caller, usize>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Counted while it lives.
-struct Waiting<'a>(&'a AtomicUsize);
+struct Waiting<'a> {
+    preparing: &'a Preparing,
+    caller: Caller,
+}
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        let mut waiting = self.preparing.waiting();
+        match waiting.get_mut(&self.caller) {
+            Some(own) if *own > 1 => *own -= 1,
+            _ => drop(waiting.remove(&self.caller)),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::channel;
     use std::time::Duration;
 
     use super::*;
 
     #[tokio::test]
-    async fn few_are_prepared_at_once_few_wait_and_who_left_is_not_begun() {
+    async fn few_are_prepared_at_once_few_wait_of_each_and_who_left_is_not_begun() {
         let preparing = Arc::new(Preparing::new());
         let begun = Arc::new(AtomicUsize::new(0));
         let (release, held) = channel::<()>();
         let held = Arc::new(std::sync::Mutex::new(held));
-        let start = || {
+        let start = |key| {
             let (preparing, begun, held) = (preparing.clone(), begun.clone(), held.clone());
             tokio::spawn(async move {
                 let work = move || {
                     begun.fetch_add(1, Ordering::SeqCst);
                     held.lock().map(|held| held.recv().is_ok()).unwrap_or(false)
                 };
-                preparing.run(work).await
+                preparing.run(Caller::Key(key), work).await
             })
         };
         let settle = || tokio::time::sleep(Duration::from_millis(50));
-        let running: Vec<_> = (0..AT_ONCE_MAX).map(|_| start()).collect();
+        let running: Vec<_> = (0..AT_ONCE_MAX).map(|_| start(1)).collect();
         settle().await;
-        let waiting: Vec<_> = (0..WAITING_MAX).map(|_| start()).collect();
+        let waiting: Vec<_> = (0..WAITING_OF_CALLER_MAX).map(|_| start(1)).collect();
         settle().await;
         assert_eq!(begun.load(Ordering::SeqCst), AT_ONCE_MAX);
-        assert_eq!(start().await.unwrap(), Err(Unprepared::Full { waiting: WAITING_MAX }));
-        for task in &waiting[1..] {
+        assert_eq!(start(1).await.unwrap(), Err(Unprepared::Full { waiting: WAITING_OF_CALLER_MAX }));
+        let others: Vec<_> = (0..WAITING_OF_CALLER_MAX).map(|number| start(2 + number as u32 % 3)).collect();
+        settle().await;
+        assert!(others.iter().all(|task| !task.is_finished()), "one caller's prompts leave room for others'");
+        assert_eq!(start(9).await.unwrap(), Err(Unprepared::Full { waiting: WAITING_MAX }));
+        for task in waiting[1..].iter().chain(&others) {
             task.abort();
         }
         settle().await;
@@ -105,15 +130,16 @@ mod tests {
         }
         assert_eq!(waiting.into_iter().next().unwrap().await.unwrap(), Ok(true));
         assert_eq!(begun.load(Ordering::SeqCst), AT_ONCE_MAX + 1);
-        assert_eq!(preparing.waiting.load(Ordering::SeqCst), 0);
+        assert!(preparing.waiting().is_empty());
     }
 
     #[tokio::test]
     async fn work_that_panics_gives_its_place_back() {
         let preparing = Preparing::new();
         for _ in 0..AT_ONCE_MAX + 1 {
-            assert_eq!(preparing.run(|| panic!("as tested")).await, Err::<(), _>(Unprepared::BrokeOff));
+            let broke = preparing.run(Caller::Anyone, || panic!("as tested")).await;
+            assert_eq!(broke, Err::<(), _>(Unprepared::BrokeOff));
         }
-        assert_eq!(preparing.run(|| 1).await, Ok(1));
+        assert_eq!(preparing.run(Caller::Anyone, || 1).await, Ok(1));
     }
 }

@@ -25,48 +25,53 @@ pub enum Refused {
     DuplicateKey(String),
 }
 
-/// Parses until the end or until it is too much. Recurses: the depth is limited before.
-pub fn parse(json: &[u8]) -> Result<Value, Refused> {
-    let counts = RefCell::new(Counts::default());
+/// What was parsed for one request so far: its body, and texts in it that are JSON themselves.
+#[derive(Debug, Default)]
+pub struct Counts {
+    values: usize,
+    containers: usize,
+}
+
+/// Parses until the end or until it is too much beside what `counts` has. Recurses: the depth is limited before.
+pub fn parse(json: &[u8], counts: &mut Counts) -> Result<Value, Refused> {
+    let state = RefCell::new(State { counts, refused: None });
     let mut parser = serde_json::Deserializer::from_slice(json);
-    let parsed = Parse(&counts).deserialize(&mut parser).and_then(|value| parser.end().map(|()| value));
+    let parsed = Parse(&state).deserialize(&mut parser).and_then(|value| parser.end().map(|()| value));
     parsed.map_err(|error| {
-        let refused = counts.borrow_mut().refused.take();
+        let refused = state.borrow_mut().refused.take();
         refused.unwrap_or_else(|| Refused::Syntax(error.to_string()))
     })
 }
 
-#[derive(Default)]
-struct Counts {
-    values: usize,
-    containers: usize,
+struct State<'a> {
+    counts: &'a mut Counts,
     /// Why the parser was stopped, which its own errors can't carry.
     refused: Option<Refused>,
 }
 
 #[derive(Clone, Copy)]
-struct Parse<'a>(&'a RefCell<Counts>);
+struct Parse<'a, 'b>(&'a RefCell<State<'b>>);
 
-impl Parse<'_> {
+impl Parse<'_, '_> {
     fn refuse<E: Error>(self, refused: Refused) -> E {
         self.0.borrow_mut().refused = Some(refused);
         E::custom("refused")
     }
 
     fn count_value<E: Error>(self) -> Result<(), E> {
-        self.0.borrow_mut().values += 1;
-        let values = self.0.borrow().values;
+        self.0.borrow_mut().counts.values += 1;
+        let values = self.0.borrow().counts.values;
         if values > VALUES_MAX { Err(self.refuse(Refused::TooManyValues)) } else { Ok(()) }
     }
 
     fn count_container<E: Error>(self) -> Result<(), E> {
-        self.0.borrow_mut().containers += 1;
-        let containers = self.0.borrow().containers;
+        self.0.borrow_mut().counts.containers += 1;
+        let containers = self.0.borrow().counts.containers;
         if containers > CONTAINERS_MAX { Err(self.refuse(Refused::TooManyContainers)) } else { Ok(()) }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Parse<'_> {
+impl<'de> DeserializeSeed<'de> for Parse<'_, '_> {
     type Value = Value;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -75,7 +80,7 @@ impl<'de> DeserializeSeed<'de> for Parse<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Parse<'_> {
+impl<'de> Visitor<'de> for Parse<'_, '_> {
     type Value = Value;
 
     fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
@@ -161,7 +166,7 @@ mod tests {
         ] {
             let library: Result<Value, _> = serde_json::from_str(json);
             let library = library.map_err(|error| Refused::Syntax(error.to_string()));
-            assert_eq!(parse(json.as_bytes()), library, "{json}");
+            assert_eq!(parse(json.as_bytes(), &mut Counts::default()), library, "{json}");
         }
     }
 
@@ -169,7 +174,7 @@ mod tests {
     fn keys_stand_once_in_their_object() {
         let check = |json: &str, expected: Option<&str>| {
             let duplicate = expected.map(|key| Refused::DuplicateKey(key.to_owned()));
-            assert_eq!(parse(json.as_bytes()).err(), duplicate, "{json}");
+            assert_eq!(parse(json.as_bytes(), &mut Counts::default()).err(), duplicate, "{json}");
         };
         check(r#"{"a":1,"b":{"a":2},"c":[{"a":3}]}"#, None);
         check(r#"{"a":1,"a":1}"#, Some("a"));
@@ -180,8 +185,9 @@ mod tests {
     #[test]
     fn values_and_containers_are_counted_while_they_are_parsed() {
         let list = |item: &str, count: usize| format!("[{}]", vec![item; count].join(","));
-        let check =
-            |json: String, expected: Option<Refused>| assert_eq!(parse(json.as_bytes()).err(), expected);
+        let check = |json: String, expected: Option<Refused>| {
+            assert_eq!(parse(json.as_bytes(), &mut Counts::default()).err(), expected)
+        };
         check(list("1", VALUES_MAX - 1), None);
         check(list("1", VALUES_MAX), Some(Refused::TooManyValues));
         check(list("{}", CONTAINERS_MAX - 1), None);

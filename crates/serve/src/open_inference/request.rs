@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::datatype;
 use super::parameters::Parameters;
+use crate::shorten::shorten;
 use crate::tensors::TensorService;
 use crate::tensors::error::TensorError;
 use crate::tensors::json::Reader;
@@ -73,7 +74,7 @@ pub fn decode(service: &TensorService, json: &[u8], binary: &[u8]) -> Result<Inf
 }
 
 fn unknown(place: &str, key: &str) -> TensorError {
-    let key: String = key.chars().take(100).collect();
+    let key = shorten(key);
     TensorError::invalid(format!("{place} has the key {key:?}, which the protocol doesn't know"))
 }
 
@@ -207,7 +208,7 @@ pub fn output_index(service: &TensorService, name: &str) -> Result<usize, Tensor
     let outputs = &service.onnx.signature().outputs;
     outputs.iter().position(|spec| spec.name == name).ok_or_else(|| {
         let all: Vec<String> = outputs.iter().map(ToString::to_string).collect();
-        let name: String = name.chars().take(100).collect();
+        let name = shorten(name);
         TensorError::invalid(format!("the model has no output {name:?}; it gives {}", all.join("; ")))
     })
 }

@@ -6,6 +6,7 @@ use super::error::ApiError;
 use super::fields::{Fields, wrong};
 use super::messages::messages;
 use super::options::{LOGPROBS_MAX, Options};
+use crate::strict_json::Counts;
 
 /// Bytes of `chat_template_kwargs` as JSON: switches, names, a few texts. They are kept, copied and marked for the
 /// template, each many times as large as its JSON.
@@ -24,7 +25,8 @@ pub struct ChatRequest {
 }
 
 impl ChatRequest {
-    pub fn decode(body: Map<String, Value>) -> Result<ChatRequest, ApiError> {
+    /// `counts` is what parsing the body counted.
+    pub fn decode(body: Map<String, Value>, mut counts: Counts) -> Result<ChatRequest, ApiError> {
         let mut fields = Fields::new(body);
         let options = Options::take(&mut fields)?;
         let values = fields.array("messages")?.ok_or_else(|| ApiError::missing("messages"))?;
@@ -43,7 +45,8 @@ impl ChatRequest {
         }
         refuse_unsupported(&mut fields)?;
         fields.finish()?;
-        Ok(ChatRequest { options, messages: messages(values)?, template_variables, tokens_max, logprobs })
+        let messages = messages(values, &mut counts)?;
+        Ok(ChatRequest { options, messages, template_variables, tokens_max, logprobs })
     }
 }
 
@@ -124,7 +127,7 @@ mod tests {
             body[name] = value.clone();
         }
         let Value::Object(body) = body else { panic!("an object") };
-        ChatRequest::decode(body)
+        ChatRequest::decode(body, Counts::default())
     }
 
     fn check_refused(extra: Value, param: &str, code: &str) {

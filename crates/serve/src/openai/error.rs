@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::body::BodyError;
 use crate::http::Refused;
+use crate::shorten::shorten;
 
 /// What other servers call parameters, and what they are called here.
 const OTHER_NAMES: [(&str, &str); 7] = [
@@ -20,6 +21,9 @@ const OTHER_NAMES: [(&str, &str); 7] = [
     ("stop_sequences", "stop"),
     ("n_probs", "logprobs"),
 ];
+
+/// Until another server, or this one after its start, can be asked.
+const RETRY_SECONDS: u64 = 5;
 
 /// Of OpenAI's URLs, those that clients know and this server doesn't.
 const NOT_YET: [&str; 8] = [
@@ -92,6 +96,7 @@ impl ApiError {
     }
 
     pub fn model_unknown(model: &str, served: &[String]) -> ApiError {
+        let model = shorten(model);
         let served = served.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
         let message = format!("the model {model:?} is not served here; served are: {served}");
         let param = Some("model".to_owned());
@@ -108,12 +113,12 @@ impl ApiError {
 
     pub fn model_loading(model: &str) -> ApiError {
         let message = format!("the model {model:?} is still being loaded: ask again in a moment");
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "model_loading", message).retry_after(5)
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "model_loading", message).retry_after(RETRY_SECONDS)
     }
 
     pub fn draining() -> ApiError {
         let message = "the server is stopping and takes no new work: ask another, or again later".to_owned();
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "draining", message).retry_after(5)
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "draining", message).retry_after(RETRY_SECONDS)
     }
 
     /// A prompt that is not even turned into tokens.
@@ -226,7 +231,9 @@ impl ApiError {
                 let message = format!("the answer broke off: {failure}");
                 ApiError::new(StatusCode::REQUEST_TIMEOUT, "answer_not_read", message)
             }
-            Failure::NotFinite | Failure::Stopped | Failure::Further(_) => {
+            // All were checked before the first was taken, so it is about the engine and not about a parameter.
+            Failure::Further(error) => ApiError::submit(error.clone(), "prompt", RETRY_SECONDS),
+            Failure::NotFinite | Failure::Stopped => {
                 ApiError::internal(format!("the answer broke off: {failure}"))
             }
         }
@@ -250,6 +257,10 @@ impl ApiError {
 
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after_seconds
     }
 
     /// OpenAI's names for kinds of errors.
@@ -346,5 +357,8 @@ mod tests {
         assert_eq!((late.status().as_u16(), late.json()["error"]["message"].as_str()), (503, Some(said)));
         let busy = ApiError::submit(SubmitError::QueueFull { waiting: 1 }, "prompt", 7).into_response();
         assert_eq!(busy.headers()["retry-after"], "7");
+        let further = ApiError::failed(&Failure::Further(SubmitError::Draining));
+        assert_eq!(further, ApiError::draining(), "why it was refused is said, and when to ask again");
+        assert_eq!(ApiError::failed(&Failure::Stopped).status().as_u16(), 500);
     }
 }

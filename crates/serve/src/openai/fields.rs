@@ -6,9 +6,7 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
-
-/// Characters of a received value that an error shows.
-const SHOWN_CHARS_MAX: usize = 60;
+use crate::shorten::shorten;
 
 /// The fields of one object that nobody has taken yet.
 pub struct Fields {
@@ -130,12 +128,4 @@ pub fn wrong(path: &str, expected: &str, received: &Value) -> ApiError {
         plain => shorten(&plain.to_string()),
     };
     ApiError::invalid(path, format!("`{path}` must be {expected}; received {received}"))
-}
-
-/// What a client sent, cut to a length that suits an error.
-pub fn shorten(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_CHARS_MAX) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text.to_owned(),
-    }
 }

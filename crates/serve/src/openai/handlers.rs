@@ -15,7 +15,6 @@ use super::choices::Choices;
 use super::completion_request::CompletionRequest;
 use super::deliver;
 use super::error::ApiError;
-use super::fields::shorten;
 use super::options::Delivery;
 use super::prompt::{Asked, Work, prepare};
 use super::response::{Head, Kind};
@@ -26,18 +25,20 @@ use crate::metrics::{Outcome, Record, Recorded};
 use crate::preparing::Unprepared;
 use crate::server::Peer;
 use crate::services::{Engine, Found, Service};
+use crate::shorten::shorten;
+use crate::strict_json::Counts;
 
 /// Bounds of what a client is told to wait when the queue is full.
 const RETRY_SECONDS_MIN: f64 = 1.0;
 const RETRY_SECONDS_MAX: f64 = 60.0;
 
 pub async fn chat(State(app): State<Arc<App>>, request: Request) -> Response {
-    let decode = |body| ChatRequest::decode(body).map(Asked::Chat);
+    let decode = |body, counts| ChatRequest::decode(body, counts).map(Asked::Chat);
     respond(&app, "chat_completions", request, decode).await
 }
 
 pub async fn completion(State(app): State<Arc<App>>, request: Request) -> Response {
-    let decode = |body| CompletionRequest::decode(body).map(Asked::Completion);
+    let decode = |body, _| CompletionRequest::decode(body).map(Asked::Completion);
     respond(&app, "completions", request, decode).await
 }
 
@@ -45,7 +46,7 @@ async fn respond(
     app: &App,
     endpoint: &'static str,
     request: Request,
-    decode: impl Fn(Map<String, Value>) -> Result<Asked, ApiError>,
+    decode: impl FnOnce(Map<String, Value>, Counts) -> Result<Asked, ApiError> + Send + 'static,
 ) -> Response {
     let mut record = Record::begin(&app.metrics, endpoint, app.gate.enter());
     record.facts().peer = Peer::of(&request).map(|peer| peer.0);
@@ -83,7 +84,7 @@ struct Submitted {
 async fn submit(
     app: &App,
     request: Request,
-    decode: impl Fn(Map<String, Value>) -> Result<Asked, ApiError>,
+    decode: impl FnOnce(Map<String, Value>, Counts) -> Result<Asked, ApiError> + Send + 'static,
     record: &mut Record,
 ) -> Result<Submitted, ApiError> {
     if app.gate.is_closed() {
@@ -91,7 +92,7 @@ async fn submit(
     }
     let arrived = Instant::now();
     let (parts, body) = request.into_parts();
-    let asked = decode(read_json(&parts.headers, body, &app.settings).await?)?;
+    let asked = read_json(&parts.headers, body, &app.settings, decode).await?;
     record.facts().asked = shorten(&asked.options().model);
     let service = find(app, &asked.options().model)?;
     record.set_model(&service.name);
@@ -108,7 +109,7 @@ async fn submit(
     let (kind, delivery, choices_per_prompt) =
         (asked.kind(), asked.options().delivery, asked.options().choices);
     let llm = service.llm.clone();
-    let prepared = app.preparing.run(move || prepare(&llm, asked)).await;
+    let prepared = app.preparing.run(caller, move || prepare(&llm, asked)).await;
     let Work { requests, echoes } = prepared.map_err(|unprepared| match unprepared {
         Unprepared::Full { waiting } => ApiError::queue_full(waiting, retry_seconds(&service)),
         Unprepared::BrokeOff => ApiError::internal("preparing the prompt broke off".to_owned()),
@@ -141,7 +142,7 @@ pub fn find_any(app: &App, name: &str) -> Result<Service, ApiError> {
     match app.services.find(name) {
         Found::Ready(service) => Ok(service),
         Found::Loading => Err(ApiError::model_loading(name)),
-        Found::Unknown(served) => Err(ApiError::model_unknown(&shorten(name), &served)),
+        Found::Unknown(served) => Err(ApiError::model_unknown(name, &served)),
     }
 }
 

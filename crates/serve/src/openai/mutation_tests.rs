@@ -7,6 +7,7 @@ use super::chat_request::ChatRequest;
 use super::completion_request::CompletionRequest;
 use super::error::ApiError;
 use crate::body::parse_object;
+use crate::strict_json::Counts;
 
 const BODIES: usize = 2000;
 
@@ -114,8 +115,13 @@ fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
 }
 
 fn decode(bytes: &[u8], is_chat: bool) -> Result<(), ApiError> {
-    let body = parse_object(bytes)?;
-    if is_chat { ChatRequest::decode(body).map(|_| ()) } else { CompletionRequest::decode(body).map(|_| ()) }
+    let mut counts = Counts::default();
+    let body = parse_object(bytes, &mut counts)?;
+    if is_chat {
+        ChatRequest::decode(body, counts).map(|_| ())
+    } else {
+        CompletionRequest::decode(body).map(|_| ())
+    }
 }
 
 #[test]

@@ -4,8 +4,9 @@ use engine::llm::request::Sampling;
 use serde_json::Value;
 
 use super::error::ApiError;
-use super::fields::{Fields, shorten, wrong};
+use super::fields::{Fields, wrong};
 use super::urgency::Urgency;
+use crate::shorten::shorten;
 
 /// Answers to one request, over all its prompts.
 pub const CHOICES_MAX: usize = 128;

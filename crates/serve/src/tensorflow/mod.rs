@@ -19,6 +19,7 @@ use axum::response::Response;
 use crate::body::{apart, read_bytes};
 use crate::http::App;
 use crate::server::Peer;
+use crate::shorten::shorten;
 use crate::tensors::error::TensorError;
 use crate::tensors::{call, find};
 pub use metadata::{metadata, status};
@@ -121,12 +122,12 @@ fn check_signature(name: &str) -> Result<(), TensorError> {
     if name.is_empty() || name == SIGNATURE {
         return Ok(());
     }
-    let name: String = name.chars().take(100).collect();
+    let name = shorten(name);
     Err(TensorError::invalid(format!("the model has no signature {name:?}; it has {SIGNATURE:?}")))
 }
 
 fn unknown_key(key: &str, known: &str) -> TensorError {
-    let key: String = key.chars().take(100).collect();
+    let key = shorten(key);
     TensorError::invalid(format!("the request has the key {key:?}; known are {known}"))
 }
 

@@ -7,14 +7,18 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use engine::onnx::Tensor;
+use tokio::time::timeout;
 
 use super::TensorService;
-use super::error::{TensorError, shorten};
+use super::error::TensorError;
 use crate::http::App;
 use crate::metrics::{Outcome, Record, Recorded};
+use crate::openai::ApiError;
 use crate::server::Peer;
+use crate::shorten::shorten;
 
-/// Does the work of one call and counts it by how it ended; `endpoint` is its name in the metrics.
+/// Does the work of one call, within the time that a request may take, and counts it by how it ended; `endpoint` is its
+/// name in the metrics. Work that is dropped over the time is not begun if it still waited for the model.
 pub async fn counted<T>(
     app: &Arc<App>,
     endpoint: &'static str,
@@ -23,11 +27,20 @@ pub async fn counted<T>(
 ) -> Result<T, TensorError> {
     let mut record = Record::begin(&app.metrics, endpoint, app.gate.enter());
     record.facts().peer = peer.map(|peer| peer.0);
-    let outcome = if app.gate.is_closed() { Err(TensorError::draining()) } else { work(&mut record).await };
+    let outcome = match app.settings.request_max {
+        _ if app.gate.is_closed() => Err(ApiError::draining().into()),
+        None => work(&mut record).await,
+        Some(limit) => {
+            timeout(limit, work(&mut record)).await.unwrap_or_else(|_| Err(TensorError::too_slow(limit)))
+        }
+    };
     record.facts().error = outcome.as_ref().err().map(|error| error.code);
     record.end(match &outcome {
         Ok(_) => Outcome::Answered,
-        Err(error) if error.status == StatusCode::INTERNAL_SERVER_ERROR => Outcome::Failed(500),
+        Err(TensorError {
+            status: status @ (StatusCode::INTERNAL_SERVER_ERROR | StatusCode::GATEWAY_TIMEOUT),
+            ..
+        }) => Outcome::Failed(status.as_u16()),
         Err(error) => Outcome::Refused(error.status.as_u16()),
     });
     outcome

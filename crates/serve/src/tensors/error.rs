@@ -1,5 +1,7 @@
 //! What went wrong, as the Open Inference Protocol and TensorFlow Serving say it: `{"error": "..."}`.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
@@ -10,10 +12,10 @@ use super::json::JsonError;
 use crate::body::BodyError;
 use crate::http::Refused;
 use crate::openai::ApiError;
+use crate::shorten::shorten;
 
 /// Until a full queue of tensor calls, which take little each, has moved.
 const RETRY_SECONDS: u64 = 1;
-const NAME_CHARS_MAX: usize = 100;
 
 /// An answer that says what went wrong.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,16 +37,6 @@ impl TensorError {
         TensorError::new(StatusCode::BAD_REQUEST, "invalid_tensors", message)
     }
 
-    pub fn unknown_model(name: &str, served: &[String]) -> TensorError {
-        let served = served.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
-        let name = shorten(name);
-        TensorError::new(
-            StatusCode::NOT_FOUND,
-            "model_not_found",
-            format!("the model {name:?} is not served here; served are: {served}"),
-        )
-    }
-
     pub fn no_such_version(name: &str, version: &str) -> TensorError {
         let message = format!("the model {name:?} has no version {:?}; it has \"1\"", shorten(version));
         TensorError::new(StatusCode::NOT_FOUND, "version_not_found", message)
@@ -57,22 +49,14 @@ impl TensorError {
         TensorError::new(StatusCode::BAD_REQUEST, "model_generates_text", message)
     }
 
-    pub fn loading(name: &str) -> TensorError {
-        let message = format!("the model {name:?} is still being loaded: ask again in a moment");
-        TensorError::unavailable("model_loading", message)
-    }
-
-    pub fn draining() -> TensorError {
-        TensorError::unavailable(
-            "draining",
-            "the server is stopping and takes no new work: ask another, or again later".to_owned(),
-        )
-    }
-
-    fn unavailable(code: &'static str, message: String) -> TensorError {
-        let retry_after_seconds = Some(5);
-        let error = TensorError::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
-        TensorError { retry_after_seconds, ..error }
+    /// There was no answer within `limit`, the longest that a request may take.
+    pub fn too_slow(limit: Duration) -> TensorError {
+        let message = format!(
+            "there was no answer within {} s, which is as long as a request may take: send fewer rows at a time, or \
+             ask when the server is less busy",
+            limit.as_secs_f64()
+        );
+        TensorError::new(StatusCode::GATEWAY_TIMEOUT, "request_timeout", message)
     }
 
     pub fn internal(message: impl Into<String>) -> TensorError {
@@ -80,14 +64,10 @@ impl TensorError {
     }
 }
 
-/// What callers sent, short enough for a message.
-pub fn shorten(text: &str) -> String {
-    text.chars().take(NAME_CHARS_MAX).collect()
-}
-
 impl From<ApiError> for TensorError {
     fn from(error: ApiError) -> TensorError {
-        TensorError::new(error.status(), error.code(), error.message())
+        let retry_after_seconds = error.retry_after_seconds();
+        TensorError { retry_after_seconds, ..TensorError::new(error.status(), error.code(), error.message()) }
     }
 }
 

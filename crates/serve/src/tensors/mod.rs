@@ -12,7 +12,8 @@ mod protocol_tests;
 pub mod raw;
 pub mod write;
 
-use crate::services::{Found, Service};
+use crate::openai;
+use crate::services::Service;
 use engine::onnx::Onnx;
 use error::TensorError;
 
@@ -37,12 +38,9 @@ pub fn find(app: &crate::http::App, name: &str, version: Option<&str>) -> Result
 
 /// The same for a model of any kind.
 pub fn find_any(app: &crate::http::App, name: &str, version: Option<&str>) -> Result<Service, TensorError> {
-    match app.services.find(name) {
-        Found::Ready(_) if version.is_some_and(|version| version != VERSION) => {
-            Err(TensorError::no_such_version(name, version.unwrap_or_default()))
-        }
-        Found::Ready(service) => Ok(service),
-        Found::Loading => Err(TensorError::loading(name)),
-        Found::Unknown(served) => Err(TensorError::unknown_model(name, &served)),
+    let service = openai::find_any(app, name)?;
+    match version.filter(|version| *version != VERSION) {
+        Some(version) => Err(TensorError::no_such_version(name, version)),
+        None => Ok(service),
     }
 }

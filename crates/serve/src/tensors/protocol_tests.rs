@@ -13,11 +13,16 @@ use tower::ServiceExt;
 use crate::http::{App, router};
 use crate::services::Services;
 use crate::settings::ServeSettings;
+use crate::tensors;
 
 fn app(settings: ServeSettings) -> Arc<App> {
+    app_where_calls_wait(settings, Duration::ZERO)
+}
+
+/// `batch_wait` is how long each call waits for others before it is run.
+fn app_where_calls_wait(settings: ServeSettings, batch_wait: Duration) -> Arc<App> {
     let services = Services::announce(["two_inputs", "fixed", "loading"].map(str::to_owned)).unwrap();
-    let settings_of_engine =
-        Settings { threads: 1, queue_max: 4, batch_rows_max: 8, batch_wait: Duration::ZERO };
+    let settings_of_engine = Settings { threads: 1, queue_max: 4, batch_rows_max: 8, batch_wait };
     for name in ["two_inputs", "fixed"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../fixtures/onnx/{name}.onnx"));
         services.loaded(name, Onnx::load(&path, &settings_of_engine).unwrap());
@@ -139,6 +144,39 @@ async fn errors_are_in_the_shape_of_these_protocols() {
         "no output of the model is one number for each example",
     )
     .await;
+}
+
+#[tokio::test]
+async fn calls_end_at_the_limit_of_requests_and_are_not_run_then() {
+    let limit = Duration::from_millis(50);
+    let settings = || ServeSettings { request_max: Some(limit), ..ServeSettings::default() };
+    let app = app_where_calls_wait(settings(), Duration::from_millis(500));
+    let said = "there was no answer within 0.05 s, which is as long as a request may take";
+    let tensors = infer(json!([1, 2, 3]), json!([0, 0, 0])).to_string();
+    refused(&app, "/v2/models/two_inputs/infer", &tensors, 504, said).await;
+    let rows = r#"{"instances": [{"a": [1, 2, 3], "b": [0, 0, 0]}]}"#;
+    refused(&app, "/v1/models/two_inputs:predict", rows, 504, said).await;
+    let examples = r#"{"context": {"b": [0, 0, 0]}, "examples": [{"a": [1, 2, 3]}]}"#;
+    refused(&app, "/v1/models/two_inputs:regress", examples, 504, said).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let tensors = tensors::find(&app, "two_inputs", None).unwrap();
+    assert_eq!(tensors.onnx.stats().runs_total, 0, "nobody waits for it any more");
+}
+
+#[tokio::test]
+async fn what_passes_says_when_to_ask_again() {
+    let app = app(ServeSettings::default());
+    let ask = async |path: &str| {
+        let request = Request::builder().method("POST").uri(path).body(Body::from("{}")).unwrap();
+        let response = router(app.clone()).oneshot(request).await.unwrap();
+        (response.status().as_u16(), response.headers().get("retry-after").cloned())
+    };
+    let soon = Some("5".parse().unwrap());
+    for path in ["/v2/models/loading/infer", "/v1/models/loading:predict"] {
+        assert_eq!(ask(path).await, (503, soon.clone()), "{path}");
+    }
+    app.gate.close();
+    assert_eq!(ask("/v2/models/fixed/infer").await, (503, soon));
 }
 
 #[tokio::test]

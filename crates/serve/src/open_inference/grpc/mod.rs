@@ -25,6 +25,7 @@ use super::metadata::{EXTENSIONS, PLATFORM, SERVER_NAME, SERVER_VERSION, shape};
 use crate::body::read_bytes;
 use crate::http::{App, admitted};
 use crate::operate;
+use crate::shorten::shorten;
 use crate::tensors::error::TensorError;
 use crate::tensors::{VERSION, find, find_any};
 use messages::*;
@@ -63,7 +64,7 @@ fn refuse(status: Status) -> Response {
 }
 
 async fn no_such_procedure(request: Request) -> Response {
-    let path: String = request.uri().path().chars().take(100).collect();
+    let path = shorten(request.uri().path());
     refuse(Status::unimplemented(format!("there is no {path:?}; procedures are those of {SERVICE}")))
 }
 
@@ -105,7 +106,7 @@ fn status(error: TensorError) -> Status {
         StatusCode::UNAUTHORIZED => Code::Unauthenticated,
         StatusCode::FORBIDDEN => Code::PermissionDenied,
         StatusCode::NOT_FOUND => Code::NotFound,
-        StatusCode::REQUEST_TIMEOUT => Code::DeadlineExceeded,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Code::DeadlineExceeded,
         StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => Code::ResourceExhausted,
         StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
         _ => Code::Internal,
@@ -174,4 +175,10 @@ async fn model_metadata(State(app): State<Arc<App>>, request: Request) -> Respon
         })
     };
     unary(app, request, answer).await
+}
+
+#[test]
+fn calls_over_the_time_have_the_code_of_deadlines() {
+    let over = status(TensorError::too_slow(std::time::Duration::from_secs(5)));
+    assert_eq!((over.code(), over.message().contains("within 5 s")), (Code::DeadlineExceeded, true));
 }
