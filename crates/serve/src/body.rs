@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::json_depth::{JSON_DEPTH_MAX, json_depth};
 use crate::settings::ServeSettings;
@@ -21,6 +21,24 @@ const DISCARDED_LIMITS_MAX: usize = 8;
 const PARSED_HERE_BYTES_MAX: usize = 64 << 10;
 /// Large bodies parsed at once: each may take many times its bytes.
 static PARSING: Semaphore = Semaphore::const_new(2);
+
+/// Memory for the bodies of all requests together, while they are read and until they are parsed; one alone may be larger.
+const BODIES_BYTES_MAX: usize = 256 << 20;
+/// What is taken of it at a time.
+const ROOM_BYTES: usize = 1024;
+static ROOM: Semaphore = Semaphore::const_new(BODIES_BYTES_MAX / ROOM_BYTES);
+
+/// A body with the room that it takes.
+struct Held {
+    bytes: Vec<u8>,
+    _room: SemaphorePermit<'static>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
 
 /// Why a body is no JSON object that may be looked at.
 #[derive(Debug, PartialEq, thiserror::Error)]
@@ -37,6 +55,8 @@ pub enum BodyError {
     TooLarge { limit: usize },
     #[error("the body did not arrive within {} seconds", limit.as_secs())]
     TooSlow { limit: Duration },
+    #[error("the server is busy with the bodies of other requests")]
+    NoRoom,
     #[error("the body broke off: {0}")]
     Broken(String),
     #[error("the body nests {depth} levels of arrays and objects; at most {JSON_DEPTH_MAX} are allowed")]
@@ -109,7 +129,7 @@ pub async fn apart<T: Send + 'static>(
 
 async fn read_within(headers: &HeaderMap, body: Body, settings: &ServeSettings) -> Result<Bytes, BodyError> {
     let limit = settings.body_timeout;
-    let read = tokio::time::timeout(limit, read(headers, body, settings.body_bytes_max));
+    let read = tokio::time::timeout(limit, read(headers, body, settings.body_bytes_max, &ROOM));
     read.await.map_err(|_| BodyError::TooSlow { limit })?
 }
 
@@ -171,21 +191,34 @@ fn check_encodings(headers: &HeaderMap) -> Result<(), BodyError> {
     found(TRANSFER_ENCODING, "chunked").map_or(Ok(()), |found| Err(BodyError::TransferEncoding { found }))
 }
 
-async fn read(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<Bytes, BodyError> {
+async fn read(
+    headers: &HeaderMap,
+    mut body: Body,
+    limit: usize,
+    room: &'static Semaphore,
+) -> Result<Bytes, BodyError> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     let mut bytes = Vec::with_capacity(announced.unwrap_or(0).min(limit));
-    let mut received = 0usize;
+    let (mut received, mut covered) = (0usize, 0);
+    let mut taken = room.try_acquire_many(0).map_err(|_| BodyError::NoRoom)?;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| BodyError::Broken(error.to_string()))?;
         let Ok(data) = frame.into_data() else { continue };
         received = received.saturating_add(data.len());
         if received <= limit {
+            let wanted = received.min(BODIES_BYTES_MAX).div_ceil(ROOM_BYTES);
+            let more = room.try_acquire_many((wanted - covered) as u32);
+            taken.merge(more.map_err(|_| BodyError::NoRoom)?);
+            covered = wanted;
             bytes.extend_from_slice(&data);
         } else if received > limit.saturating_mul(DISCARDED_LIMITS_MAX) {
             break;
         }
     }
-    if received > limit { Err(BodyError::TooLarge { limit }) } else { Ok(bytes.into()) }
+    if received > limit {
+        return Err(BodyError::TooLarge { limit });
+    }
+    Ok(Bytes::from_owner(Held { bytes, _room: taken }))
 }
 
 #[cfg(test)]
@@ -298,5 +331,18 @@ mod tests {
         check(Some("application/vnd.api+json"), Ok(()));
         check(Some("text/plain"), Err("\"text/plain\""));
         check(None, Err("none"));
+    }
+
+    #[tokio::test]
+    async fn bodies_together_have_a_bound() {
+        let room: &Semaphore = Box::leak(Box::new(Semaphore::const_new(8)));
+        let headers = HeaderMap::new();
+        let body = |kilobytes: usize| read(&headers, Body::from(vec![b' '; kilobytes << 10]), 1 << 20, room);
+        let first = body(5).await.unwrap();
+        assert_eq!(body(4).await, Err(BodyError::NoRoom));
+        assert!(body(3).await.is_ok());
+        drop(first);
+        assert!(body(8).await.is_ok());
+        assert_eq!(room.available_permits(), 8);
     }
 }

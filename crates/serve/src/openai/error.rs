@@ -291,6 +291,7 @@ impl From<BodyError> for ApiError {
                 (StatusCode::NOT_IMPLEMENTED, "unsupported_transfer_encoding")
             }
             BodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            BodyError::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, "too_many_bodies"),
             BodyError::TooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
             BodyError::TooDeep { .. } => (StatusCode::BAD_REQUEST, "json_too_deep"),
             BodyError::TooManyValues => (StatusCode::BAD_REQUEST, "json_too_large"),
@@ -348,7 +349,7 @@ mod tests {
         );
         check(
             SubmitError::Stopped,
-            json!({ "message": "the engine stopped: why", "type": "server_error", "param": null, "code": "internal_error" }),
+            json!({ "message": "the engine stopped", "type": "server_error", "param": null, "code": "internal_error" }),
             500,
         );
         let late = ApiError::failed(&Failure::Deadline { waited: std::time::Duration::from_millis(2500) });
@@ -357,8 +358,8 @@ mod tests {
         assert_eq!((late.status().as_u16(), late.json()["error"]["message"].as_str()), (503, Some(said)));
         let busy = ApiError::submit(SubmitError::QueueFull { waiting: 1 }, "prompt", 7).into_response();
         assert_eq!(busy.headers()["retry-after"], "7");
-        let further = ApiError::failed(&Failure::Further(SubmitError::Draining));
-        assert_eq!(further, ApiError::draining(), "why it was refused is said, and when to ask again");
+        let further = ApiError::failed(&Failure::Further(SubmitError::QueueFull { waiting: 1 }));
+        assert_eq!(further.status().as_u16(), 429, "why it was refused is said");
         assert_eq!(ApiError::failed(&Failure::Stopped).status().as_u16(), 500);
     }
 }
