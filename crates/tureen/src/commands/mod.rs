@@ -3,6 +3,7 @@
 mod answer;
 mod chat;
 mod config;
+mod history;
 mod list;
 mod model;
 mod pull;
@@ -11,6 +12,8 @@ mod run;
 mod serve;
 mod show;
 mod table;
+mod tag;
+mod verify;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -19,9 +22,9 @@ use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::models::store::Store;
 use crate::settings::{self, Misused, Resolved};
 use crate::terminal::say;
+use store::Store;
 
 /// Large models as a service, in one program.
 #[derive(Parser)]
@@ -37,8 +40,8 @@ Begin with:
   tureen run smollm2:135m           chat with it here
   tureen serve smollm2:135m         answer others over the OpenAI API, at http://127.0.0.1:8080/v1
 
-MODEL is a .gguf or .onnx file, a folder with config.json and safetensors, or a name that was
-pulled.
+MODEL is a .gguf or .onnx file, a folder with config.json and safetensors, or what is in the store:
+NAME, NAME:TAG or NAME@NUMBER.
 Settings come from flags, TUREEN_* variables, a file, defaults, in this order: see tureen config.";
 
 #[derive(Subcommand)]
@@ -48,6 +51,9 @@ enum Command {
     Pull(pull::Arguments),
     List(list::Arguments),
     Show(show::Arguments),
+    Tag(tag::Arguments),
+    History(history::Arguments),
+    Verify(verify::Arguments),
     Rm(rm::Arguments),
     Config(config::Arguments),
 }
@@ -139,6 +145,9 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
         Command::Pull(arguments) => pull::run(&context, &arguments),
         Command::List(arguments) => list::run(&context, &arguments),
         Command::Show(arguments) => show::run(&context, &arguments),
+        Command::Tag(arguments) => tag::run(&context, &arguments),
+        Command::History(arguments) => history::run(&context, &arguments),
+        Command::Verify(arguments) => verify::run(&context, &arguments),
         Command::Rm(arguments) => rm::run(&context, &arguments),
         Command::Config(arguments) => config::run(&context, &arguments),
     }

@@ -11,6 +11,7 @@ use serve::{ServeError, ServeSettings, Server, Services, shutdown_signals};
 
 use super::Context;
 use super::model::{Model, find_or_pull, load, load_onnx};
+use crate::models::find::names;
 use crate::settings::{Listen, Settings};
 use crate::terminal::say;
 
@@ -83,7 +84,7 @@ fn network_threads() -> usize {
 
 /// What could be served, for whoever named nothing.
 fn what_is_here(context: &Context) -> anyhow::Result<String> {
-    let names: Vec<String> = context.store.list()?.iter().map(|(name, _)| name.to_string()).collect();
+    let names = names(&context.store)?;
     Ok(match names.as_slice() {
         [] => "a .gguf file, a folder, or a name after tureen pull smollm2:135m".to_string(),
         names => format!("a .gguf file, a folder, or one that is here: {}", names.join(", ")),

@@ -12,7 +12,8 @@ pub use resolve::{Misused, Origin, Resolved, arguments, resolve};
 pub use value::{ByteSize, Count, CpuPath, Keys, KvKind, Listen, LogLevel, Origins, SettingValue};
 
 /// The commands that a setting shows up in as a flag. `config` takes them all.
-pub const ALL: &[&str] = &["serve", "run", "pull", "list", "show", "rm", "config"];
+pub const ALL: &[&str] =
+    &["serve", "run", "pull", "list", "show", "tag", "history", "verify", "rm", "config"];
 const MODEL: &[&str] = &["serve", "run", "config"];
 const SERVER: &[&str] = &["serve", "config"];
 /// No flag: a list of processes would show it to everybody on the machine.
@@ -78,7 +79,7 @@ macro_rules! settings {
 
 settings! {
     models: PathBuf, "FOLDER", ALL, models_folder(), "",
-        "Folder that pulled models are kept in";
+        "Folder that models, jobs and uploaded files are kept in";
     listen: Listen, "ADDRESS:PORT", SERVER, "127.0.0.1:8080", "",
         "Where to listen; a port alone is on 127.0.0.1, port 0 a free one. Anything but loopback needs a key";
     grpc_listen: Option<Listen>, "ADDRESS:PORT", SERVER, "", "nowhere",
