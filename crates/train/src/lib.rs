@@ -3,6 +3,8 @@
 
 pub mod activations;
 pub mod compile;
+pub mod data;
+pub mod definition;
 pub mod error;
 pub mod graph;
 pub mod initializers;
@@ -12,6 +14,7 @@ pub mod metrics;
 pub mod model;
 pub mod optimizers;
 pub mod penalties;
+pub mod run;
 pub mod schedules;
 
 pub use error::{Result, TrainError};

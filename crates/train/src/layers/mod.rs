@@ -16,6 +16,7 @@ mod layout;
 mod lstm;
 mod merge;
 mod normalization;
+mod normalize;
 mod pooling;
 mod recurrent;
 mod shape;
@@ -40,6 +41,7 @@ pub use merge::{Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract}
 pub use normalization::{
     BatchNormalization, GroupNormalization, LayerNormalization, RMSNormalization, Rescaling,
 };
+pub use normalize::Normalization;
 pub use pooling::{
     AveragePooling1D, AveragePooling2D, AveragePooling3D, GlobalAveragePooling1D, GlobalAveragePooling2D,
     GlobalAveragePooling3D, GlobalMaxPooling1D, GlobalMaxPooling2D, GlobalMaxPooling3D, MaxPooling1D,
@@ -210,6 +212,7 @@ const READERS: &[(&str, Reader)] = &[
     ("Minimum", read::<Minimum>),
     ("MultiHeadAttention", read::<MultiHeadAttention>),
     ("Multiply", read::<Multiply>),
+    ("Normalization", read::<Normalization>),
     ("Permute", read::<Permute>),
     ("RMSNormalization", read::<RMSNormalization>),
     ("Rescaling", read::<Rescaling>),
@@ -220,6 +223,13 @@ const READERS: &[(&str, Reader)] = &[
     ("UpSampling2D", read::<UpSampling2D>),
     ("ZeroPadding2D", read::<ZeroPadding2D>),
 ];
+
+/// Every class that [`from_config`] reads.
+pub fn classes() -> Vec<&'static str> {
+    let mut classes: Vec<&str> = READERS.iter().map(|(name, _)| *name).chain(["Bidirectional"]).collect();
+    classes.sort_unstable();
+    classes
+}
 
 /// The layer of this class with this configuration.
 ///

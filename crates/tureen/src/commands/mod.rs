@@ -3,6 +3,7 @@
 mod answer;
 mod chat;
 mod config;
+mod epochs;
 mod list;
 mod model;
 mod pull;
@@ -11,6 +12,7 @@ mod run;
 mod serve;
 mod show;
 mod table;
+mod train;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -36,6 +38,7 @@ Begin with:
   tureen pull smollm2:135m          fetch a small model
   tureen run smollm2:135m           chat with it here
   tureen serve smollm2:135m         answer others over the OpenAI API, at http://127.0.0.1:8080/v1
+  tureen train network.toml         train a network of your own
 
 MODEL is a .gguf or .onnx file, a folder with config.json and safetensors, or a name that was
 pulled.
@@ -49,6 +52,7 @@ enum Command {
     List(list::Arguments),
     Show(show::Arguments),
     Rm(rm::Arguments),
+    Train(train::Arguments),
     Config(config::Arguments),
 }
 
@@ -130,6 +134,11 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
     {
         return config::print_template();
     }
+    if let Command::Train(arguments) = &cli.command
+        && arguments.wants_text()
+    {
+        return train::print_text(arguments);
+    }
     let resolved = settings::resolve(sub)?;
     start_log(&resolved);
     let context = Context { store: Store::new(&resolved.settings.models), resolved };
@@ -140,6 +149,7 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
         Command::List(arguments) => list::run(&context, &arguments),
         Command::Show(arguments) => show::run(&context, &arguments),
         Command::Rm(arguments) => rm::run(&context, &arguments),
+        Command::Train(arguments) => train::run(&arguments),
         Command::Config(arguments) => config::run(&context, &arguments),
     }
 }
