@@ -15,6 +15,9 @@ pub enum TrainError {
     /// Something was asked for in the wrong order.
     #[error("{0}")]
     Order(String),
+    /// A file that can't be read or written.
+    #[error("{file}: {problem}")]
+    File { file: String, problem: String },
     /// Training went to NaN or infinity.
     #[error(
         "the loss became {loss} at step {step}: lower the learning rate, clip gradients, or look for NaN in the data"

@@ -14,7 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["formats", "kernels"]),
     ("train", &["formats", "kernels"]),
     ("serve", &["engine"]),
-    ("tureen", &["engine", "formats", "kernels", "serve"]),
+    ("tureen", &["engine", "formats", "kernels", "serve", "train"]),
 ];
 
 /// Libraries that belong to one room.
