@@ -1,6 +1,6 @@
 //! What can go wrong while a network is described, compiled or fitted.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// An error that says where, what was expected, what came, and what to do.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -17,6 +17,9 @@ pub enum TrainError {
     /// Something was asked for in the wrong order.
     #[error("{0}")]
     Order(String),
+    /// A file that can't be read or written.
+    #[error("{file}: {problem}")]
+    File { file: String, problem: String },
     /// Training went to NaN or infinity; `first` says where, if that is known.
     #[error(
         "the loss became {loss} at step {step}{first}: lower the learning rate, clip gradients, or look for NaN in the \
@@ -29,15 +32,13 @@ pub enum TrainError {
     /// Something in data: the file, and the line or sample.
     #[error("{place}: {problem}")]
     Data { place: String, problem: String },
-    /// A file can't be read or written.
-    #[error("{}: it can't be {operation}: {problem}", .path.display())]
-    File { path: PathBuf, operation: &'static str, problem: String },
 }
 
 impl TrainError {
     /// `operation` is what was done to the file: read, written, ...
     pub(crate) fn file(path: &Path, operation: &'static str, error: &std::io::Error) -> TrainError {
-        TrainError::File { path: path.to_path_buf(), operation, problem: error.to_string() }
+        let problem = format!("it can't be {operation}: {error}");
+        TrainError::File { file: path.display().to_string(), problem }
     }
 
     pub(crate) fn data(place: impl Into<String>, problem: impl Into<String>) -> TrainError {

@@ -108,7 +108,7 @@ pub(super) fn constraints() -> Known {
 /// # Errors
 /// When the class or an argument isn't known, is missing, or isn't what the layer takes.
 pub(super) fn layer(place: &str, class: &str, arguments: &Map<String, Value>) -> Result<Box<dyn Layer>> {
-    let known = layers::classes();
+    let known: Vec<&str> = layers::supported().collect();
     if !known.contains(&class) {
         let tip = super::named::nearest(class, known.iter().copied());
         let known = format!("{}{tip}", known.join(", "));

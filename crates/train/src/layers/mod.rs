@@ -224,11 +224,9 @@ const READERS: &[(&str, Reader)] = &[
     ("ZeroPadding2D", read::<ZeroPadding2D>),
 ];
 
-/// Every class that [`from_config`] reads.
-pub fn classes() -> Vec<&'static str> {
-    let mut classes: Vec<&str> = READERS.iter().map(|(name, _)| *name).chain(["Bidirectional"]).collect();
-    classes.sort_unstable();
-    classes
+/// Classes that [`from_config`] reads.
+pub fn supported() -> impl Iterator<Item = &'static str> {
+    READERS.iter().map(|(name, _)| *name).chain(["Bidirectional"])
 }
 
 /// The layer of this class with this configuration.
@@ -240,7 +238,7 @@ pub fn from_config(class_name: &str, config: &Value) -> Result<Box<dyn Layer>> {
         return Ok(Box::new(Bidirectional::from_config(config)?));
     }
     let Some((_, reader)) = READERS.iter().find(|(name, _)| *name == class_name) else {
-        let known: Vec<&str> = READERS.iter().map(|(name, _)| *name).collect();
+        let known: Vec<&str> = supported().collect();
         return Err(TrainError::Unknown {
             kind: "layer",
             name: class_name.to_owned(),

@@ -2,6 +2,7 @@
 
 mod data;
 mod fit;
+mod inference;
 mod programs;
 mod steps;
 mod summary;

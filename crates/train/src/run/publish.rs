@@ -1,4 +1,4 @@
-//! What a finished run leaves to be used: weights, the definition, names of classes, the history.
+//! What a finished run leaves to be used: the model as ONNX, its weights, the definition, the report.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -9,6 +9,7 @@ use super::files::write_whole;
 use super::logs;
 use super::session::Session;
 use crate::error::{Result, TrainError};
+use crate::files::onnx;
 
 /// Writes the files of a finished run to `folder`; their paths.
 pub(super) fn publish(
@@ -19,6 +20,10 @@ pub(super) fn publish(
     folder: &Path,
 ) -> Result<Vec<PathBuf>> {
     let mut files = vec![];
+    let path = folder.join("model.onnx");
+    let model = onnx::write(&session.model, &[])?;
+    write_whole(&path, |file| file.write_all(&model))?;
+    files.push(path);
     let path = folder.join("model.safetensors");
     let tensors: Vec<(String, Vec<usize>, &[f32])> = session
         .model

@@ -46,7 +46,7 @@ Examples:
   tureen train digits.toml --output runs/1   in a folder of your choice
 
 Ctrl-C writes a checkpoint, and the same command goes on from it, bit for bit; so it does after a
-crash. The folder holds the model (model.safetensors), history.csv, and logs for TensorBoard.";
+crash. The folder holds the model (model.onnx), report.html, and logs for TensorBoard.";
 
 impl Arguments {
     /// Asked for a text that needs no settings.
