@@ -3,6 +3,7 @@
 mod answer;
 mod chat;
 mod config;
+mod epochs;
 mod history;
 mod list;
 mod model;
@@ -13,6 +14,7 @@ mod serve;
 mod show;
 mod table;
 mod tag;
+mod train;
 mod verify;
 
 use std::io::IsTerminal;
@@ -39,6 +41,7 @@ Begin with:
   tureen pull smollm2:135m          fetch a small model
   tureen run smollm2:135m           chat with it here
   tureen serve smollm2:135m         answer others over the OpenAI API, at http://127.0.0.1:8080/v1
+  tureen train network.toml         train a network of your own
 
 MODEL is a .gguf or .onnx file, a folder with config.json and safetensors, or what is in the store:
 NAME, NAME:TAG or NAME@NUMBER.
@@ -55,6 +58,7 @@ enum Command {
     History(history::Arguments),
     Verify(verify::Arguments),
     Rm(rm::Arguments),
+    Train(train::Arguments),
     Config(config::Arguments),
 }
 
@@ -136,6 +140,11 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
     {
         return config::print_template();
     }
+    if let Command::Train(arguments) = &cli.command
+        && arguments.wants_text()
+    {
+        return train::print_text(arguments);
+    }
     let resolved = settings::resolve(sub)?;
     start_log(&resolved);
     let context = Context { store: Store::new(&resolved.settings.models), resolved };
@@ -149,6 +158,7 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
         Command::History(arguments) => history::run(&context, &arguments),
         Command::Verify(arguments) => verify::run(&context, &arguments),
         Command::Rm(arguments) => rm::run(&context, &arguments),
+        Command::Train(arguments) => train::run(&arguments),
         Command::Config(arguments) => config::run(&context, &arguments),
     }
 }

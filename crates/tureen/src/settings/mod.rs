@@ -12,8 +12,9 @@ pub use resolve::{Misused, Origin, Resolved, arguments, resolve};
 pub use value::{ByteSize, Count, CpuPath, Keys, KvKind, Listen, LogLevel, Origins, SettingValue};
 
 /// The commands that a setting shows up in as a flag. `config` takes them all.
-pub const ALL: &[&str] =
-    &["serve", "run", "pull", "list", "show", "tag", "history", "verify", "rm", "config"];
+pub const ALL: &[&str] = &[
+    "serve", "run", "pull", "list", "show", "tag", "history", "verify", "rm", "train", "jobs", "job", "config",
+];
 const MODEL: &[&str] = &["serve", "run", "config"];
 const SERVER: &[&str] = &["serve", "config"];
 /// No flag: a list of processes would show it to everybody on the machine.
