@@ -103,7 +103,8 @@ impl Store {
         }
         let folder = self.uploads_folder();
         make_folder(&folder)?;
-        let file = tempfile::NamedTempFile::new_in(&folder).map_err(StoreError::io("making a file in", &folder))?;
+        let file =
+            tempfile::NamedTempFile::new_in(&folder).map_err(StoreError::io("making a file in", &folder))?;
         let bytes_max = bytes_max.min(all_bytes_max.saturating_sub(here));
         Ok(Receiving { file, hasher: Sha256::new(), bytes: 0, bytes_max })
     }
@@ -150,7 +151,8 @@ impl Store {
     /// The database.
     pub fn uploads(&self) -> Result<Vec<Upload>> {
         let Some(database) = self.database_if_any()? else { return Ok(Vec::new()) };
-        let sql = "SELECT id, name, purpose, bytes, sha256, created FROM files ORDER BY created DESC, rowid DESC";
+        let sql =
+            "SELECT id, name, purpose, bytes, sha256, created FROM files ORDER BY created DESC, rowid DESC";
         database.lock().rows(sql, &[])?.iter().map(Upload::read).collect()
     }
 
@@ -171,7 +173,9 @@ impl Store {
 
 fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("deleting", path)(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::io("deleting", path)(error))
+        }
         _ => Ok(()),
     }
 }

@@ -26,6 +26,8 @@ pub struct JobRun {
     events: Events,
     looked: Instant,
     stop: Option<Stop>,
+    /// The last event that tells how far it is.
+    progress: Option<String>,
     _lock: File,
 }
 
@@ -55,7 +57,7 @@ impl JobRun {
         events.add(&json!({ "event": "running" }))?;
         make_folder(&folder.work())?;
         let (store, looked, stop) = (store.clone(), Instant::now(), job.stop);
-        Ok(JobRun { store, job, folder, events, looked, stop, _lock: lock })
+        Ok(JobRun { store, job, folder, events, looked, stop, progress: None, _lock: lock })
     }
 
     /// Keeps an event, and says whether the job is to stop. `is_progress` marks those that tell how far it is.
@@ -64,17 +66,22 @@ impl JobRun {
     /// The disk; the database.
     pub fn tell(&mut self, event: &Value, is_progress: bool) -> Result<bool> {
         self.events.add(event)?;
+        if is_progress {
+            self.progress = Some(event.to_string());
+        }
         if self.looked.elapsed() >= LOOK_EVERY {
-            let (database, text) = (self.store.database()?, event.to_string());
-            if is_progress {
-                let sql = "UPDATE jobs SET progress = ?2 WHERE id = ?1";
-                database.lock().write(sql, &[(&self.job.id).into(), (&text).into()])?;
-            }
+            self.keep_progress()?;
             self.stop = self.store.job(&self.job.id)?.and_then(|job| job.stop);
             // Counted from the end, so that a slow disk doesn't make this all that is done.
             self.looked = Instant::now();
         }
         Ok(self.stop.is_some())
+    }
+
+    fn keep_progress(&mut self) -> Result<()> {
+        let Some(progress) = self.progress.take() else { return Ok(()) };
+        let sql = "UPDATE jobs SET progress = ?2 WHERE id = ?1";
+        self.store.database()?.lock().write(sql, &[(&self.job.id).into(), (&progress).into()]).map(|_| ())
     }
 
     /// The version that this job has published already: its process was killed just after.
@@ -128,7 +135,12 @@ impl JobRun {
     /// The disk; the database.
     pub fn done(mut self, version: &Version) -> Result<()> {
         self.folder.tidy()?;
-        self.end(State::Done, None, Some(version.number), &json!({ "event": "done", "version": version.id() }))
+        self.end(
+            State::Done,
+            None,
+            Some(version.number),
+            &json!({ "event": "done", "version": version.id() }),
+        )
     }
 
     /// Ends as whoever asked for it wants.
@@ -155,6 +167,7 @@ impl JobRun {
     /// The event goes first: whoever sees the state reads the events to their end.
     fn end(&mut self, state: State, error: Option<&str>, version: Option<u64>, event: &Value) -> Result<()> {
         self.events.add(event)?;
+        self.keep_progress()?;
         let id = self.job.id.clone();
         self.store.database()?.transaction(|transaction| end(transaction, &id, state, error, version))
     }

@@ -5,6 +5,9 @@ mod chat;
 mod config;
 mod epochs;
 mod history;
+mod job;
+mod jobs;
+mod limits;
 mod list;
 mod model;
 mod pull;
@@ -59,6 +62,8 @@ enum Command {
     Verify(verify::Arguments),
     Rm(rm::Arguments),
     Train(train::Arguments),
+    Jobs(jobs::Arguments),
+    Job(job::Arguments),
     Config(config::Arguments),
 }
 
@@ -159,6 +164,8 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
         Command::Verify(arguments) => verify::run(&context, &arguments),
         Command::Rm(arguments) => rm::run(&context, &arguments),
         Command::Train(arguments) => train::run(&arguments),
+        Command::Jobs(arguments) => jobs::run(&context, &arguments),
+        Command::Job(arguments) => job::run(&context, &arguments),
         Command::Config(arguments) => config::run(&context, &arguments),
     }
 }

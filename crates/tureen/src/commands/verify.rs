@@ -15,7 +15,7 @@ use crate::terminal::{print, say};
 pub struct Arguments {
     /// NAME, NAME:TAG or NAME@NUMBER; all that is here where none is named
     #[arg(value_name = "MODEL")]
-    models: Vec<String>,
+    named: Vec<String>,
 }
 
 const EXAMPLES: &str = "\
@@ -27,10 +27,10 @@ A damaged model that was pulled is mended by: tureen pull --again SOURCE";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let (mut versions, mut damaged) = (Vec::new(), 0);
-    for text in &arguments.models {
+    for text in &arguments.named {
         versions.push(require(&context.store, text)?);
     }
-    if arguments.models.is_empty() {
+    if arguments.named.is_empty() {
         for (label, version) in context.store.list()? {
             match version {
                 Ok(version) => versions.push(version),
