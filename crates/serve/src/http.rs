@@ -22,7 +22,7 @@ use crate::services::Services;
 use crate::settings::ServeSettings;
 use crate::tensors::error::TensorError;
 use crate::unique::unique;
-use crate::{models, open_inference, operate, origins, tensorflow};
+use crate::{files, jobs, models, open_inference, operate, origins, tensorflow};
 
 /// Characters of a request's path in the log.
 const LOGGED_CHARS_MAX: usize = 100;
@@ -64,6 +64,8 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(openai::routes())
         .merge(open_inference::routes())
         .merge(models::routes())
+        .merge(files::routes())
+        .merge(jobs::routes())
         .fallback(no_such_url)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn_with_state(app.clone(), admit))

@@ -16,6 +16,7 @@ pub async fn greeting() -> &'static str {
      Give OpenAI clients this address with /v1 as their base URL.\n\n\
      Those that take tensors speak the Open Inference Protocol and TensorFlow Serving's:\n\n    \
      GET  /v2/models/NAME\n    POST /v2/models/NAME/infer\n    POST /v1/models/NAME:predict\n\n\
+     Long work: POST /v1/files, POST /v1/jobs, GET /v1/jobs.\n\n\
      For operators: /health, /ready, /metrics.\n"
 }
 

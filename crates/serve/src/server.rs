@@ -25,6 +25,7 @@ use tracing::{info, warn};
 
 use crate::error::ServeError;
 use crate::http::{App, router};
+use crate::jobs;
 use crate::open_inference;
 use crate::services::Services;
 use crate::settings::ServeSettings;
@@ -99,6 +100,7 @@ impl Server {
     pub async fn run(self, mut shutdown: Shutdown) -> Result<(), ServeError> {
         let Server { listener, grpc, app, .. } = self;
         let routers = [router(app.clone()), open_inference::grpc::router(app.clone())];
+        jobs::start(&app);
         let connections = Arc::new(Semaphore::new(app.settings.connections_max));
         let graceful = GracefulShutdown::new();
         let mut deadline = Instant::now() + FAR_AWAY;

@@ -1,7 +1,10 @@
 //! How the server is to behave, resolved once.
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
+
+use store::Store;
 
 use crate::error::ServeError;
 
@@ -30,6 +33,21 @@ pub struct ServeSettings {
     pub priority_min: i32,
     /// For running answers to end once the server was told to stop.
     pub drain_max: Duration,
+    /// Uploaded files and jobs; none are kept where it is `None`.
+    pub jobs: Option<JobSettings>,
+}
+
+/// How files and jobs are kept.
+#[derive(Clone, Debug)]
+pub struct JobSettings {
+    pub store: Store,
+    /// The program that does a job, and its arguments; the job's id follows.
+    pub command: Vec<OsString>,
+    /// Jobs that run at once; more wait.
+    pub jobs_max: usize,
+    pub file_bytes_max: u64,
+    /// Of all uploaded files together.
+    pub files_bytes_max: u64,
 }
 
 impl Default for ServeSettings {
@@ -47,6 +65,7 @@ impl Default for ServeSettings {
             request_max: Some(Duration::from_secs(3600)),
             priority_min: 0,
             drain_max: Duration::from_secs(300),
+            jobs: None,
         }
     }
 }

@@ -3,7 +3,10 @@
 
 pub mod activations;
 pub mod compile;
+pub mod data;
+pub mod definition;
 pub mod error;
+pub mod files;
 pub mod graph;
 pub mod initializers;
 pub mod layers;
@@ -12,6 +15,7 @@ pub mod metrics;
 pub mod model;
 pub mod optimizers;
 pub mod penalties;
+pub mod run;
 pub mod schedules;
 
 pub use error::{Result, TrainError};
@@ -22,7 +26,7 @@ pub mod prelude {
     pub use crate::layers::*;
     pub use crate::losses::*;
     pub use crate::metrics::{Accuracy, Metric};
-    pub use crate::model::{Array, Arrays, Fit, History, Input, Model, Shared, Tensor, Wire};
+    pub use crate::model::{Array, Arrays, Fit, History, Input, Model, Shared, Tensor, Tensors, Wire};
     pub use crate::optimizers::*;
     pub use crate::schedules::Schedule;
 }

@@ -5,6 +5,7 @@
 mod commands;
 mod models;
 mod nearest;
+mod recipes;
 mod settings;
 mod terminal;
 

@@ -1,11 +1,15 @@
 //! The messages of ONNX's protobuf (onnx.ai/onnx/api/classes.html, `onnx.proto3`) as far as a runtime follows them:
-//! every message inside another stands here, so that decoding checks its length and depth; weights don't, so they are
-//! skipped.
+//! every message inside another stands here, so that decoding checks its length and depth. Of weights only raw bytes
+//! do, which are a view of what is read; numbers of protobuf's own are skipped. Repeated numbers aren't packed, which is
+//! how `onnx.proto` (proto2) has them: not every reader takes both.
 
 use prost::Message;
+use prost::bytes::Bytes;
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Model {
+    #[prost(int64, tag = "1")]
+    pub ir_version: i64,
     #[prost(string, tag = "2")]
     pub producer_name: String,
     #[prost(message, optional, tag = "7")]
@@ -28,6 +32,8 @@ pub struct Opset {
 pub struct Graph {
     #[prost(message, repeated, tag = "1")]
     pub node: Vec<Node>,
+    #[prost(string, tag = "2")]
+    pub name: String,
     #[prost(message, repeated, tag = "5")]
     pub initializer: Vec<TensorData>,
     #[prost(message, repeated, tag = "11")]
@@ -58,23 +64,36 @@ pub struct Node {
 pub struct Attribute {
     #[prost(string, tag = "1")]
     pub name: String,
+    #[prost(float, tag = "2")]
+    pub f: f32,
+    #[prost(int64, tag = "3")]
+    pub i: i64,
     #[prost(message, optional, tag = "5")]
     pub t: Option<TensorData>,
     #[prost(message, optional, tag = "6")]
     pub g: Option<Graph>,
+    #[prost(int64, repeated, packed = "false", tag = "8")]
+    pub ints: Vec<i64>,
     #[prost(message, repeated, tag = "10")]
     pub tensors: Vec<TensorData>,
     #[prost(message, repeated, tag = "11")]
     pub graphs: Vec<Graph>,
+    /// Which of these it is (`AttributeProto.AttributeType`).
+    #[prost(int32, tag = "20")]
+    pub r#type: i32,
 }
 
-/// `TensorProto`, without its data.
+/// `TensorProto`, without the fields of each number type.
 #[derive(Clone, PartialEq, Message)]
 pub struct TensorData {
-    #[prost(int64, repeated, tag = "1")]
+    #[prost(int64, repeated, packed = "false", tag = "1")]
     pub dims: Vec<i64>,
+    #[prost(int32, tag = "2")]
+    pub data_type: i32,
     #[prost(string, tag = "8")]
     pub name: String,
+    #[prost(bytes = "bytes", tag = "9")]
+    pub raw_data: Bytes,
     #[prost(message, repeated, tag = "13")]
     pub external_data: Vec<Entry>,
     #[prost(int32, tag = "14")]

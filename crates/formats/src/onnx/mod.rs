@@ -1,5 +1,5 @@
 //! ONNX files (onnx.ai/onnx/repo-docs/IR.html): what a model takes and gives, read as hostile bytes before a runtime
-//! sees them.
+//! sees them; and files written.
 //!
 //! Reading checks the frame of everything that a runtime follows: each length lies inside its message, messages nest
 //! at most 100 deep (prost's own limit), tensors' sizes can be counted. Weights are skipped, not copied.
@@ -7,6 +7,7 @@
 mod messages;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
@@ -14,9 +15,11 @@ use std::path::Path;
 
 use kernels::memory::MappedFile;
 use prost::Message;
+use prost::bytes::{Buf, Bytes};
 
 use crate::error::FormatError;
 use messages::{Graph, Model, TensorData, Type, ValueInfo};
+pub use writer::{AttributeValue, GraphWriter};
 
 const FORMAT: &str = "ONNX";
 /// Bytes of a protobuf message (protobuf.dev: 2 GiB); larger weights lie in files beside it.
@@ -56,19 +59,22 @@ impl ElementType {
         ElementType::Double,
     ];
 
-    /// From `TensorProto.DataType`.
+    /// In `TensorProto.DataType`.
+    fn number(self) -> i32 {
+        match self {
+            ElementType::Float => 1,
+            ElementType::Uint8 => 2,
+            ElementType::Int8 => 3,
+            ElementType::Int32 => 6,
+            ElementType::Int64 => 7,
+            ElementType::Bool => 9,
+            ElementType::Float16 => 10,
+            ElementType::Double => 11,
+        }
+    }
+
     fn from_number(number: i32) -> Option<ElementType> {
-        Some(match number {
-            1 => ElementType::Float,
-            2 => ElementType::Uint8,
-            3 => ElementType::Int8,
-            6 => ElementType::Int32,
-            7 => ElementType::Int64,
-            9 => ElementType::Bool,
-            10 => ElementType::Float16,
-            11 => ElementType::Double,
-            _ => return None,
-        })
+        ElementType::ALL.into_iter().find(|element| element.number() == number)
     }
 
     /// Bytes of one in a file or on the wire.
@@ -175,8 +181,16 @@ pub fn is_onnx(path: &Path) -> bool {
 /// What isn't ONNX, is larger than the limits, or takes or gives what no runtime here has.
 pub fn read(path: &Path) -> Result<OnnxFacts, FormatError> {
     let io = |operation| move |cause| FormatError::Io { operation, path: path.to_owned(), cause };
+    struct Mapped(MappedFile);
+    impl AsRef<[u8]> for Mapped {
+        fn as_ref(&self) -> &[u8] {
+            self.0.bytes()
+        }
+    }
     let file = MappedFile::open(path).map_err(io("open"))?;
-    let mut facts = parse(file.bytes()).map_err(|error| error.in_file(path))?;
+    let len = file.bytes().len() as u64;
+    // Of bytes that have an owner weights are views.
+    let mut facts = parse(Bytes::from_owner(Mapped(file))).map_err(|error| error.in_file(path))?;
     let mut external_bytes = 0u64;
     for name in &facts.external_files {
         let beside = path.parent().unwrap_or(Path::new(".")).join(name);
@@ -190,7 +204,7 @@ pub fn read(path: &Path) -> Result<OnnxFacts, FormatError> {
         external_bytes = external_bytes.saturating_add(bytes);
     }
     limit("files of weights, in bytes", external_bytes, EXTERNAL_BYTES_MAX)?;
-    facts.file_bytes = file.bytes().len() as u64 + external_bytes;
+    facts.file_bytes = len + external_bytes;
     Ok(facts)
 }
 
@@ -198,14 +212,15 @@ pub fn read(path: &Path) -> Result<OnnxFacts, FormatError> {
 ///
 /// # Errors
 /// As for [`read`].
-pub fn parse(bytes: &[u8]) -> Result<OnnxFacts, FormatError> {
-    limit("the file, in bytes", bytes.len() as u64, FILE_BYTES_MAX)?;
+pub fn parse(bytes: impl Buf) -> Result<OnnxFacts, FormatError> {
+    let len = bytes.remaining() as u64;
+    limit("the file, in bytes", len, FILE_BYTES_MAX)?;
     let malformed = |problem: String| FormatError::Malformed { format: FORMAT, problem };
     let model = Model::decode(bytes).map_err(|error| malformed(error.to_string()))?;
     let graph = model.graph.as_ref().ok_or_else(|| malformed("it has no graph".to_owned()))?;
     let mut facts = OnnxFacts {
         signature: signature(graph)?,
-        file_bytes: bytes.len() as u64,
+        file_bytes: len,
         opset: model.opset_import.iter().find(|opset| is_own(&opset.domain)).map(|opset| opset.version),
         producer: Some(model.producer_name.clone()).filter(|name| !name.is_empty()),
         ..OnnxFacts::default()

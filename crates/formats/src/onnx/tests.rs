@@ -50,7 +50,7 @@ fn weights_among_the_inputs_are_no_inputs() {
     let weight = TensorData { name: "w".to_owned(), dims: vec![3, 4], ..TensorData::default() };
     let input = vec![value("x", 1, &[None]), value("w", 1, &[Some(3), Some(4)])];
     let bytes = model(Graph { input, initializer: vec![weight], ..plain() });
-    let facts = parse(&bytes).unwrap();
+    let facts = parse(&bytes[..]).unwrap();
     assert_eq!((facts.signature.inputs.len(), facts.parameters), (1, 12));
 }
 
@@ -60,14 +60,20 @@ fn shapes_that_cannot_be_counted_and_files_elsewhere_are_refused() {
         let entry = Entry { key: "location".to_owned(), value: file.to_owned() };
         let data_location = if file.is_empty() { 0 } else { EXTERNAL };
         let name = "w".to_owned();
-        let weight = TensorData { name, dims: dims.to_vec(), data_location, external_data: vec![entry] };
+        let weight = TensorData {
+            name,
+            dims: dims.to_vec(),
+            data_location,
+            external_data: vec![entry],
+            ..TensorData::default()
+        };
         model(Graph { initializer: vec![weight], ..plain() })
     };
     check(&weights(&[i64::MAX, 4], ""), "lengths from 0 whose product can be counted");
     check(&weights(&[-1], ""), "the shape of the weights \"w\" is [-1]");
     check(&weights(&[1], "../secret.data"), "expected the name of a file in the same folder");
     check(&weights(&[1], "/etc/passwd"), "expected the name of a file in the same folder");
-    let facts = parse(&weights(&[1], "model.onnx_data")).unwrap();
+    let facts = parse(&weights(&[1], "model.onnx_data")[..]).unwrap();
     assert_eq!(facts.external_files.into_iter().collect::<Vec<_>>(), ["model.onnx_data"]);
 }
 
@@ -84,4 +90,29 @@ fn graphs_nested_without_end_and_lengths_beyond_the_file_are_refused() {
     check(&bytes, "malformed ONNX");
     // graph: a message of nearly 2^63 bytes
     check(&[0x3a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f], "malformed ONNX");
+}
+
+#[test]
+fn what_is_written_is_read_without_what_nothing_uses() {
+    let spec = |name: &str| TensorSpec {
+        name: name.to_owned(),
+        element: ElementType::Float,
+        shape: Some(vec![Dimension::Dynamic(Some("batch".to_owned())), Dimension::Fixed(2)]),
+    };
+    let mut writer = GraphWriter::new("model");
+    writer.input(&spec("x"));
+    writer.reserve("y");
+    let weight = writer.floats("w", &[2], &[1.0, 2.0]);
+    let unused = writer.floats("w", &[3], &[0.0; 3]);
+    assert_eq!((weight.as_str(), unused.as_str()), ("w", "w_1"));
+    let sum = writer.node("Add", &["x", &weight], &[]);
+    writer.node("Mul", &["x", &unused], &[]);
+    writer.output(&spec("y"), &sum);
+    writer.output(&spec("again"), &sum);
+    let facts = parse(&writer.finish("test").unwrap()[..]).unwrap();
+    assert_eq!(facts.signature.inputs, [spec("x")]);
+    assert_eq!(facts.signature.outputs, [spec("y"), spec("again")]);
+    let operators: Vec<(&str, usize)> =
+        facts.operators.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+    assert_eq!((operators, facts.parameters), (vec![("Add", 1), ("Identity", 1)], 2));
 }

@@ -3,6 +3,8 @@
 //! Source: the format's description in the repository of the `safetensors` library. It is read here and not with
 //! that library because duplicate names, overlaps and element types that are not used must be told apart.
 
+mod write;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
@@ -12,6 +14,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::error::FormatError;
+pub use write::{metadata, write};
 
 /// Bytes that the header may have, as in the format's own library.
 pub const HEADER_BYTES_MAX: u64 = 100_000_000;

@@ -26,11 +26,10 @@ const OTHER_NAMES: [(&str, &str); 7] = [
 const RETRY_SECONDS: u64 = 5;
 
 /// Of OpenAI's URLs, those that clients know and this server doesn't.
-const NOT_YET: [&str; 8] = [
+const NOT_YET: [&str; 7] = [
     "/v1/responses",
     "/v1/embeddings",
     "/v1/moderations",
-    "/v1/files",
     "/v1/batches",
     "/v1/images/generations",
     "/v1/audio/speech",
@@ -153,6 +152,20 @@ impl ApiError {
              choices, tokens or log-probabilities"
         );
         ApiError::new(StatusCode::BAD_REQUEST, "answer_too_large", message)
+    }
+
+    /// A file or a job that isn't here.
+    pub fn no_such(message: String) -> ApiError {
+        ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// What something's state, or another request, doesn't allow.
+    pub fn conflict(message: String) -> ApiError {
+        ApiError::new(StatusCode::CONFLICT, "conflict", message)
+    }
+
+    pub fn file_too_large(message: String) -> ApiError {
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "file_too_large", message)
     }
 
     /// Our own failure; the request may be good.

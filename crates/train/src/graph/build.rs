@@ -170,6 +170,10 @@ impl Graph {
         }
         let mut shape = left.to_vec();
         shape[rank - 1] = right[rank - 1];
+        // The state that a recurrent layer begins with.
+        if self.known_value(a) == Some(0.0) || self.known_value(b) == Some(0.0) {
+            return Ok(self.full(0.0, &shape));
+        }
         Ok(self.push(Op::MatMul, vec![a, b], shape))
     }
 

@@ -31,6 +31,15 @@ impl Graph {
     /// A graph of only what `wanted` needs, with whatever depends on constants alone worked out; and where `wanted` is
     /// in it.
     pub fn reduced(&self, wanted: &[Id]) -> Result<(Graph, Vec<Id>)> {
+        self.reduced_except(wanted, |_| false)
+    }
+
+    /// As [`Graph::reduced`], where a constant broadcast to a shape of which `open` says so isn't known.
+    pub(crate) fn reduced_except(
+        &self,
+        wanted: &[Id],
+        open: impl Fn(&[usize]) -> bool,
+    ) -> Result<(Graph, Vec<Id>)> {
         // A broadcast of a constant is a view of it and stays one, but what is computed from it is folded.
         let mut constant = vec![false; self.len()];
         let mut folds = vec![false; self.len()];
@@ -38,7 +47,8 @@ impl Graph {
             let known = !node.inputs.is_empty()
                 && node.inputs.iter().all(|input| constant[input.index()])
                 && node.shape.iter().product::<usize>() <= FOLDED_MAX
-                && !matches!(node.op, Op::Map(Function::Uniform(_)));
+                && !matches!(node.op, Op::Map(Function::Uniform(_)))
+                && !(node.op == Op::Broadcast && open(&node.shape));
             constant[index] = known || matches!(node.op, Op::Constant(_));
             folds[index] = known && !matches!(node.op, Op::Broadcast | Op::Reshape);
         }

@@ -16,6 +16,7 @@ mod layout;
 mod lstm;
 mod merge;
 mod normalization;
+mod normalize;
 mod pooling;
 mod recurrent;
 mod shape;
@@ -40,6 +41,7 @@ pub use merge::{Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract}
 pub use normalization::{
     BatchNormalization, GroupNormalization, LayerNormalization, RMSNormalization, Rescaling,
 };
+pub use normalize::Normalization;
 pub use pooling::{
     AveragePooling1D, AveragePooling2D, AveragePooling3D, GlobalAveragePooling1D, GlobalAveragePooling2D,
     GlobalAveragePooling3D, GlobalMaxPooling1D, GlobalMaxPooling2D, GlobalMaxPooling3D, MaxPooling1D,
@@ -210,6 +212,7 @@ const READERS: &[(&str, Reader)] = &[
     ("Minimum", read::<Minimum>),
     ("MultiHeadAttention", read::<MultiHeadAttention>),
     ("Multiply", read::<Multiply>),
+    ("Normalization", read::<Normalization>),
     ("Permute", read::<Permute>),
     ("RMSNormalization", read::<RMSNormalization>),
     ("Rescaling", read::<Rescaling>),
@@ -221,6 +224,11 @@ const READERS: &[(&str, Reader)] = &[
     ("ZeroPadding2D", read::<ZeroPadding2D>),
 ];
 
+/// Classes that [`from_config`] reads.
+pub fn supported() -> impl Iterator<Item = &'static str> {
+    READERS.iter().map(|(name, _)| *name).chain(["Bidirectional"])
+}
+
 /// The layer of this class with this configuration.
 ///
 /// # Errors
@@ -230,7 +238,7 @@ pub fn from_config(class_name: &str, config: &Value) -> Result<Box<dyn Layer>> {
         return Ok(Box::new(Bidirectional::from_config(config)?));
     }
     let Some((_, reader)) = READERS.iter().find(|(name, _)| *name == class_name) else {
-        let known: Vec<&str> = READERS.iter().map(|(name, _)| *name).collect();
+        let known: Vec<&str> = supported().collect();
         return Err(TrainError::Unknown {
             kind: "layer",
             name: class_name.to_owned(),

@@ -34,6 +34,13 @@ impl Array {
         self.shape[1..].iter().product()
     }
 
+    /// The samples `which`.
+    pub(crate) fn chosen(&self, which: &[usize]) -> Array {
+        let mut values = vec![0.0; which.len() * self.sample_len()];
+        self.gather(which, &mut values);
+        Array { shape: [&[which.len()], &self.shape[1..]].concat(), values }
+    }
+
     /// Copies the samples `which` one after the other.
     pub(super) fn gather(&self, which: &[usize], to: &mut [f32]) {
         let len = self.sample_len();

@@ -1,10 +1,12 @@
 //! Compiling, fitting, evaluating and predicting.
 
 use kernels::fused::{random_key, random_uniform};
+use kernels::workspace::Workspace;
 
 use super::Model;
 use super::data::{Array, Arrays};
 use super::programs::{Compiled, ITERATION, Key, Mode, RATE, SEED};
+use crate::compile::Program;
 use crate::error::{Result, TrainError};
 use crate::losses::Loss;
 use crate::metrics::Metric;
@@ -67,10 +69,11 @@ impl History {
 }
 
 /// The running sums of an epoch or an evaluation.
-struct Sums {
-    loss: f64,
-    samples: usize,
-    metrics: Vec<Vec<f64>>,
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Sums {
+    pub loss: f64,
+    pub samples: usize,
+    pub metrics: Vec<Vec<f64>>,
 }
 
 impl Model {
@@ -129,12 +132,12 @@ impl Model {
         }
         let mut history = History::default();
         for epoch in 0..fit.epochs {
-            let order = self.order(samples, epoch, fit.shuffle);
+            let order = self.order(samples, epoch, fit.shuffle, self.iterations);
             let mut sums = self.no_sums();
             for batch in order.chunks(fit.batch_size.max(1)) {
                 let loss = self.step(&x, &y, fit.sample_weight.as_deref(), batch, Mode::Train, &mut sums)?;
                 if !loss.is_finite() {
-                    return Err(TrainError::NotFinite { loss, step: self.iterations });
+                    return Err(TrainError::NotFinite { loss, step: self.iterations, first: String::new() });
                 }
             }
             let mut figures = self.figures(&sums, "");
@@ -203,12 +206,12 @@ impl Model {
         Ok(entry.program.profile(&self.compute, &mut self.workspace, runs))
     }
 
-    fn no_sums(&self) -> Sums {
+    pub(crate) fn no_sums(&self) -> Sums {
         let metrics = self.compiled.as_ref().map_or(0, |compiled| compiled.metrics.len());
         Sums { loss: 0.0, samples: 0, metrics: vec![vec![]; metrics * self.outputs.len()] }
     }
 
-    fn evaluated(&mut self, x: &[Array], y: &[Array], batch_size: usize) -> Result<Sums> {
+    pub(crate) fn evaluated(&mut self, x: &[Array], y: &[Array], batch_size: usize) -> Result<Sums> {
         let samples = self.check_data(x, Some(y))?;
         let order: Vec<usize> = (0..samples).collect();
         let mut sums = self.no_sums();
@@ -219,7 +222,7 @@ impl Model {
     }
 
     /// Runs a program on the samples of `batch`, adds to the sums, and returns the batch's loss.
-    fn step(
+    pub(super) fn step(
         &mut self,
         x: &[Array],
         y: &[Array],
@@ -246,13 +249,7 @@ impl Model {
         if mode == Mode::Train {
             self.iterations += 1;
         }
-        for (number, value) in
-            [(RATE, rate), (ITERATION, self.iterations as f32), (SEED, self.seed as u32 as f32)]
-        {
-            if let Some(to) = entry.program.input(&mut self.workspace, number) {
-                to[0] = value;
-            }
-        }
+        write_scalars(&entry.program, &mut self.workspace, [rate, self.iterations as f32, self.seed as u32 as f32]);
         entry.program.run(&self.compute, &mut self.workspace);
         let loss = entry.program.output(&self.workspace, 0)[0];
         sums.loss += loss as f64 * batch.len() as f64;
@@ -265,24 +262,33 @@ impl Model {
         Ok(loss)
     }
 
-    fn figures(&self, sums: &Sums, prefix: &str) -> Vec<(String, f64)> {
+    pub(crate) fn figures(&self, sums: &Sums, prefix: &str) -> Vec<(String, f64)> {
         let mut figures = vec![(format!("{prefix}loss"), sums.loss / sums.samples.max(1) as f64)];
         let Some(compiled) = &self.compiled else { return figures };
-        let several = self.outputs.len() > 1;
-        for (index, sums) in sums.metrics.iter().enumerate() {
-            let (output, metric) = (index / compiled.metrics.len(), index % compiled.metrics.len());
-            let metric = &compiled.metrics[metric];
-            let output = if several { format!("output_{output}_") } else { String::new() };
-            figures.push((format!("{prefix}{output}{}", metric.name()), metric.result(sums)));
+        let names = self.figure_names(sums, prefix).into_iter().skip(1);
+        for (index, (sums, name)) in sums.metrics.iter().zip(names).enumerate() {
+            figures.push((name, compiled.metrics[index % compiled.metrics.len()].result(sums)));
         }
         figures
     }
 
-    /// The order of samples in an epoch, which the seed and the steps so far decide.
-    fn order(&self, samples: usize, epoch: usize, shuffle: bool) -> Vec<usize> {
+    /// Names of the figures.
+    pub(crate) fn figure_names(&self, sums: &Sums, prefix: &str) -> Vec<String> {
+        let several = self.outputs.len() > 1;
+        let metrics = self.compiled.as_ref().map_or(&[][..], |compiled| &compiled.metrics);
+        let mut names = vec![format!("{prefix}loss")];
+        for index in 0..sums.metrics.len() {
+            let output = if several { format!("output_{}_", index / metrics.len()) } else { String::new() };
+            names.push(format!("{prefix}{output}{}", metrics[index % metrics.len()].name()));
+        }
+        names
+    }
+
+    /// The order of samples in an epoch, which the seed and the steps before it decide.
+    pub(crate) fn order(&self, samples: usize, epoch: usize, shuffle: bool, before: u64) -> Vec<usize> {
         let mut order: Vec<usize> = (0..samples).collect();
         if shuffle {
-            let key = random_key(epoch as u32, self.seed as u32 as f32, self.iterations as f32);
+            let key = random_key(epoch as u32, self.seed as u32 as f32, before as f32);
             for i in (1..samples).rev() {
                 let draw = random_uniform(key, 2 * i as u32) as f64
                     + random_uniform(key, 2 * i as u32 + 1) as f64 / 16_777_216.0;
@@ -293,7 +299,7 @@ impl Model {
     }
 
     /// The number of samples, if all arrays are shaped as the model takes them.
-    fn check_data(&self, x: &[Array], y: Option<&[Array]>) -> Result<usize> {
+    pub(crate) fn check_data(&self, x: &[Array], y: Option<&[Array]>) -> Result<usize> {
         if x.len() != self.inputs.len() {
             return Err(wrong(
                 "data",
@@ -348,6 +354,15 @@ impl Model {
             }
         }
         Ok(samples)
+    }
+}
+
+/// Writes learning rate, step and seed.
+pub(super) fn write_scalars(program: &Program, workspace: &mut Workspace, scalars: [f32; 3]) {
+    for (number, value) in [RATE, ITERATION, SEED].into_iter().zip(scalars) {
+        if let Some(to) = program.input(workspace, number) {
+            to[0] = value;
+        }
     }
 }
 

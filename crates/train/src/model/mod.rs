@@ -2,7 +2,9 @@
 
 mod data;
 mod fit;
+mod inference;
 mod programs;
+mod steps;
 mod summary;
 mod wiring;
 
@@ -14,6 +16,7 @@ use kernels::compute::{Compute, Isa};
 use kernels::workspace::Workspace;
 
 pub use data::{Array, Arrays};
+pub(crate) use fit::Sums;
 pub use fit::{Fit, History};
 use wiring::{Called, Source};
 pub use wiring::{Input, Shared, Tensor, Tensors, Wire};

@@ -43,8 +43,8 @@ pub(super) struct Compiled {
 }
 
 /// A graph of the model's forward pass.
-struct Forward {
-    graph: Graph,
+pub(super) struct Forward {
+    pub graph: Graph,
     /// The vector of all trainable weights.
     vector: Id,
     /// Each weight's node.
@@ -53,11 +53,13 @@ struct Forward {
     /// shape, and a reshape of a reshape is one, which passes the weight's own node by.
     slices: Vec<Id>,
     outputs: Vec<Id>,
+    /// What each step yields.
+    pub every: Vec<Vec<Id>>,
     updates: Vec<(Id, Id)>,
 }
 
 impl Model {
-    fn forward(&self, batch: usize, training: bool) -> Result<Forward> {
+    pub(super) fn forward(&self, batch: usize, training: bool) -> Result<Forward> {
         let mut graph = Graph::new();
         let vector = graph.variable(0, &[self.trainable_len]);
         let mut weights = Vec::with_capacity(self.weights.len());
@@ -88,11 +90,11 @@ impl Model {
             ids.push(outputs);
         }
         let outputs = self.outputs.iter().map(|&source| at(source, &inputs, &ids)).collect();
-        Ok(Forward { graph, vector, weights, slices, outputs, updates })
+        Ok(Forward { graph, vector, weights, slices, outputs, every: ids, updates })
     }
 
     /// The shape of a sample of output `index`.
-    pub(super) fn output_shape(&self, index: usize) -> Vec<usize> {
+    pub(crate) fn output_shape(&self, index: usize) -> Vec<usize> {
         match self.outputs[index] {
             Origin::Input(number) => self.inputs[number].1.clone(),
             Origin::Step(step, output) => self.steps[step].shapes[output][1..].to_vec(),

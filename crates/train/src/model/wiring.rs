@@ -78,6 +78,14 @@ impl From<Vec<Tensor>> for Tensors {
 }
 
 impl Shared {
+    /// The same layer under a name of its own, if it wasn't called yet.
+    pub fn called(self, name: &str) -> Shared {
+        match Arc::try_unwrap(self.0) {
+            Ok(instance) => Shared(Arc::new(Instance { name: Some(name.to_owned()), ..instance })),
+            Err(called) => Shared(called),
+        }
+    }
+
     /// Calls the layer. Whether the shapes go together is found when a model is made of it.
     pub fn on(&self, inputs: impl Into<Tensors>) -> Tensor {
         let called = Arc::new(Called { layer: self.clone(), inputs: inputs.into().0 });

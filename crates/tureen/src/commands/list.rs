@@ -1,13 +1,14 @@
 //! `tureen list`: the models that are here.
 
 use clap::Args;
+use store::Manifest;
 
 use super::Context;
 use super::table::{columns, parameters, size};
 use crate::models::catalogue;
 use crate::terminal::{print, say};
 
-/// List the models that were pulled
+/// List the models that are here, pulled or made by jobs
 #[derive(Args)]
 #[command(after_help = EXAMPLES, visible_alias = "ls")]
 pub struct Arguments {
@@ -38,13 +39,14 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut manifests = Vec::new();
-    for (name, manifest) in context.store.list()? {
-        match manifest {
-            Ok(manifest) => manifests.push(manifest),
+    for (name, version) in context.store.list()? {
+        match version {
+            Ok(version) => manifests.push((name, version.manifest)),
             Err(error) => say(format!("{name}: {error:#}")),
         }
     }
     if arguments.json {
+        let manifests: Vec<&Manifest> = manifests.iter().map(|(_, manifest)| manifest).collect();
         print(serde_json::to_string_pretty(&manifests)? + "\n")?;
         return Ok(());
     }
@@ -57,16 +59,18 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
         print("Get one: tureen pull smollm2:135m (tureen list --catalogue shows more)\n")?;
         return Ok(());
     }
-    let mut rows =
-        vec![["NAME", "SIZE", "PARAMETERS", "QUANTISATION", "PULLED"].map(str::to_string).to_vec()];
-    for manifest in manifests {
+    let mut rows = vec![
+        ["NAME", "SIZE", "PARAMETERS", "QUANTISATION", "VERSION", "CREATED"].map(str::to_string).to_vec(),
+    ];
+    for (name, manifest) in manifests {
         let facts = manifest.facts.as_ref();
         rows.push(vec![
-            manifest.model.clone(),
+            name,
             size(manifest.bytes()),
             facts.map_or_else(|| "?".to_string(), |facts| parameters(facts.parameters)),
             facts.map_or_else(|| "?".to_string(), |facts| facts.quantisation.clone()),
-            manifest.pulled.get(..16).unwrap_or(&manifest.pulled).replace('T', " "),
+            format!("@{}", manifest.version),
+            manifest.created.get(..16).unwrap_or(&manifest.created).replace('T', " "),
         ]);
     }
     Ok(print(columns(&rows))?)

@@ -3,6 +3,11 @@
 mod answer;
 mod chat;
 mod config;
+mod epochs;
+mod history;
+mod job;
+mod jobs;
+mod limits;
 mod list;
 mod model;
 mod pull;
@@ -11,6 +16,9 @@ mod run;
 mod serve;
 mod show;
 mod table;
+mod tag;
+mod train;
+mod verify;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -19,9 +27,9 @@ use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::models::store::Store;
 use crate::settings::{self, Misused, Resolved};
 use crate::terminal::say;
+use store::Store;
 
 /// Large models as a service, in one program.
 #[derive(Parser)]
@@ -36,9 +44,10 @@ Begin with:
   tureen pull smollm2:135m          fetch a small model
   tureen run smollm2:135m           chat with it here
   tureen serve smollm2:135m         answer others over the OpenAI API, at http://127.0.0.1:8080/v1
+  tureen train network.toml         train a network of your own
 
-MODEL is a .gguf or .onnx file, a folder with config.json and safetensors, or a name that was
-pulled.
+MODEL is a .gguf or .onnx file, a folder with config.json and safetensors, or what is in the store:
+NAME, NAME:TAG or NAME@NUMBER.
 Settings come from flags, TUREEN_* variables, a file, defaults, in this order: see tureen config.";
 
 #[derive(Subcommand)]
@@ -48,7 +57,13 @@ enum Command {
     Pull(pull::Arguments),
     List(list::Arguments),
     Show(show::Arguments),
+    Tag(tag::Arguments),
+    History(history::Arguments),
+    Verify(verify::Arguments),
     Rm(rm::Arguments),
+    Train(train::Arguments),
+    Jobs(jobs::Arguments),
+    Job(job::Arguments),
     Config(config::Arguments),
 }
 
@@ -130,6 +145,11 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
     {
         return config::print_template();
     }
+    if let Command::Train(arguments) = &cli.command
+        && arguments.wants_text()
+    {
+        return train::print_text(arguments);
+    }
     let resolved = settings::resolve(sub)?;
     start_log(&resolved);
     let context = Context { store: Store::new(&resolved.settings.models), resolved };
@@ -139,7 +159,13 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
         Command::Pull(arguments) => pull::run(&context, &arguments),
         Command::List(arguments) => list::run(&context, &arguments),
         Command::Show(arguments) => show::run(&context, &arguments),
+        Command::Tag(arguments) => tag::run(&context, &arguments),
+        Command::History(arguments) => history::run(&context, &arguments),
+        Command::Verify(arguments) => verify::run(&context, &arguments),
         Command::Rm(arguments) => rm::run(&context, &arguments),
+        Command::Train(arguments) => train::run(&arguments),
+        Command::Jobs(arguments) => jobs::run(&context, &arguments),
+        Command::Job(arguments) => job::run(&context, &arguments),
         Command::Config(arguments) => config::run(&context, &arguments),
     }
 }

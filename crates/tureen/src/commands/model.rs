@@ -12,12 +12,13 @@ use formats::onnx::is_onnx;
 use indicatif::ProgressBar;
 use kernels::attention::PAGE_TOKENS;
 use kernels::compute::Isa;
+use store::manifest::{Facts, Kind, Manifest};
+use store::{ModelName, Reference};
 
 use super::table::parameters;
 use super::{Context, pull};
 use crate::models::catalogue;
-use crate::models::manifest::{Facts, Manifest};
-use crate::models::name::ModelName;
+use crate::models::find::require;
 use crate::models::sources::{is_model_file, stem};
 use crate::nearest::nearest;
 use crate::settings::Settings;
@@ -29,7 +30,7 @@ pub struct Model {
     pub name: String,
     /// A .gguf or .onnx file, or a folder.
     pub path: PathBuf,
-    /// Of one that was pulled.
+    /// Of one that is in the store.
     pub manifest: Option<Manifest>,
 }
 
@@ -44,13 +45,12 @@ pub fn find(context: &Context, text: &str) -> anyhow::Result<Model> {
             path.file_name().map_or_else(|| text.to_string(), |name| name.to_string_lossy().into_owned());
         return Ok(Model { name: stem(&file), path, manifest: None });
     }
-    let found = context.store.require(text).map_err(|error| match path.exists() {
+    let found = require(&context.store, text).map_err(|error| match path.exists() {
         true => anyhow!("{error}; ./{text} is a folder without config.json, so no model either"),
         false => error,
     });
-    let (name, manifest) = found?;
-    let path = context.store.entry(&name, &manifest)?;
-    Ok(Model { name: name.to_string(), path, manifest: Some(manifest) })
+    let (version, name) = (found?, Reference::parse(text)?.to_string());
+    Ok(Model { name, path: version.entry()?, manifest: Some(version.manifest) })
 }
 
 /// As [`find`]; a short name whose model isn't here is fetched, where somebody is there to say so.
@@ -63,7 +63,7 @@ pub fn find_or_pull(context: &Context, text: &str) -> anyhow::Result<Model> {
         Err(error) => error,
     };
     let Ok(name) = ModelName::parse(text) else { return Err(error) };
-    if !matches!(context.store.get(&name), Ok(None)) {
+    if !matches!(context.store.find(&Reference::Tag(name.clone())), Ok(None)) {
         return Err(error);
     }
     let Some(entry) = catalogue::find(&name) else {
@@ -96,11 +96,12 @@ pub fn read_facts(path: &Path) -> anyhow::Result<Facts> {
     if is_onnx(path) {
         let facts = formats::onnx::read(path)?;
         let (family, parameters, quantisation) = ("onnx".to_string(), facts.parameters, "-".to_string());
-        return Ok(Facts { family, parameters, quantisation, licence: None });
+        return Ok(Facts { kind: Kind::Onnx, family, parameters, quantisation, licence: None });
     }
     let files = open(path)?;
     let (decoder, facts) = (files.decoder(), files.facts());
     Ok(Facts {
+        kind: Kind::Llm,
         family: decoder.family.clone(),
         parameters: facts.parameters,
         quantisation: facts.quantisation.clone(),

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use clap::Args;
+use store::manifest::Kind;
+use store::{ModelName, Reference, Version};
 
 use super::model::read_facts;
 use super::table::size;
 use super::{Context, INTERRUPTED};
 use crate::models::http::Patience;
-use crate::models::manifest::Manifest;
-use crate::models::name::ModelName;
 use crate::models::pull::Pull;
 use crate::models::sources::Places;
 use crate::terminal::{print, say};
@@ -26,7 +26,7 @@ pub struct Arguments {
     /// The name to keep it under, NAME or NAME:TAG; the default is the source's own
     #[arg(long = "as", value_name = "NAME")]
     name: Option<String>,
-    /// Put it in the place of a model of that name that came from elsewhere
+    /// Let the name mean this one though it means a model from elsewhere; that one stays as NAME@NUMBER
     #[arg(long)]
     replace: bool,
     /// Fetch a model that is here already all the same
@@ -54,12 +54,17 @@ HTTP_PROXY, ALL_PROXY and NO_PROXY.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { source, name, replace, again } = arguments;
-    let (model, manifest) = pull(context, source, name.as_deref(), *replace, *again)?;
+    let (model, Version { number, manifest, .. }) = pull(context, source, name.as_deref(), *replace, *again)?;
     let verified =
         if manifest.files.iter().all(|file| file.verified) { "sha256 checked" } else { "sha256 recorded" };
-    let takes_tensors = manifest.facts.as_ref().is_some_and(|facts| facts.family == "onnx");
+    let takes_tensors = manifest.facts.as_ref().is_some_and(|facts| facts.kind == Kind::Onnx);
     let verb = if takes_tensors { "serve" } else { "run" };
-    print(format!("{model}: {}, {verified}. Now: tureen {verb} {model}\n", size(manifest.bytes())))?;
+    let size = size(manifest.bytes());
+    print(format!("{model}: version {number}, {size}, {verified}. Now: tureen {verb} {model}\n"))?;
+    let before = Reference::Number { name: model.name().to_owned(), number: number.saturating_sub(1) };
+    if let Some(before) = context.store.find(&before)?.filter(|before| before.tags.is_empty()) {
+        say(format!("{0} stays; to delete it: tureen rm {0}", before.id()));
+    }
     Ok(())
 }
 
@@ -70,7 +75,7 @@ pub fn pull(
     name: Option<&str>,
     replace: bool,
     again: bool,
-) -> anyhow::Result<(ModelName, Manifest)> {
+) -> anyhow::Result<(ModelName, Version)> {
     let places = Places::from_environment()?;
     let pull = Pull {
         store: &context.store,

@@ -1,10 +1,11 @@
 //! `tureen rm`: a model's files are deleted, after a question.
 
 use clap::Args;
+use store::{ModelName, Reference, Version};
 
 use super::Context;
 use super::table::size;
-use crate::models::name::ModelName;
+use crate::models::find::require;
 use crate::terminal::{confirmed, print};
 
 /// Delete a model that was pulled
@@ -23,7 +24,9 @@ const EXAMPLES: &str = "\
 Examples:
   tureen rm smollm2:135m
   tureen rm --yes smollm2:135m qwen3:0.6b
+  tureen rm digits@2                     one version, with its tags
 
+A name or NAME:TAG goes, and with it the version that it means, unless another tag means it too.
 A model that is being served keeps working until the server ends.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
@@ -32,21 +35,37 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let mut found = Vec::new();
     for text in &arguments.names {
         let left = ModelName::parse(text).ok().and_then(|model| unfinished.get_key_value(&model));
-        found.push(match (context.store.require(text), left) {
-            (Ok((model, manifest)), _) => (model.to_string(), manifest.bytes(), model),
+        found.push(match (require(&context.store, text), left) {
+            (Ok(version), _) => described(&version, Reference::parse(text)?),
             (Err(_), Some((model, bytes))) => {
-                (format!("what an interrupted pull of {model} left"), *bytes, model.clone())
+                let what = format!("what an interrupted pull of {model} left");
+                (what, *bytes, Reference::Tag(model.clone()))
             }
             (Err(error), None) => return Err(error),
         });
     }
-    for (what, bytes, model) in found {
+    for (what, bytes, reference) in found {
         if !arguments.yes && !confirmed(&format!("Delete {what} ({})?", size(bytes)))? {
             print(format!("{what} stays.\n"))?;
             continue;
         }
-        context.store.remove(&model)?;
+        context.store.remove(&reference)?;
         print(format!("{what} is deleted.\n"))?;
     }
     Ok(())
+}
+
+/// What is asked about, what deleting it frees, and the thing itself.
+fn described(version: &Version, reference: Reference) -> (String, u64, Reference) {
+    let others: Vec<&str> = match &reference {
+        Reference::Tag(model) => {
+            version.tags.iter().map(String::as_str).filter(|tag| *tag != model.tag()).collect()
+        }
+        Reference::Number { .. } => Vec::new(),
+    };
+    if others.is_empty() {
+        return (reference.to_string(), version.manifest.bytes(), reference);
+    }
+    let (id, others) = (version.id(), others.join(", "));
+    (format!("the tag {reference}, not {id}, which is also {others},"), 0, reference)
 }

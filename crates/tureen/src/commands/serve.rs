@@ -1,5 +1,6 @@
 //! `tureen serve`: models behind the OpenAI API, until told to stop.
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -7,11 +8,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Error, anyhow, bail};
 use clap::Args;
 use formats::onnx::is_onnx;
-use serve::{ServeError, ServeSettings, Server, Services, shutdown_signals};
+use serve::{JobSettings, ServeError, ServeSettings, Server, Services, shutdown_signals};
+use store::Store;
 
 use super::Context;
 use super::model::{Model, find_or_pull, load, load_onnx};
-use crate::settings::{Listen, Settings};
+use crate::models::find::names;
+use crate::settings::{Listen, SettingValue, Settings};
 use crate::terminal::say;
 
 /// Bytes of a file of keys.
@@ -59,7 +62,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("starting threads")?;
-    let result = runtime.block_on(serve(serve_settings(settings)?, settings.clone(), models));
+    let result = runtime.block_on(serve(serve_settings(settings, &context.store)?, settings.clone(), models));
     // A model that is still being loaded doesn't keep a server that was told to stop.
     runtime.shutdown_background();
     result
@@ -83,7 +86,7 @@ fn network_threads() -> usize {
 
 /// What could be served, for whoever named nothing.
 fn what_is_here(context: &Context) -> anyhow::Result<String> {
-    let names: Vec<String> = context.store.list()?.iter().map(|(name, _)| name.to_string()).collect();
+    let names = names(&context.store)?;
     Ok(match names.as_slice() {
         [] => "a .gguf file, a folder, or a name after tureen pull smollm2:135m".to_string(),
         names => format!("a .gguf file, a folder, or one that is here: {}", names.join(", ")),
@@ -149,7 +152,7 @@ fn ready_line(address: SocketAddr, names: &[String], has_keys: bool) -> String {
     format!("ready: http://{asked_at}/v1{others} answers for {}; {key}", names.join(", "))
 }
 
-fn serve_settings(settings: &Settings) -> anyhow::Result<ServeSettings> {
+fn serve_settings(settings: &Settings, store: &Store) -> anyhow::Result<ServeSettings> {
     let mut keys = settings.keys.as_ref().map(|keys| keys.0.clone()).unwrap_or_default();
     if let Some(path) = &settings.keys_file {
         keys.extend(read_keys(path)?);
@@ -165,7 +168,27 @@ fn serve_settings(settings: &Settings) -> anyhow::Result<ServeSettings> {
         request_max: (settings.request_max.0 > 0).then(|| Duration::from_secs(settings.request_max.0 as u64)),
         priority_min: settings.priority_min,
         drain_max: Duration::from_secs(settings.drain_max.0 as u64),
+        jobs: Some(job_settings(settings, store)?),
         ..ServeSettings::default()
+    })
+}
+
+/// A job gets the settings that are its own as flags, which go before whatever the environment and files say there.
+fn job_settings(settings: &Settings, store: &Store) -> anyhow::Result<JobSettings> {
+    let program = std::env::current_exe().context("finding this program's file, to start jobs with")?;
+    let mut command = vec![program.into_os_string(), OsString::from("job")];
+    let mut flag = |name: &str, value: OsString| command.extend([OsString::from(name), value]);
+    flag("--models", settings.models.clone().into_os_string());
+    flag("--job-threads", settings.job_threads.show().into());
+    if let Some(bytes) = settings.job_memory_max {
+        flag("--job-memory-max", bytes.show().into());
+    }
+    Ok(JobSettings {
+        store: store.clone(),
+        command,
+        jobs_max: settings.jobs_max.0,
+        file_bytes_max: settings.file_max.0,
+        files_bytes_max: settings.files_max.0,
     })
 }
 

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use super::name::ModelName;
+use store::ModelName;
 
 /// A short name.
 #[derive(Clone, Debug, Deserialize)]

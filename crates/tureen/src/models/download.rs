@@ -9,10 +9,11 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use store::hash::hex;
+use store::write_durably;
 
 use super::http::{Answer, Client, FetchError, Patience, header, trying_again};
 use super::progress::Progress;
-use super::store::write_durably;
 use super::url::Url;
 use crate::terminal::say;
 
@@ -207,7 +208,8 @@ fn attempt(
         sha256: sha256.clone(),
         total,
     };
-    write_durably(&places.state, &serde_json::to_vec(&state).map_err(anyhow::Error::from)?)?;
+    let state = serde_json::to_vec(&state).map_err(anyhow::Error::from)?;
+    write_durably(&places.state, &state).map_err(anyhow::Error::from)?;
     let total = total.or(wanted.bytes);
     if total.is_none() && sha256.is_none() {
         check_end_is_told(&answer, wanted).map_err(Failure::Fetch)?;
@@ -490,10 +492,6 @@ pub fn remove(path: &Path) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

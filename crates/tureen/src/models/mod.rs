@@ -2,13 +2,11 @@
 
 pub mod catalogue;
 pub mod download;
+pub mod find;
 pub mod http;
-pub mod manifest;
-pub mod name;
 pub mod progress;
 pub mod pull;
 pub mod sources;
-pub mod store;
 pub mod url;
 pub mod wheel;
 

@@ -1,26 +1,22 @@
 //! `pull`: a source's files into the models folder, whole or not at all.
 
 use std::fs::File;
-use std::io::{Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
 use formats::error::FormatError;
-use sha2::{Digest, Sha256};
+use store::hash;
+use store::manifest::{self, Facts, Manifest, SCHEMA};
+use store::{ModelName, Reference, Staging, Store, Version, is_plain_path};
 
 use super::catalogue::{self, Listed};
-use super::download::{Fetched, Wanted, disk_error, download, forget, hex, remove};
+use super::download::{Fetched, Wanted, disk_error, download, forget, remove};
 use super::http::Patience;
-use super::manifest::{self, Facts, Manifest, SCHEMA};
-use super::name::ModelName;
 use super::progress::Progress;
 use super::sources::{Files, Places, Plan, Source};
-use super::store::{Staging, Store, is_plain_path};
 use super::url::Url;
 use super::wheel::{self, ExtractError};
 use crate::terminal::say;
-
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// Reads what a model says of itself, for the manifest; an error where it can't be run.
 pub type ReadFacts<'a> = &'a dyn Fn(&Path) -> anyhow::Result<Facts>;
@@ -42,7 +38,7 @@ impl Pull<'_> {
     ///
     /// # Errors
     /// For a short name: why each of its sources failed. What was received is kept for the next try.
-    pub fn run(&self, text: &str, name: Option<&str>) -> anyhow::Result<(ModelName, Manifest)> {
+    pub fn run(&self, text: &str, name: Option<&str>) -> anyhow::Result<(ModelName, Version)> {
         let source = Source::parse(text)?;
         let name = name.map(ModelName::parse).transpose()?;
         let Source::Catalogue(short) = &source else {
@@ -87,7 +83,7 @@ impl Pull<'_> {
         name: Option<ModelName>,
         equals: &[Listed],
         retries_max: u32,
-    ) -> anyhow::Result<(ModelName, Manifest)> {
+    ) -> anyhow::Result<(ModelName, Version)> {
         let mut plan = source.plan(self.places, Patience { retries_max, ..self.patience })?;
         check_names(&plan)?;
         let model = match name {
@@ -121,19 +117,22 @@ impl Pull<'_> {
         };
         clear_others(&staging, &files)?;
         let manifest = self.manifest(origin, &model, &plan.entry, files, &staging)?;
-        self.store.publish(staging, &model, &manifest)?;
-        Ok((model, manifest))
+        let version = self.store.publish(&staging.folder, &model, manifest)?;
+        Ok((model, version))
+    }
+
+    fn version(&self, model: &ModelName) -> Result<Option<Version>, store::StoreError> {
+        self.store.find(&Reference::Tag(model.clone()))
     }
 
     /// The model of that name, where it is whole, what `is_same` knows for what would be fetched, and enough.
-    fn here(&self, model: &ModelName, is_same: impl Fn(&Manifest) -> bool) -> Option<Manifest> {
-        let here = self.store.get(model).ok().flatten()?;
-        let folder = self.store.folder_of(model);
-        let is_whole = here.files.iter().all(|file| {
-            is_plain_path(&file.path)
-                && std::fs::metadata(folder.join(&file.path)).is_ok_and(|facts| facts.len() == file.bytes)
+    fn here(&self, model: &ModelName, is_same: impl Fn(&Manifest) -> bool) -> Option<Version> {
+        let here = self.version(model).ok().flatten()?;
+        let is_whole = here.manifest.files.iter().all(|file| {
+            let facts = std::fs::metadata(here.folder.join(&file.path));
+            is_plain_path(&file.path) && facts.is_ok_and(|facts| facts.len() == file.bytes)
         });
-        if self.again || !is_whole || !is_same(&here) {
+        if self.again || !is_whole || !is_same(&here.manifest) {
             return None;
         }
         say(format!("{model} is here already (--again fetches it again)"));
@@ -143,7 +142,7 @@ impl Pull<'_> {
     /// Refuses to put something else in the place of what a person has.
     fn check_replaced(&self, model: &ModelName, origin: &str, equals: &[Listed]) -> anyhow::Result<()> {
         // One whose manifest can't be read is no loss.
-        let Ok(Some(here)) = self.store.get(model) else { return Ok(()) };
+        let Ok(Some(Version { manifest: here, .. })) = self.version(model) else { return Ok(()) };
         let same = here.source == origin || equals.iter().any(|listed| listed.from == here.source);
         if !same && !self.replace {
             bail!(
@@ -180,10 +179,11 @@ impl Pull<'_> {
             schema: SCHEMA,
             model: model.to_string(),
             source,
-            pulled: manifest::now(),
+            created: store::now(),
             entry: entry.to_string(),
             files,
             facts,
+            ..Manifest::default()
         })
     }
 }
@@ -340,32 +340,19 @@ fn bring_local(folder: &Path, names: &[String], staging: &Staging) -> anyhow::Re
                 "copy"
             }
         };
-        let (bytes, sha256) = hash(&to, name)?;
+        let (bytes, sha256) = hash_shown(&to, name)?;
         let origin = format!("{how} of {}", from.display());
         files.push(manifest::File { path: name.clone(), bytes, sha256, verified: false, origin });
     }
     Ok(files)
 }
 
-fn hash(path: &Path, name: &str) -> anyhow::Result<(u64, String)> {
-    let context = || format!("reading {}", path.display());
-    let mut file = File::open(path).with_context(context)?;
-    let total = file.metadata().with_context(context)?.len();
+fn hash_shown(path: &Path, name: &str) -> anyhow::Result<(u64, String)> {
+    let total = std::fs::metadata(path).with_context(|| format!("reading {}", path.display()))?.len();
     let mut progress = Progress::start(&format!("reading {name}"), 0, Some(total));
-    let mut hasher = Sha256::new();
-    let mut chunk = vec![0; CHUNK_BYTES];
-    let mut bytes = 0;
-    loop {
-        let count = file.read(&mut chunk).with_context(context)?;
-        if count == 0 {
-            break;
-        }
-        hasher.write_all(&chunk[..count]).with_context(context)?;
-        bytes += count as u64;
-        progress.add(count);
-    }
+    let hashed = hash::of_file(path, |count| progress.add(count))?;
     progress.finish();
-    Ok((bytes, hex(&hasher.finalize())))
+    Ok(hashed)
 }
 
 #[cfg(test)]

@@ -1,8 +1,13 @@
 //! Whole pulls: every source against a server that the test starts.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use super::super::test_server::{PATIENCE, Page, Server};
+use sha2::{Digest, Sha256};
+use store::hash::hex;
+use store::manifest::Kind;
+
 use super::*;
 
 struct Case {
@@ -15,7 +20,13 @@ fn case() -> Case {
 }
 
 fn facts(_: &Path) -> anyhow::Result<Facts> {
-    Ok(Facts { family: "llama".to_string(), parameters: 1, quantisation: "Q4_0".to_string(), licence: None })
+    Ok(Facts {
+        kind: Kind::Llm,
+        family: "llama".to_string(),
+        parameters: 1,
+        quantisation: "Q4_0".to_string(),
+        licence: None,
+    })
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -27,7 +38,7 @@ impl Case {
         Store::new(&self.folder.path().join("models"))
     }
 
-    fn pull(&self, source: &str, name: Option<&str>) -> anyhow::Result<(ModelName, Manifest)> {
+    fn pull(&self, source: &str, name: Option<&str>) -> anyhow::Result<(ModelName, Version)> {
         self.pull_reading(source, name, &facts)
     }
 
@@ -36,7 +47,7 @@ impl Case {
         source: &str,
         name: Option<&str>,
         read_facts: ReadFacts,
-    ) -> anyhow::Result<(ModelName, Manifest)> {
+    ) -> anyhow::Result<(ModelName, Version)> {
         let (store, places) = (self.store(), self.server.places());
         Pull { store: &store, places: &places, patience: PATIENCE, read_facts, replace: false, again: false }
             .run(source, name)
@@ -56,6 +67,10 @@ impl Case {
         .unwrap();
     }
 
+    fn version(&self, name: &str) -> Version {
+        self.store().find(&Reference::parse(name).unwrap()).unwrap().unwrap()
+    }
+
     /// How often something was asked for.
     fn asked(&self, path: &str) -> usize {
         self.server.seen().iter().filter(|seen| seen.path == path).count()
@@ -64,9 +79,8 @@ impl Case {
     /// Pulls, and checks name, entry and files (with their contents) of what is in the store afterwards.
     fn check(&self, source: &str, name: &str, entry: &str, files: &[(&str, &str)]) -> Manifest {
         let (model, _) = self.pull(source, None).unwrap();
-        let manifest = self.store().get(&model).unwrap().unwrap();
+        let Version { folder, manifest, .. } = self.version(&model.to_string());
         assert_eq!((model.to_string().as_str(), manifest.entry.as_str()), (name, entry));
-        let folder = self.store().folder_of(&model);
         let read = |file: &manifest::File| {
             let text = std::fs::read_to_string(folder.join(&file.path)).unwrap();
             assert_eq!((file.bytes, &file.sha256), (text.len() as u64, &sha256(text.as_bytes())));
@@ -239,7 +253,7 @@ fn what_is_here_is_not_fetched_again_unless_that_is_asked_for() {
     assert_eq!(case.asked(path), 1);
     case.pull_again(source);
     assert_eq!(case.asked(path), 2);
-    let file = case.store().folder_of(&ModelName::parse("tiny").unwrap()).join("Tiny.gguf");
+    let file = case.version("tiny").folder.join("Tiny.gguf");
     std::fs::write(file, "half").unwrap();
     case.check(source, "tiny", "Tiny.gguf", &[("Tiny.gguf", "weights")]);
     assert_eq!(case.asked(path), 3, "a file that is not whole is fetched");
@@ -299,8 +313,10 @@ fn a_model_from_elsewhere_is_not_replaced_unasked() {
         replace: true,
         again: false,
     };
-    let (_, manifest) = pull.run(&url("/b/m.gguf"), None).unwrap();
-    assert!(manifest.source.ends_with("/b/m.gguf"));
+    let (_, version) = pull.run(&url("/b/m.gguf"), None).unwrap();
+    assert!(version.manifest.source.ends_with("/b/m.gguf"));
+    assert_eq!((version.id().as_str(), case.version("m").number), ("m@2", 2));
+    assert!(case.version("m@1").manifest.source.ends_with("/a/m.gguf"), "what was there stays");
 }
 
 #[test]
@@ -321,8 +337,9 @@ fn what_is_no_model_leaves_what_was_there() {
         case.server.serve("/m.gguf", Page::new(junk));
         let error = format!("{:#}", case.pull_reading(&url, None, &read).unwrap_err());
         assert!(error.contains("is no model, and was not kept") && error.contains("malformed"), "{error}");
-        assert_eq!(case.store().get(&model).unwrap().unwrap().files, good.files);
-        let path = case.store().folder_of(&model).join("m.gguf");
+        let here = case.version(&model.to_string());
+        assert_eq!(here.manifest.files, good.manifest.files);
+        let path = here.folder.join("m.gguf");
         assert_eq!(sha256(&std::fs::read(path).unwrap()), sha256(&real));
     }
     // Nothing of it is taken for a beginning.

@@ -3,7 +3,7 @@
 use anyhow::bail;
 use sha2::{Digest, Sha256};
 
-use super::download::hex;
+use store::hash::hex;
 
 /// Bytes of a URL.
 const URL_BYTES_MAX: usize = 8192;

@@ -7,7 +7,9 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 use sha2::{Digest, Sha256};
 
-use super::download::{disk_error, hex, remove};
+use store::hash::hex;
+
+use super::download::{disk_error, remove};
 use super::progress::Progress;
 use crate::nearest::nearest;
 

@@ -12,9 +12,13 @@ pub use resolve::{Misused, Origin, Resolved, arguments, resolve};
 pub use value::{ByteSize, Count, CpuPath, Keys, KvKind, Listen, LogLevel, Origins, SettingValue};
 
 /// The commands that a setting shows up in as a flag. `config` takes them all.
-pub const ALL: &[&str] = &["serve", "run", "pull", "list", "show", "rm", "config"];
+pub const ALL: &[&str] = &[
+    "serve", "run", "pull", "list", "show", "tag", "history", "verify", "rm", "train", "jobs", "job",
+    "config",
+];
 const MODEL: &[&str] = &["serve", "run", "config"];
 const SERVER: &[&str] = &["serve", "config"];
+const JOB: &[&str] = &["serve", "job", "config"];
 /// No flag: a list of processes would show it to everybody on the machine.
 const SECRET: &[&str] = &[];
 
@@ -78,7 +82,7 @@ macro_rules! settings {
 
 settings! {
     models: PathBuf, "FOLDER", ALL, models_folder(), "",
-        "Folder that pulled models are kept in";
+        "Folder that models, jobs and uploaded files are kept in";
     listen: Listen, "ADDRESS:PORT", SERVER, "127.0.0.1:8080", "",
         "Where to listen; a port alone is on 127.0.0.1, port 0 a free one. Anything but loopback needs a key";
     grpc_listen: Option<Listen>, "ADDRESS:PORT", SERVER, "", "nowhere",
@@ -121,6 +125,16 @@ settings! {
         "Connections open at the same time; more wait to be accepted";
     body_max: ByteSize, "BYTES", SERVER, "4MiB", "",
         "Largest body of a request";
+    jobs_max: Count<1, 1_000>, "COUNT", SERVER, "1", "",
+        "Jobs that run at once, each in a process of its own; more wait";
+    job_threads: Count<1, 1_024>, "COUNT", JOB, threads(), "",
+        "Cores that a job may use; the default is what this machine has";
+    job_memory_max: Option<ByteSize>, "BYTES", JOB, "", "what there is",
+        "Memory that a job may take, such as 8GiB; one that needs more fails";
+    file_max: ByteSize, "BYTES", SERVER, "1GiB", "",
+        "Largest file that may be uploaded for jobs";
+    files_max: ByteSize, "BYTES", SERVER, "16GiB", "",
+        "What uploaded files may take together";
     drain_max: Count<0, 31_536_000>, "SECONDS", SERVER, "300", "",
         "How long running answers may go on after SIGTERM";
     log: LogLevel, "LEVEL", ALL, "info", "",

@@ -13,8 +13,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("formats", &["kernels"]),
     ("engine", &["formats", "kernels"]),
     ("train", &["formats", "kernels"]),
-    ("serve", &["engine"]),
-    ("tureen", &["engine", "formats", "kernels", "serve"]),
+    ("store", &["formats", "kernels"]),
+    ("serve", &["engine", "store"]),
+    ("tureen", &["engine", "formats", "kernels", "serve", "store", "train"]),
 ];
 
 /// Libraries that belong to one room.

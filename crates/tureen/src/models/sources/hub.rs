@@ -8,9 +8,9 @@ use serde::Deserialize;
 use super::{Files, Places, Plan, is_model_file, stem};
 use crate::models::download::Wanted;
 use crate::models::http::{Client, FetchError, Patience};
-use crate::models::store::is_plain_path;
 use crate::models::url::{Url, encode};
 use crate::terminal::say;
+use store::is_plain_path;
 
 /// Files of a repository.
 const FILES_MAX: usize = 100_000;

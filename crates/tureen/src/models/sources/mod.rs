@@ -13,9 +13,9 @@ use anyhow::bail;
 use super::catalogue;
 use super::download::Wanted;
 use super::http::{Client, Patience};
-use super::name::ModelName;
 use super::url::Url;
 use crate::nearest::nearest;
+use store::ModelName;
 
 /// What a person asked for, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]

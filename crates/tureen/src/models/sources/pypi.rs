@@ -9,8 +9,8 @@ use serde::Deserialize;
 use super::{Files, Places, Plan, stem};
 use crate::models::download::Wanted;
 use crate::models::http::{Client, FetchError, Patience, header};
-use crate::models::store::is_plain_path;
 use crate::models::url::Url;
+use store::is_plain_path;
 
 const JSON_TYPE: &str = "application/vnd.pypi.simple.v1+json";
 const ACCEPT: &str = "application/vnd.pypi.simple.v1+json, text/html;q=0.2";

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anyhow::bail;
+use crate::error::{Result, StoreError};
 
 /// Bytes of a name or a tag.
 const PART_BYTES_MAX: usize = 100;
@@ -21,25 +21,25 @@ impl ModelName {
     ///
     /// # Errors
     /// Anything but letters, digits, `.`, `-` and `_`, beginning with a letter or digit.
-    pub fn parse(text: &str) -> anyhow::Result<ModelName> {
+    pub fn parse(text: &str) -> Result<ModelName> {
         let lower = text.to_ascii_lowercase();
         let (name, tag) = lower.split_once(':').unwrap_or((&lower, DEFAULT_TAG));
-        for part in [name, tag] {
-            let fits = part.len() <= PART_BYTES_MAX
-                && part.starts_with(|c: char| c.is_ascii_alphanumeric())
-                && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
-            if !fits {
-                bail!(
-                    "{text:?} is no name for a model: NAME or NAME:TAG is, of letters, digits, `.`, `-` and `_`, \
-                     {PART_BYTES_MAX} at most, beginning with a letter or digit"
-                );
-            }
+        if !is_part(name) || !is_part(tag) {
+            return Err(StoreError::BadName { text: text.to_string(), bytes_max: PART_BYTES_MAX });
         }
         Ok(ModelName { name: name.to_string(), tag: tag.to_string() })
     }
 
+    /// The same model under another tag.
+    ///
+    /// # Errors
+    /// As for [`ModelName::parse`].
+    pub fn with_tag(&self, tag: &str) -> Result<ModelName> {
+        ModelName::parse(&format!("{}:{tag}", self.name))
+    }
+
     /// A name made of `text`, whatever it holds: what may not stand in a name becomes `-`.
-    pub fn from_any(text: &str) -> anyhow::Result<ModelName> {
+    pub fn from_any(text: &str) -> Result<ModelName> {
         let allowed =
             |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '-' };
         let spelled: String = text.chars().map(allowed).take(PART_BYTES_MAX).collect();
@@ -65,6 +65,53 @@ impl fmt::Display for ModelName {
     }
 }
 
+fn is_part(part: &str) -> bool {
+    part.len() <= PART_BYTES_MAX
+        && part.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
+}
+
+/// What a person calls a version: by a tag, which may come to mean another, or by its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reference {
+    Tag(ModelName),
+    Number { name: String, number: u64 },
+}
+
+impl Reference {
+    /// Reads `NAME`, `NAME:TAG` or `NAME@NUMBER`.
+    ///
+    /// # Errors
+    /// As for [`ModelName::parse`].
+    pub fn parse(text: &str) -> Result<Reference> {
+        let Some((name, number)) = text.split_once('@') else {
+            return ModelName::parse(text).map(Reference::Tag);
+        };
+        let name = name.to_ascii_lowercase();
+        let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        match number.parse() {
+            Ok(number) if digits && is_part(&name) => Ok(Reference::Number { name, number }),
+            _ => Err(StoreError::BadName { text: text.to_string(), bytes_max: PART_BYTES_MAX }),
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        match self {
+            Reference::Tag(model) => model.name(),
+            Reference::Number { name, .. } => name,
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reference::Tag(model) => model.fmt(f),
+            Reference::Number { name, number } => write!(f, "{name}@{number}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +133,17 @@ mod tests {
             &long,
         ] {
             assert!(ModelName::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_called_by_tag_or_number() {
+        let check = |text: &str, shown: &str| assert_eq!(Reference::parse(text).unwrap().to_string(), shown);
+        check("Digits@3", "digits@3");
+        check("digits", "digits");
+        check("digits:best", "digits:best");
+        for text in ["digits@", "digits@x", "digits@+1", "a:b@1", "@1", "../a@1", "a@1@2"] {
+            assert!(Reference::parse(text).is_err(), "{text}");
         }
     }
 

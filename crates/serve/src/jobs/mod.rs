@@ -1,0 +1,92 @@
+//! `/v1/jobs`: long work, each in a process of its own. This server starts them, tells how they are, and knows nothing of
+//! what they do.
+//!
+//! `POST /v1/jobs` takes `kind`, `model` (what a version is published of), `definition` (TOML in a text, or the same as
+//! JSON) and `files` (names in the definition, and ids of uploads). `GET /v1/jobs/ID/events` are server-sent events, whose
+//! `id` a client gives back as `Last-Event-ID` to go on.
+
+mod definition;
+pub mod kept;
+mod runner;
+mod watch;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Uri};
+use axum::response::{Json, Response};
+use axum::routing::{get, post};
+use serde_json::Value;
+use store::{Job, Stop};
+
+use crate::body::read_json;
+use crate::http::App;
+use crate::listing::page;
+use crate::openai::ApiError;
+use kept::ask;
+pub use runner::start;
+
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/jobs", get(list).post(create))
+        .route("/v1/jobs/{id}", get(one))
+        .route("/v1/jobs/{id}/events", get(events))
+        .route("/v1/jobs/{id}/cancel", post(cancel))
+        .route("/v1/jobs/{id}/resume", post(resume))
+}
+
+async fn create(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    let _permit = app.gate.enter().ok_or_else(ApiError::draining)?;
+    kept::settings(&app)?;
+    let asked = definition::decode(read_json(&headers, body, &app.settings).await?)?;
+    let job =
+        ask(&app, move |store| store.create_job(&asked.kind, &asked.model, &asked.definition, &asked.files));
+    Ok(Json(job.await?.json()))
+}
+
+async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, ApiError> {
+    let jobs = ask(&app, |store| store.jobs()).await?;
+    page(&uri, jobs.iter().map(Job::json).collect()).map(Json)
+}
+
+async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    find(&app, id).await.map(|job| Json(job.json()))
+}
+
+async fn events(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let job = find(&app, id).await?;
+    let offset = match headers.get("last-event-id").map(|value| value.to_str().map(str::parse)) {
+        None => 0,
+        Some(Ok(Ok(offset))) => offset,
+        Some(_) => {
+            let message = "`Last-Event-ID` is to be the `id` of an event of this job".to_owned();
+            return Err(ApiError::invalid("Last-Event-ID", message));
+        }
+    };
+    Ok(watch::stream(app, job.id, offset))
+}
+
+async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    ask(&app, move |store| store.stop_job(&id, Stop::Asked)).await.map(|job| Json(job.json()))
+}
+
+async fn resume(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    let _permit = app.gate.enter().ok_or_else(ApiError::draining)?;
+    ask(&app, move |store| store.resume_job(&id)).await.map(|job| Json(job.json()))
+}
+
+async fn find(app: &App, id: String) -> Result<Job, ApiError> {
+    let asked = id.clone();
+    let job = ask(app, move |store| store.job(&asked)).await?;
+    job.ok_or_else(|| ApiError::no_such(format!("there is no job {id:?} here")))
+}

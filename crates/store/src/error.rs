@@ -1,0 +1,42 @@
+//! What can go wrong in the store, each with the way out.
+
+use std::io;
+use std::path::Path;
+
+/// Why something can't be kept or found.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(
+        "{text:?} is no name for a model: NAME, NAME:TAG or NAME@NUMBER is, of letters, digits, `.`, `-` and `_`, \
+         {bytes_max} at most, beginning with a letter or digit"
+    )]
+    BadName { text: String, bytes_max: usize },
+    /// `what` says the operation and its place.
+    #[error("{what}")]
+    Io { what: String, source: io::Error },
+    #[error("the store's database {place}: {source}")]
+    Database { place: String, source: sqlx::Error },
+    #[error("{place} has form {found}, and this tureen reads form {known}: use a newer tureen")]
+    Newer { place: String, found: u64, known: u64 },
+    #[error("{place} is damaged ({why}); pull the model again, or remove it")]
+    Damaged { place: String, why: String },
+    #[error("{model} is being pulled by another process; wait for that, or end it")]
+    Busy { model: String },
+    #[error("the file is larger than {bytes_max} bytes, the most that is taken now")]
+    TooLarge { bytes_max: u64 },
+    #[error("there is no {what} here")]
+    Missing { what: String },
+    /// Something that its state doesn't allow.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl StoreError {
+    /// For `map_err`: an operation at a path that failed.
+    pub(crate) fn io(operation: &str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+        let what = format!("{operation} {}", path.display());
+        move |source| StoreError::Io { what, source }
+    }
+}
+
+pub(crate) type Result<T> = std::result::Result<T, StoreError>;

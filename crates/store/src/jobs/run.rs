@@ -1,0 +1,180 @@
+//! A job's own process: it holds the lock, tells how far it is, looks whether it is to stop, and publishes.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::events::Events;
+use super::{Job, JobFolder, State, Stop, end, one, set_running};
+use crate::durable::{delete, make_folder};
+use crate::error::{Result, StoreError};
+use crate::manifest::{self, Facts, Manifest, SCHEMA};
+use crate::versions::{Store, Version};
+use crate::{clock, hash};
+
+/// Between two looks into the database.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// A job that this process does.
+pub struct JobRun {
+    store: Store,
+    pub job: Job,
+    pub folder: JobFolder,
+    events: Events,
+    looked: Instant,
+    stop: Option<Stop>,
+    /// The last event that tells how far it is.
+    progress: Option<String>,
+    _lock: File,
+}
+
+impl JobRun {
+    /// Takes a job that waits, or that a server gave to this process.
+    ///
+    /// # Errors
+    /// No such job; another process does it; it has ended; the disk; the database.
+    pub fn begin(store: &Store, id: &str) -> Result<JobRun> {
+        let missing = || StoreError::Missing { what: format!("job {id:?}") };
+        store.job(id)?.ok_or_else(missing)?;
+        let folder = store.job_folder(id);
+        let busy = || StoreError::Refused(format!("job {id} is being done by another process"));
+        let lock = folder.lock()?.ok_or_else(busy)?;
+        let job = store.database()?.transaction(|transaction| {
+            let job = one(transaction, id)?.ok_or_else(missing)?;
+            if job.state.is_ended() {
+                let state = job.state.name();
+                return Err(StoreError::Refused(format!("job {id} is {state}; resume it first")));
+            }
+            set_running(transaction, id)?;
+            let pid = u64::from(std::process::id());
+            transaction.write("UPDATE jobs SET pid = ?2 WHERE id = ?1", &[id.into(), pid.into()])?;
+            Ok(job)
+        })?;
+        let mut events = Events::open(&folder.events())?;
+        events.add(&json!({ "event": "running" }))?;
+        make_folder(&folder.work())?;
+        let (store, looked, stop) = (store.clone(), Instant::now(), job.stop);
+        Ok(JobRun { store, job, folder, events, looked, stop, progress: None, _lock: lock })
+    }
+
+    /// Keeps an event, and says whether the job is to stop. `is_progress` marks those that tell how far it is.
+    ///
+    /// # Errors
+    /// The disk; the database.
+    pub fn tell(&mut self, event: &Value, is_progress: bool) -> Result<bool> {
+        self.events.add(event)?;
+        if is_progress {
+            self.progress = Some(event.to_string());
+        }
+        if self.looked.elapsed() >= LOOK_EVERY {
+            self.keep_progress()?;
+            self.stop = self.store.job(&self.job.id)?.and_then(|job| job.stop);
+            // Counted from the end, so that a slow disk doesn't make this all that is done.
+            self.looked = Instant::now();
+        }
+        Ok(self.stop.is_some())
+    }
+
+    fn keep_progress(&mut self) -> Result<()> {
+        let Some(progress) = self.progress.take() else { return Ok(()) };
+        let sql = "UPDATE jobs SET progress = ?2 WHERE id = ?1";
+        self.store.database()?.lock().write(sql, &[(&self.job.id).into(), (&progress).into()]).map(|_| ())
+    }
+
+    /// The version that this job has published already: its process was killed just after.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn published(&self) -> Result<Option<Version>> {
+        self.store.version_of_job(&self.job.id)
+    }
+
+    /// Publishes files of the work folder as the next version of the job's model. `entry` is the one to load.
+    ///
+    /// # Errors
+    /// A file that isn't in the work folder; the disk; the database.
+    pub fn publish(
+        &self,
+        files: &[PathBuf],
+        entry: &str,
+        facts: Option<Facts>,
+        metrics: &BTreeMap<String, f64>,
+    ) -> Result<Version> {
+        let staged = self.folder.folder.join("publishing");
+        delete(&staged)?;
+        make_folder(&staged)?;
+        let mut named = Vec::new();
+        for file in files {
+            let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+            let place = staged.join(&name);
+            link(file, &place)?;
+            let (bytes, sha256) = hash::of_file(&place, |_| {})?;
+            let origin = format!("job:{}", self.job.id);
+            named.push(manifest::File { path: name, bytes, sha256, verified: false, origin });
+        }
+        let metrics = metrics.iter().filter(|(_, value)| value.is_finite());
+        let manifest = Manifest {
+            schema: SCHEMA,
+            model: self.job.model.to_string(),
+            source: format!("job:{}", self.job.id),
+            created: clock::now(),
+            entry: entry.to_owned(),
+            files: named,
+            facts,
+            job: Some(self.job.id.clone()),
+            metrics: metrics.map(|(name, value)| (name.clone(), *value)).collect(),
+            ..Manifest::default()
+        };
+        self.store.publish(&staged, &self.job.model, manifest)
+    }
+
+    /// # Errors
+    /// The disk; the database.
+    pub fn done(mut self, version: &Version) -> Result<()> {
+        self.folder.tidy()?;
+        self.end(
+            State::Done,
+            None,
+            Some(version.number),
+            &json!({ "event": "done", "version": version.id() }),
+        )
+    }
+
+    /// Ends as whoever asked for it wants.
+    ///
+    /// # Errors
+    /// The disk; the database.
+    pub fn stopped(mut self) -> Result<()> {
+        match self.stop {
+            Some(Stop::Interrupted) => {
+                let error = "the server was stopped";
+                let event = json!({ "event": "interrupted", "error": error });
+                self.end(State::Interrupted, Some(error), None, &event)
+            }
+            _ => self.end(State::Stopped, None, None, &json!({ "event": "stopped" })),
+        }
+    }
+
+    /// # Errors
+    /// The disk; the database.
+    pub fn failed(mut self, error: &str) -> Result<()> {
+        self.end(State::Failed, Some(error), None, &json!({ "event": "failed", "error": error }))
+    }
+
+    /// The event goes first: whoever sees the state reads the events to their end.
+    fn end(&mut self, state: State, error: Option<&str>, version: Option<u64>, event: &Value) -> Result<()> {
+        self.events.add(event)?;
+        self.keep_progress()?;
+        let id = self.job.id.clone();
+        self.store.database()?.transaction(|transaction| end(transaction, &id, state, error, version))
+    }
+}
+
+fn link(from: &Path, to: &Path) -> Result<()> {
+    std::fs::hard_link(from, to)
+        .or_else(|_| std::fs::copy(from, to).map(|_| ()))
+        .map_err(StoreError::io("publishing", from))
+}

@@ -1,0 +1,87 @@
+//! `.partial/` in the models folder: what is gathered for a version that isn't in sight yet, and what is being deleted.
+
+use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use crate::durable::{delete, folders_in, make_folder};
+use crate::error::{Result, StoreError};
+use crate::name::ModelName;
+
+/// The folder of what isn't in sight. There, `NAME@TAG` is being gathered, and with these ends stand:
+const PARTIAL: &str = ".partial";
+/// the lock of whoever gathers it;
+const LOCK: &str = "@lock";
+/// a version that is being deleted.
+const REMOVED: &str = "@removed";
+
+/// A model that is being pulled: a folder of its own, and a lock so that nobody else pulls it at the same time.
+pub struct Staging {
+    pub folder: PathBuf,
+    /// Its file stays: were it removed, two pulls could each hold a lock on a file of that name.
+    _lock: File,
+}
+
+impl Drop for Staging {
+    /// An empty folder is nothing to go on with; one that isn't can't be removed like this.
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.folder);
+    }
+}
+
+/// The folder to gather a model's files in; what an interrupted pull left there is still there.
+///
+/// # Errors
+/// The folder can't be made, or another pull of the same model is at it.
+pub fn stage(models: &Path, model: &ModelName) -> Result<Staging> {
+    make_folder(&models.join(PARTIAL)).map_err(|error| match error {
+        StoreError::Io { what, source } => StoreError::Io {
+            what: format!("{what} (name another models folder by --models or TUREEN_MODELS)"),
+            source,
+        },
+        other => other,
+    })?;
+    let lock_path = under_way(models, model, LOCK);
+    let lock = File::create(&lock_path).map_err(StoreError::io("making", &lock_path))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(StoreError::Busy { model: model.to_string() }),
+        Err(TryLockError::Error(error)) => return Err(StoreError::io("locking", &lock_path)(error)),
+    }
+    let folder = under_way(models, model, "");
+    make_folder(&folder)?;
+    Ok(Staging { folder, _lock: lock })
+}
+
+/// Models of which an interrupted pull left something, with its bytes.
+pub fn unfinished(models: &Path) -> Result<BTreeMap<ModelName, u64>> {
+    let partial = models.join(PARTIAL);
+    let mut found = BTreeMap::new();
+    for folder in folders_in(&partial)? {
+        let Some((name, tag)) = folder.split_once('@') else { continue };
+        let Ok(model) = ModelName::parse(&format!("{name}:{tag}")) else { continue };
+        let entries = std::fs::read_dir(partial.join(&folder)).into_iter().flatten();
+        let bytes: u64 = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
+        if bytes > 0 {
+            *found.entry(model).or_default() += bytes;
+        }
+    }
+    Ok(found)
+}
+
+/// Where a version goes that is to be deleted: out of sight by one rename.
+pub fn removed(models: &Path, name: &str, number: u64) -> PathBuf {
+    models.join(PARTIAL).join(format!("{name}@{number}{REMOVED}"))
+}
+
+/// Deletes what killed processes had begun to.
+pub fn sweep(models: &Path) -> Result<()> {
+    let partial = models.join(PARTIAL);
+    let begun = folders_in(&partial)?;
+    begun.iter().filter(|name| name.ends_with(REMOVED)).try_for_each(|name| delete(&partial.join(name)))
+}
+
+/// Where something of `model` stands that isn't in sight. Names hold no `@`, so nothing else is called that.
+fn under_way(models: &Path, model: &ModelName, what: &str) -> PathBuf {
+    models.join(PARTIAL).join(format!("{}@{}{what}", model.name(), model.tag()))
+}

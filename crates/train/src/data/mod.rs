@@ -1,0 +1,292 @@
+//! Samples out of files: what a definition's `[data]` names becomes arrays as the model takes them, with errors that say
+//! the file and the line or sample.
+
+mod csv;
+mod idx;
+mod images;
+mod jsonl;
+mod npy;
+mod split;
+mod targets;
+
+use std::path::{Path, PathBuf};
+
+pub use split::{Scale, split};
+pub use targets::{class_weights, classes_of, encode};
+
+use crate::definition::{Data, Format, OneOrMany, Part, Selection};
+use crate::error::{Result, TrainError};
+use crate::model::Array;
+
+/// Values that one set of samples may have: 8 GiB of them.
+const VALUES_MAX: usize = 1 << 31;
+/// Dimensions of an array in a file.
+const DIMENSIONS_MAX: usize = 8;
+
+/// Samples as files have them.
+pub struct Loaded {
+    /// One array an input.
+    pub x: Vec<Array>,
+    /// One an output; none where targets are the inputs.
+    pub y: Vec<Target>,
+    pub weights: Option<Vec<f32>>,
+    pub places: Places,
+}
+
+/// What a file says of the targets.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Target {
+    Numbers(Array),
+    /// The name of each sample's class.
+    Names(Vec<String>),
+}
+
+/// Where samples stand, for errors.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Places {
+    /// Sample numbers of a file, from 0.
+    Samples(String),
+    /// Lines of a file, from 1.
+    Lines(String, Vec<u64>),
+    /// A file each.
+    Files(Vec<PathBuf>),
+}
+
+impl Places {
+    pub fn of(&self, sample: usize) -> String {
+        match self {
+            Places::Samples(file) => format!("{file}, sample {sample}"),
+            Places::Lines(file, lines) => {
+                format!("{file}, line {}", lines.get(sample).copied().unwrap_or_default())
+            }
+            Places::Files(files) => files.get(sample).map(|file| file.display().to_string()).unwrap_or_default(),
+        }
+    }
+}
+
+/// What is read: names of columns, keys or files for each input and output.
+struct Wanted {
+    /// None: all that isn't a target or a weight.
+    x: Option<Vec<Vec<String>>>,
+    y: Vec<Vec<String>>,
+    weights: Option<String>,
+}
+
+/// One column or several side by side: values of each sample.
+struct Column {
+    /// Of a sample.
+    shape: Vec<usize>,
+    values: Values,
+}
+
+enum Values {
+    Numbers(Vec<f32>),
+    Names(Vec<String>),
+}
+
+/// Columns of all samples.
+struct Columns {
+    x: Vec<Column>,
+    y: Vec<Column>,
+    weights: Option<Vec<f32>>,
+    samples: usize,
+    places: Places,
+}
+
+/// Reads the samples that `data` names, or those of its part `part`.
+///
+/// # Errors
+/// When a file can't be read, isn't what it should be, or has a value that is no finite number.
+pub fn load(
+    base: &Path,
+    data: &Data,
+    part: Option<&Part>,
+    inputs: &[(String, Vec<usize>)],
+    outputs: &[String],
+) -> Result<Loaded> {
+    let path = part.and_then(|part| part.path.as_ref()).or(data.path.as_ref());
+    let x = part.and_then(|part| part.x.as_ref()).or(data.x.as_ref());
+    let y = part.and_then(|part| part.y.as_ref()).or(data.y.as_ref());
+    let input_names: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
+    let output_names: Vec<&str> = outputs.iter().map(String::as_str).collect();
+    let wanted = Wanted {
+        x: x.map(|x| chosen("x", x, &input_names)).transpose()?,
+        y: y.map(|y| chosen("y", y, &output_names)).transpose()?.unwrap_or_default(),
+        weights: data.weights.clone(),
+    };
+    let format = format(data, path, &wanted)?;
+    let columns = match (format, path) {
+        (Format::Npy | Format::Idx, _) => arrays(base, format, &wanted)?,
+        (_, None) => {
+            return Err(TrainError::data("[data]", "it needs `path`, the file or folder with the samples"));
+        }
+        (Format::Csv, Some(path)) => csv::read(&base.join(path), data.delimiter.unwrap_or(','), &wanted)?,
+        (Format::Jsonl, Some(path)) => jsonl::read(&base.join(path), &wanted)?,
+        (Format::Npz, Some(path)) => npy::read_archive(&base.join(path), &wanted)?,
+        (Format::Images, Some(path)) => {
+            let size = inputs.first().map_or(&[][..], |(_, shape)| shape);
+            images::read(&base.join(path), size, !wanted.y.is_empty() || y.is_none())?
+        }
+    };
+    shaped(columns, inputs)
+}
+
+/// Names for each of `names`, the inputs or the outputs.
+fn chosen(key: &str, selection: &Selection, names: &[&str]) -> Result<Vec<Vec<String>>> {
+    let wrong = |problem: String| TrainError::data("[data]", problem);
+    match selection {
+        Selection::Plain(one) if names.len() == 1 => Ok(vec![one.as_slice().to_vec()]),
+        Selection::Plain(OneOrMany::Many(many)) if many.len() == names.len() => {
+            Ok(many.iter().map(|one| vec![one.clone()]).collect())
+        }
+        Selection::Plain(_) => Err(wrong(format!(
+            "{key} is a table with the keys {} here, since the model has {} of them",
+            names.join(", "),
+            names.len()
+        ))),
+        Selection::ByName(by_name) => {
+            if let Some(other) = by_name.keys().find(|name| !names.contains(&name.as_str())) {
+                return Err(wrong(format!("{key} has the key {other}; the model has: {}", names.join(", "))));
+            }
+            let of = |name: &&str| match by_name.get(*name) {
+                Some(selected) => Ok(selected.as_slice().to_vec()),
+                None => Err(wrong(format!("{key} lacks the key {name}"))),
+            };
+            names.iter().map(of).collect()
+        }
+    }
+}
+
+fn format(data: &Data, path: Option<&PathBuf>, wanted: &Wanted) -> Result<Format> {
+    if let Some(format) = data.format {
+        return Ok(format);
+    }
+    let first = wanted.x.iter().flatten().flatten().next();
+    let name = match (path, first) {
+        (Some(path), _) => path.to_string_lossy().into_owned(),
+        (None, Some(file)) => file.clone(),
+        (None, None) => return Err(TrainError::data("[data]", "it needs `path`, or `x` and `y`")),
+    };
+    let plain = name.strip_suffix(".gz").unwrap_or(&name).to_lowercase();
+    let ending = plain.rsplit('.').next().unwrap_or_default();
+    match ending {
+        "csv" | "tsv" => Ok(Format::Csv),
+        "jsonl" | "ndjson" => Ok(Format::Jsonl),
+        "npz" => Ok(Format::Npz),
+        "npy" => Ok(Format::Npy),
+        _ if plain.contains("idx") && path.is_none() => Ok(Format::Idx),
+        _ if path.is_some() && !plain.contains('.') => Ok(Format::Images),
+        _ => Err(TrainError::data(
+            "[data]",
+            format!("{name} doesn't say what it is by its ending: set format to csv, jsonl, npz, npy, idx or images"),
+        )),
+    }
+}
+
+/// Inputs and targets that are a file each.
+fn arrays(base: &Path, format: Format, wanted: &Wanted) -> Result<Columns> {
+    let mut first = String::new();
+    let mut read = |names: &[String]| -> Result<Array> {
+        let [name] = names else {
+            return Err(TrainError::data("[data]", format!("x and y are a file each; received {names:?}")));
+        };
+        if first.is_empty() {
+            first = name.clone();
+        }
+        match format {
+            Format::Idx => idx::read(&base.join(name)),
+            _ => npy::read(&base.join(name)),
+        }
+    };
+    let x: Vec<Array> =
+        wanted.x.as_deref().unwrap_or_default().iter().map(|names| read(names)).collect::<Result<_>>()?;
+    let y: Vec<Array> = wanted.y.iter().map(|names| read(names)).collect::<Result<_>>()?;
+    let weights = wanted.weights.as_ref().map(|name| read(std::slice::from_ref(name))).transpose()?;
+    joined(first, x, y, weights)
+}
+
+/// Arrays with one first size, as columns.
+fn joined(file: String, x: Vec<Array>, y: Vec<Array>, weights: Option<Array>) -> Result<Columns> {
+    let Some(samples) = x.first().map(Array::samples) else {
+        return Err(TrainError::data("[data]", "it needs `x`, what the model's input is read from"));
+    };
+    let all = x.iter().chain(&y).chain(&weights);
+    if let Some(other) = all.map(Array::samples).find(|&other| other != samples) {
+        return Err(TrainError::data(file, format!("x has {samples} samples, and another array has {other}")));
+    }
+    let column = |array: Array| Column { shape: array.shape[1..].to_vec(), values: Values::Numbers(array.values) };
+    Ok(Columns {
+        x: x.into_iter().map(column).collect(),
+        y: y.into_iter().map(column).collect(),
+        weights: weights.map(|array| array.values),
+        samples,
+        places: Places::Samples(file),
+    })
+}
+
+/// Columns in the shapes of the model's inputs, every value a finite number.
+fn shaped(columns: Columns, inputs: &[(String, Vec<usize>)]) -> Result<Loaded> {
+    let Columns { x, y, weights, samples, places } = columns;
+    if samples == 0 {
+        return Err(TrainError::data(places.of(0), "there are no samples"));
+    }
+    if x.len() != inputs.len() {
+        let problem = format!("x names {} inputs, and the model has {}", x.len(), inputs.len());
+        return Err(TrainError::data("[data]", problem));
+    }
+    let mut arrays = vec![];
+    for (column, (name, shape)) in x.into_iter().zip(inputs) {
+        let Values::Numbers(values) = column.values else {
+            return Err(TrainError::data("[data]", format!("the input {name} is read from texts; it takes numbers")));
+        };
+        if column.shape.iter().product::<usize>() != shape.iter().product::<usize>() {
+            let problem = format!("samples have the shape {:?}, and the input {name} takes {shape:?}", column.shape);
+            return Err(TrainError::data(places.of(0), problem));
+        }
+        check_finite("x", &values, samples, &places)?;
+        arrays.push(Array::new([&[samples], &shape[..]].concat(), values)?);
+    }
+    let mut targets = vec![];
+    for column in y {
+        targets.push(match column.values {
+            Values::Names(names) => Target::Names(names),
+            Values::Numbers(values) => {
+                check_finite("y", &values, samples, &places)?;
+                Target::Numbers(Array::new([&[samples], &column.shape[..]].concat(), values)?)
+            }
+        });
+    }
+    if let Some(weights) = &weights {
+        check_finite("the weight", weights, samples, &places)?;
+        if let Some(at) = weights.iter().position(|&weight| weight < 0.0) {
+            return Err(TrainError::data(places.of(at), format!("the weight is {}", weights[at])));
+        }
+    }
+    Ok(Loaded { x: arrays, y: targets, weights, places })
+}
+
+fn check_finite(what: &str, values: &[f32], samples: usize, places: &Places) -> Result<()> {
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(at) => {
+            let len = (values.len() / samples.max(1)).max(1);
+            let place = if len > 1 { format!(" at place {} of the sample", at % len) } else { String::new() };
+            Err(TrainError::data(places.of(at / len), format!("{what} has {}{place}; every value is a finite number", values[at])))
+        }
+    }
+}
+
+/// The product of sizes from a file, if there are not too many of them or of values.
+fn checked_len(place: &str, shape: &[usize]) -> Result<usize> {
+    let len = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
+    match len.filter(|&len| len <= VALUES_MAX && shape.len() <= DIMENSIONS_MAX) {
+        Some(len) => Ok(len),
+        None => Err(TrainError::data(
+            place,
+            format!("the shape {shape:?} has more than {VALUES_MAX} values or {DIMENSIONS_MAX} dimensions"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests;

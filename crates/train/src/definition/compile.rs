@@ -1,0 +1,238 @@
+//! A definition's optimiser, losses and metrics.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::OneOrMany;
+use super::named::{Known, Named, unknown_argument};
+use crate::error::{Result, TrainError};
+use crate::losses::{self, Loss};
+use crate::metrics::Metric;
+use crate::model::Model;
+use crate::optimizers::{self, Optimizer};
+use crate::schedules::Schedule;
+
+/// Optimiser, loss and metrics.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Compiling {
+    #[serde(default = "adam")]
+    pub optimizer: Named,
+    /// One, or one for each output.
+    pub loss: OneOrMany<Named>,
+    #[serde(default)]
+    pub metrics: Vec<Named>,
+}
+
+fn adam() -> Named {
+    Named::Name("adam".to_owned())
+}
+
+/// Arguments that every optimiser takes.
+pub(super) const OF_ALL_OPTIMIZERS: [&str; 5] =
+    ["learning_rate", "weight_decay", "clipnorm", "clipvalue", "global_clipnorm"];
+
+pub(super) fn losses() -> Known {
+    use losses::*;
+    let all: [Loss; 17] = [
+        CategoricalCrossentropy.into(),
+        SparseCategoricalCrossentropy.into(),
+        BinaryCrossentropy.into(),
+        CategoricalFocalCrossentropy.into(),
+        BinaryFocalCrossentropy.into(),
+        MeanSquaredError.into(),
+        MeanAbsoluteError.into(),
+        MeanAbsolutePercentageError.into(),
+        MeanSquaredLogarithmicError.into(),
+        Huber.into(),
+        LogCosh.into(),
+        KLDivergence.into(),
+        Poisson.into(),
+        CosineSimilarity.into(),
+        Hinge.into(),
+        SquaredHinge.into(),
+        CategoricalHinge.into(),
+    ];
+    Known::new("loss", all)
+}
+
+pub(super) fn metrics() -> Known {
+    use Metric::*;
+    let own = [
+        Accuracy {},
+        CategoricalAccuracy {},
+        SparseCategoricalAccuracy {},
+        BinaryAccuracy { threshold: 0.5 },
+        TopKCategoricalAccuracy { k: 5 },
+        SparseTopKCategoricalAccuracy { k: 5 },
+        Precision { threshold: 0.5 },
+        Recall { threshold: 0.5 },
+        F1Score { threshold: 0.5 },
+        AUC { num_thresholds: 200 },
+        RootMeanSquaredError {},
+        R2Score {},
+        Perplexity {},
+    ];
+    let mut known = Known::new("metric", own);
+    // Every loss is a metric too: its mean.
+    known.classes.extend(losses().classes);
+    known
+}
+
+pub(super) fn schedules() -> Known {
+    use Schedule::*;
+    let (initial_learning_rate, decay_steps) = (0.001, 1000.0);
+    Known::new(
+        "schedule",
+        [
+            Constant { learning_rate: 0.001 },
+            ExponentialDecay { initial_learning_rate, decay_steps, decay_rate: 0.96, staircase: false },
+            PiecewiseConstantDecay { boundaries: vec![], values: vec![] },
+            PolynomialDecay {
+                initial_learning_rate,
+                decay_steps,
+                end_learning_rate: 0.0001,
+                power: 1.0,
+                cycle: false,
+            },
+            InverseTimeDecay { initial_learning_rate, decay_steps, decay_rate: 0.96, staircase: false },
+            CosineDecay {
+                initial_learning_rate,
+                decay_steps,
+                alpha: 0.0,
+                warmup_target: None,
+                warmup_steps: 0.0,
+            },
+            CosineDecayRestarts {
+                initial_learning_rate,
+                first_decay_steps: 1000.0,
+                t_mul: 2.0,
+                m_mul: 1.0,
+                alpha: 0.0,
+            },
+            OneCycle {
+                max_learning_rate: 0.01,
+                total_steps: 1000.0,
+                pct_start: 0.3,
+                div_factor: 25.0,
+                final_div_factor: 1e4,
+            },
+        ],
+    )
+}
+
+/// The optimisers by class: the arguments of its rule, and its learning rate and weight decay.
+pub(super) fn optimizers() -> (Known, Vec<Optimizer>) {
+    use optimizers::*;
+    let all: [(&str, Optimizer); 11] = [
+        ("SGD", SGD.into()),
+        ("RMSprop", RMSprop.into()),
+        ("Adam", Adam.into()),
+        ("AdamW", AdamW.into()),
+        ("Nadam", Nadam.into()),
+        ("Adamax", Adamax.into()),
+        ("Adagrad", Adagrad.into()),
+        ("Adadelta", Adadelta.into()),
+        ("Lion", Lion.into()),
+        ("Lamb", Lamb.into()),
+        ("Muon", Muon.into()),
+    ];
+    let mut classes = vec![];
+    let mut defaults = vec![];
+    for (class, optimizer) in all {
+        let rule = serde_json::to_value(&optimizer.rule).unwrap_or_default();
+        let arguments = rule.as_object().and_then(|rule| rule.values().next()).and_then(Value::as_object);
+        classes.push((class.to_owned(), arguments.cloned().unwrap_or_default()));
+        defaults.push(optimizer);
+    }
+    (Known { kind: "optimizer", classes }, defaults)
+}
+
+impl Compiling {
+    /// Compiles `model` as the definition says.
+    ///
+    /// # Errors
+    /// When something named isn't known, or has an argument that isn't.
+    pub fn apply(&self, model: &mut Model) -> Result<()> {
+        let metrics: Vec<Metric> = self.metrics.iter().map(metric).collect::<Result<_>>()?;
+        model.compile(optimizer(&self.optimizer)?, self.losses()?, metrics)
+    }
+
+    /// The loss of each output.
+    pub fn losses(&self) -> Result<Vec<Loss>> {
+        self.loss.as_slice().iter().map(|loss| losses().read(loss)).collect()
+    }
+}
+
+fn metric(given: &Named) -> Result<Metric> {
+    let known = metrics();
+    let (class, config) = known.resolve(given)?;
+    if losses().classes.iter().any(|(loss, _)| *loss == class) {
+        let loss: Loss = losses().read(given)?;
+        return Ok(Metric::Mean { name: snake(&class), loss });
+    }
+    read(&format!("metric {class}"), json!({ "class_name": class, "config": config }))
+}
+
+/// A class in snake case, as Keras names metrics.
+fn snake(class: &str) -> String {
+    let mut snake = String::new();
+    let letters: Vec<char> = class.chars().collect();
+    for (i, letter) in letters.iter().enumerate() {
+        let begins = letter.is_uppercase()
+            && i > 0
+            && (letters[i - 1].is_lowercase() || letters.get(i + 1).is_some_and(|next| next.is_lowercase()));
+        if begins {
+            snake.push('_');
+        }
+        snake.extend(letter.to_lowercase());
+    }
+    snake
+}
+
+fn read<T: serde::de::DeserializeOwned>(place: &str, value: Value) -> Result<T> {
+    serde_json::from_value(value)
+        .map_err(|error| TrainError::Definition { place: place.to_owned(), problem: error.to_string() })
+}
+
+fn optimizer(given: &Named) -> Result<Optimizer> {
+    let (known, defaults) = optimizers();
+    let (class, config, others) = known.resolve_with(given, &OF_ALL_OPTIMIZERS)?;
+    let at = known.classes.iter().position(|(name, _)| *name == class).unwrap_or(0);
+    let mut optimizer = defaults[at].clone();
+    let place = format!("optimizer {class}");
+    let rule = serde_json::to_value(&optimizer.rule).unwrap_or_default();
+    let name = rule.as_object().and_then(|rule| rule.keys().next()).cloned().unwrap_or_default();
+    let mut tagged = Map::new();
+    tagged.insert(name, Value::Object(config));
+    optimizer.rule = read(&place, Value::Object(tagged))?;
+    for (argument, value) in others {
+        let number = || {
+            value.as_f64().map(|x| Some(x as f32)).ok_or_else(|| TrainError::Definition {
+                place: place.clone(),
+                problem: format!("{argument} is a number; received {value}"),
+            })
+        };
+        match argument.as_str() {
+            "learning_rate" => optimizer.learning_rate = learning_rate(&place, &value)?,
+            "weight_decay" => optimizer.weight_decay = number()?,
+            "clipnorm" => optimizer.clipnorm = number()?,
+            "clipvalue" => optimizer.clipvalue = number()?,
+            "global_clipnorm" => optimizer.global_clipnorm = number()?,
+            other => return Err(unknown_argument(&place, other, OF_ALL_OPTIMIZERS)),
+        }
+    }
+    Ok(optimizer)
+}
+
+fn learning_rate(place: &str, given: &Value) -> Result<Schedule> {
+    if let Some(rate) = given.as_f64() {
+        return Ok(Schedule::from(rate as f32));
+    }
+    let named = Named::deserialize(given).map_err(|_| TrainError::Definition {
+        place: place.to_owned(),
+        problem: format!("learning_rate is a number or a schedule with `class`; received {given}"),
+    })?;
+    schedules().read(&named)
+}

@@ -1,0 +1,3 @@
+//! Models in files of other programs.
+
+pub mod onnx;

@@ -1,0 +1,186 @@
+//! Checkpoints: everything that a fit needs to go on as if it had never been interrupted, in one safetensors file.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::files::write_whole;
+use crate::error::{Result, TrainError};
+use crate::model::{Model, Sums};
+
+/// The version of what [`Progress`] says.
+const VERSION: u32 = 1;
+const STATE: &str = "tureen.training";
+pub(super) const FILE_NAME: &str = "checkpoint.safetensors";
+/// Names of tensors begin with what they are.
+const WEIGHT: &str = "weight:";
+const BEST: &str = "best:";
+const SLOT: &str = "slot:";
+
+/// Figures by name, in their order.
+pub(super) type Figures = Vec<(String, f64)>;
+
+/// How far a fit is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Progress {
+    /// Epochs that have ended.
+    pub epoch: usize,
+    /// Batches of the next that have been trained on.
+    pub batch: usize,
+    /// Steps in all before that epoch, on which its order depends.
+    pub before: u64,
+    /// Figures of that epoch so far.
+    pub sums: Sums,
+    /// Figures of the epochs that have ended.
+    pub history: Vec<Figures>,
+    pub best: Option<Best>,
+    /// Epochs since the best.
+    pub waited: usize,
+    /// Nothing is left to do.
+    pub done: bool,
+}
+
+/// The epoch with the best figure so far, and its weights, one after the other.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Best {
+    pub epoch: usize,
+    pub figure: f64,
+    pub weights: Vec<f32>,
+}
+
+/// As it is written: numbers as their bits, which no reader rounds.
+#[derive(Serialize, Deserialize)]
+struct State {
+    version: u32,
+    definition: Value,
+    data: u64,
+    iterations: u64,
+    epoch: usize,
+    batch: usize,
+    before: u64,
+    sums_loss: u64,
+    sums_samples: usize,
+    sums_metrics: Vec<Vec<u64>>,
+    history: Vec<Vec<(String, u64)>>,
+    best: Option<(usize, u64)>,
+    waited: usize,
+    done: bool,
+}
+
+/// What a checkpoint belongs to: a definition, and data by their hash.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    pub definition: Value,
+    pub data: u64,
+}
+
+/// Writes the checkpoint of `model` to `folder`.
+pub(super) fn save(folder: &Path, identity: &Identity, model: &Model, progress: &Progress) -> Result<()> {
+    let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<u64>>();
+    let figures = |figures: &Figures| figures.iter().map(|(name, value)| (name.clone(), value.to_bits())).collect();
+    let state = State {
+        version: VERSION,
+        definition: identity.definition.clone(),
+        data: identity.data,
+        iterations: model.iterations(),
+        epoch: progress.epoch,
+        batch: progress.batch,
+        before: progress.before,
+        sums_loss: progress.sums.loss.to_bits(),
+        sums_samples: progress.sums.samples,
+        sums_metrics: progress.sums.metrics.iter().map(|sums| bits(sums)).collect(),
+        history: progress.history.iter().map(figures).collect(),
+        best: progress.best.as_ref().map(|best| (best.epoch, best.figure.to_bits())),
+        waited: progress.waited,
+        done: progress.done,
+    };
+    let state = serde_json::to_string(&state)
+        .map_err(|error| TrainError::data(folder.display().to_string(), error.to_string()))?;
+    let mut tensors: Vec<(String, Vec<usize>, &[f32])> = vec![];
+    let mut at = 0;
+    for (path, shape, values) in model.weights() {
+        tensors.push((format!("{WEIGHT}{path}"), shape.to_vec(), values));
+        if let Some(best) = &progress.best {
+            let values = &best.weights[at..at + values.len()];
+            tensors.push((format!("{BEST}{path}"), shape.to_vec(), values));
+        }
+        at += values.len();
+    }
+    for (number, slot) in model.slots().into_iter().enumerate() {
+        tensors.push((format!("{SLOT}{number}"), vec![slot.len()], slot));
+    }
+    let metadata = BTreeMap::from([(STATE.to_owned(), state)]);
+    write_whole(&folder.join(FILE_NAME), |file| formats::safetensors::write(file, &tensors, &metadata))
+}
+
+/// Reads the checkpoint of `folder` into `model`; none where there is none.
+///
+/// # Errors
+/// When it is of another definition or other data, or can't be read.
+pub(super) fn load(folder: &Path, identity: &Identity, model: &mut Model) -> Result<Option<Progress>> {
+    let path = folder.join(FILE_NAME);
+    let file = match std::fs::read(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(TrainError::file(&path, "read", &error)),
+    };
+    let place = path.display().to_string();
+    let broken = |problem: String| TrainError::data(place.clone(), problem);
+    let metadata = formats::safetensors::metadata(&file).map_err(|error| broken(error.to_string()))?;
+    let text = metadata.get(STATE).ok_or_else(|| broken("it isn't a checkpoint of a fit".to_owned()))?;
+    let state: State = serde_json::from_str(text).map_err(|error| broken(error.to_string()))?;
+    if state.version != VERSION {
+        return Err(broken(format!("it is of version {}, and this program reads {VERSION}", state.version)));
+    }
+    let other = |what: &str| {
+        broken(format!("the checkpoint is of {what}; give another folder, or remove this file to begin anew"))
+    };
+    if state.definition != identity.definition {
+        return Err(other("another definition"));
+    }
+    if state.data != identity.data {
+        return Err(other("other data: what the definition names has changed"));
+    }
+    let tensors = formats::safetensors::read(&file).map_err(|error| broken(error.to_string()))?;
+    let values = |name: &str| -> Result<Vec<f32>> {
+        let tensor = tensors.iter().find(|tensor| tensor.name == name);
+        let tensor = tensor.ok_or_else(|| broken(format!("it lacks {name}")))?;
+        Ok(file[tensor.bytes.clone()].as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    };
+    let paths: Vec<String> = model.weights().map(|(path, ..)| path.to_owned()).collect();
+    let mut best_weights = vec![];
+    for path in &paths {
+        model.set_weight(path, &values(&format!("{WEIGHT}{path}"))?)?;
+        if state.best.is_some() {
+            best_weights.extend(values(&format!("{BEST}{path}"))?);
+        }
+    }
+    for number in 0..model.slots().len() {
+        model.set_slot(number, &values(&format!("{SLOT}{number}"))?)?;
+    }
+    model.set_iterations(state.iterations);
+    let floats = |bits: Vec<u64>| bits.into_iter().map(f64::from_bits).collect();
+    let figures = |figures: Vec<(String, u64)>| {
+        figures.into_iter().map(|(name, bits)| (name, f64::from_bits(bits))).collect()
+    };
+    Ok(Some(Progress {
+        epoch: state.epoch,
+        batch: state.batch,
+        before: state.before,
+        sums: Sums {
+            loss: f64::from_bits(state.sums_loss),
+            samples: state.sums_samples,
+            metrics: state.sums_metrics.into_iter().map(floats).collect(),
+        },
+        history: state.history.into_iter().map(figures).collect(),
+        best: state.best.map(|(epoch, figure)| Best {
+            epoch,
+            figure: f64::from_bits(figure),
+            weights: best_weights,
+        }),
+        waited: state.waited,
+        done: state.done,
+    }))
+}

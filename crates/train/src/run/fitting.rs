@@ -1,0 +1,225 @@
+//! The loop: epochs of steps, figures, checkpoints, and when to stop.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::checkpoint::{self, Best, Figures, Progress};
+use super::event::Event;
+use super::logs::Logs;
+use super::session::{Samples, Session};
+use crate::definition::{Better, EarlyStopping};
+use crate::error::{Result, TrainError};
+
+/// Between two events of steps.
+const STEP_INTERVAL: Duration = Duration::from_millis(50);
+/// Steps between copies of the weights in memory, from which steps are taken again to find where numbers went bad.
+const GUARD_STEPS: usize = 64;
+
+/// Weights, slots and step before some batch of an epoch.
+#[derive(Default)]
+struct Guard {
+    variables: Vec<f32>,
+    iterations: u64,
+    batch: usize,
+}
+
+pub(super) type On<'a> = &'a mut dyn FnMut(&Event) -> ControlFlow<()>;
+
+/// A fit that goes on.
+pub(super) struct Fitting<'a> {
+    pub session: &'a mut Session,
+    pub progress: Progress,
+    folder: &'a Path,
+    logs: Logs,
+    checkpointed: Instant,
+    steps: usize,
+}
+
+impl<'a> Fitting<'a> {
+    pub fn new(session: &'a mut Session, progress: Progress, folder: &'a Path) -> Result<Fitting<'a>> {
+        let logs = Logs::new(folder, progress.history.len())?;
+        let steps = session.training.count().div_ceil(session.definition.fit.batch_size);
+        let mut fitting = Fitting { session, progress, folder, logs, checkpointed: Instant::now(), steps };
+        if fitting.progress.sums.metrics.is_empty() {
+            fitting.progress.sums = fitting.session.model.no_sums();
+        }
+        if let Some(stopping) = &fitting.session.definition.fit.early_stopping {
+            fitting.check_monitor(stopping)?;
+        }
+        Ok(fitting)
+    }
+
+    /// Whether the figure that early stopping looks at is one that there will be.
+    fn check_monitor(&self, stopping: &EarlyStopping) -> Result<()> {
+        let none = self.session.model.no_sums();
+        let mut names = self.session.model.figure_names(&none, "");
+        if self.session.validation.is_some() {
+            names.extend(self.session.model.figure_names(&none, "val_"));
+        }
+        if names.contains(&stopping.monitor) {
+            return Ok(());
+        }
+        let mut problem = format!("monitor is {}; there are: {}", stopping.monitor, names.join(", "));
+        if stopping.monitor.starts_with("val_") && self.session.validation.is_none() {
+            problem += " (there is no validation: set validation_split, or [data.validation])";
+        }
+        Err(TrainError::Definition { place: "[fit.early_stopping]".to_owned(), problem })
+    }
+
+    /// Trains to the end, or until `on` asks to stop; whether it did.
+    pub fn run(&mut self, on: On<'_>) -> Result<bool> {
+        let fit = &self.session.definition.fit;
+        let (epochs, batch) = (fit.epochs, fit.batch_size);
+        let weighted = self.session.training.weights.is_some();
+        // More epochs may be asked for than when it was done.
+        if self.progress.done && self.progress.epoch < epochs && self.session.definition.fit.early_stopping.is_none() {
+            self.progress.done = false;
+        }
+        self.session.model.prepare(batch.min(self.session.training.count()), weighted)?;
+        let started = Event::Started {
+            parameters: self.session.model.parameters(),
+            samples: self.session.training.count(),
+            steps_per_epoch: self.steps,
+            epochs,
+            step: self.session.model.iterations(),
+        };
+        let mut stop = on(&started).is_break();
+        while !stop && !self.progress.done && self.progress.epoch < epochs {
+            stop = self.epoch(on)?;
+        }
+        if !stop {
+            self.progress.done = true;
+        }
+        self.checkpoint(on)?;
+        Ok(stop)
+    }
+
+    /// The rest of the current epoch; whether it was stopped.
+    fn epoch(&mut self, on: On<'_>) -> Result<bool> {
+        let fit = &self.session.definition.fit;
+        let size = fit.batch_size;
+        let (samples, epoch) = (self.session.training.count(), self.progress.epoch);
+        let order = self.session.model.order(samples, epoch, fit.shuffle, self.progress.before);
+        let (started, first) = (Instant::now(), self.progress.batch);
+        let mut said = started;
+        let mut guard = Guard::default();
+        for (number, batch) in order.chunks(size).enumerate().skip(first) {
+            if (number - first).is_multiple_of(GUARD_STEPS) {
+                guard.variables.clear();
+                guard.variables.extend_from_slice(self.session.model.variables());
+                guard.iterations = self.session.model.iterations();
+                guard.batch = number;
+            }
+            let Session { model, training: Samples { x, y, weights }, .. } = &mut *self.session;
+            let loss = model.train_step(x, y, weights.as_deref(), batch, &mut self.progress.sums)?;
+            if !loss.is_finite() {
+                return Err(self.not_finite(loss, &guard, &order, number));
+            }
+            self.progress.batch = number + 1;
+            let mut stop = false;
+            if said.elapsed() >= STEP_INTERVAL {
+                said = Instant::now();
+                let trained = (number + 1 - first) * size;
+                stop = on(&self.step_event(trained as f64 / started.elapsed().as_secs_f64())).is_break();
+            }
+            if self.is_checkpoint_due() {
+                stop |= self.checkpoint(on)?;
+            }
+            if stop {
+                return Ok(true);
+            }
+        }
+        self.end_epoch(on)
+    }
+
+    fn end_epoch(&mut self, on: On<'_>) -> Result<bool> {
+        let Session { model, validation, definition, .. } = &mut *self.session;
+        let mut figures = model.figures(&self.progress.sums, "");
+        if let Some(samples) = validation {
+            let sums = model.evaluated(&samples.x, &samples.y, definition.fit.batch_size)?;
+            figures.extend(model.figures(&sums, "val_"));
+        }
+        self.progress.epoch += 1;
+        self.progress.batch = 0;
+        self.progress.before = model.iterations();
+        self.progress.sums = model.no_sums();
+        self.judge(&figures);
+        self.progress.history.push(figures.clone());
+        self.logs.epoch(&self.progress.history)?;
+        let event = Event::Epoch { epoch: self.progress.epoch, metrics: figures.into_iter().collect() };
+        Ok(on(&event).is_break())
+    }
+
+    /// Remembers the weights of the best epoch, and says when none was better for long.
+    fn judge(&mut self, figures: &Figures) {
+        let Some(stopping) = &self.session.definition.fit.early_stopping else { return };
+        let Some((_, figure)) = figures.iter().find(|(name, _)| *name == stopping.monitor) else { return };
+        let more_is_better = match stopping.mode {
+            Better::Max => true,
+            Better::Min => false,
+            Better::Auto => ["acc", "auc", "precision", "recall", "f1", "r2"]
+                .iter()
+                .any(|part| stopping.monitor.contains(part)),
+        };
+        let gain = |best: f64| if more_is_better { figure - best } else { best - figure };
+        let is_better = match &self.progress.best {
+            Some(best) => gain(best.figure) > stopping.min_delta,
+            None => figure.is_finite(),
+        };
+        if is_better {
+            let weights = self.session.model.weights().flat_map(|(_, _, values)| values).copied().collect();
+            self.progress.best = Some(Best { epoch: self.progress.epoch, figure: *figure, weights });
+            self.progress.waited = 0;
+        } else {
+            self.progress.waited += 1;
+            self.progress.done = self.progress.waited >= stopping.patience.max(1);
+        }
+    }
+
+    fn step_event(&self, samples_per_second: f64) -> Event {
+        let figures = self.session.model.figures(&self.progress.sums, "");
+        let loss = figures.first().map_or(0.0, |(_, loss)| *loss);
+        Event::Step {
+            epoch: self.progress.epoch + 1,
+            step: self.progress.batch,
+            steps: self.steps,
+            loss,
+            metrics: figures.into_iter().skip(1).collect(),
+            samples_per_second,
+        }
+    }
+
+    fn is_checkpoint_due(&self) -> bool {
+        let fit = &self.session.definition.fit;
+        let by_steps = fit.checkpoint_steps.is_some_and(|every| self.session.model.iterations().is_multiple_of(every));
+        by_steps || self.checkpointed.elapsed().as_secs_f64() >= fit.checkpoint_seconds
+    }
+
+    fn checkpoint(&mut self, on: On<'_>) -> Result<bool> {
+        checkpoint::save(self.folder, &self.session.identity, &self.session.model, &self.progress)?;
+        self.checkpointed = Instant::now();
+        Ok(on(&Event::Checkpoint { step: self.session.model.iterations() }).is_break())
+    }
+
+    /// The error for a loss that is no number, with where it came from: the steps since the last copy of the weights are
+    /// taken again, which gives the same bits, up to the one that went wrong.
+    fn not_finite(&mut self, loss: f32, guard: &Guard, order: &[usize], number: usize) -> TrainError {
+        let size = self.session.definition.fit.batch_size;
+        let Session { model, training: Samples { x, y, weights }, .. } = &mut *self.session;
+        let step = model.iterations();
+        model.set_variables(&guard.variables);
+        model.set_iterations(guard.iterations);
+        let mut sums = model.no_sums();
+        let batches: Vec<&[usize]> = order.chunks(size).collect();
+        for batch in &batches[guard.batch..number] {
+            if let Err(error) = model.train_step(x, y, weights.as_deref(), batch, &mut sums) {
+                return error;
+            }
+        }
+        match model.first_not_finite(x, batches[number]) {
+            Ok(first) => TrainError::NotFinite { loss, step, first },
+            Err(error) => error,
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What a finished run leaves to be used: the model as ONNX, its weights, the definition, the report.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::Progress;
+use super::files::write_whole;
+use super::logs;
+use super::session::Session;
+use crate::error::{Result, TrainError};
+use crate::files::onnx;
+
+/// Writes the files of a finished run to `folder`; their paths.
+pub(super) fn publish(
+    session: &mut Session,
+    _progress: &Progress,
+    _metrics: &BTreeMap<String, f64>,
+    definition: &Path,
+    folder: &Path,
+) -> Result<Vec<PathBuf>> {
+    let mut files = vec![];
+    let path = folder.join("model.onnx");
+    let model = onnx::write(&session.model, &[])?;
+    write_whole(&path, |file| file.write_all(&model))?;
+    files.push(path);
+    let path = folder.join("model.safetensors");
+    let tensors: Vec<(String, Vec<usize>, &[f32])> = session
+        .model
+        .weights()
+        .map(|(path, shape, values)| (path.to_owned(), shape.to_vec(), values))
+        .collect();
+    let metadata = BTreeMap::from([("format".to_owned(), "tureen".to_owned())]);
+    write_whole(&path, |file| formats::safetensors::write(file, &tensors, &metadata))?;
+    files.push(path);
+    let text = std::fs::read(definition).map_err(|error| TrainError::file(definition, "read", &error))?;
+    let path = folder.join("definition.toml");
+    // A definition may lie in its run's folder.
+    if !same_file(&path, definition) {
+        write_whole(&path, |file| file.write_all(&text))?;
+    }
+    files.push(path);
+    if session.classes.iter().any(Option::is_some) {
+        let path = folder.join("classes.json");
+        let named: BTreeMap<String, &Vec<String>> = session
+            .definition
+            .model
+            .output_names()
+            .into_iter()
+            .zip(&session.classes)
+            .filter_map(|(name, classes)| Some((name, classes.as_ref()?)))
+            .collect();
+        let text = serde_json::to_string_pretty(&named)
+            .map_err(|error| TrainError::data("classes.json", error.to_string()))?;
+        write_whole(&path, |file| writeln!(file, "{text}"))?;
+        files.push(path);
+    }
+    let path = folder.join(logs::HISTORY);
+    if path.exists() {
+        files.push(path);
+    }
+    Ok(files)
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}

@@ -1,0 +1,163 @@
+//! A run before its first step: samples as the model takes them, and the model, compiled.
+
+use std::path::Path;
+
+use xxhash_rust::xxh3::Xxh3Default;
+
+use super::checkpoint::Identity;
+use crate::data::{self, Loaded, Places, Scale, Target};
+use crate::definition::{Data, Definition, Normalize, Part};
+use crate::error::{Result, TrainError};
+use crate::losses::Loss;
+use crate::model::{Array, Model};
+
+/// Samples with their targets.
+pub(super) struct Samples {
+    pub x: Vec<Array>,
+    pub y: Vec<Array>,
+    pub weights: Option<Vec<f32>>,
+}
+
+impl Samples {
+    fn chosen(&self, which: &[usize]) -> Samples {
+        let of = |arrays: &[Array]| arrays.iter().map(|array| array.chosen(which)).collect();
+        Samples {
+            x: of(&self.x),
+            y: of(&self.y),
+            weights: self.weights.as_ref().map(|weights| which.iter().map(|&at| weights[at]).collect()),
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        self.x.first().map_or(0, Array::samples)
+    }
+}
+
+/// What a run works on.
+pub(super) struct Session {
+    pub definition: Definition,
+    pub model: Model,
+    pub losses: Vec<Loss>,
+    pub training: Samples,
+    pub validation: Option<Samples>,
+    pub test: Option<Samples>,
+    /// Names of the classes of each output, where data names them.
+    pub classes: Vec<Option<Vec<String>>>,
+    pub identity: Identity,
+}
+
+impl Session {
+    /// Reads the data that `definition` names, from `base` on, and builds its model.
+    pub fn new(definition: Definition, base: &Path) -> Result<Session> {
+        let threads = definition.fit.threads;
+        let threads = threads
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |threads| threads.get()));
+        let mut model = definition.model.build(definition.data.normalize, definition.fit.seed, threads)?;
+        definition.compile.apply(&mut model)?;
+        let losses = definition.compile.losses()?;
+        let mut reader = Reader {
+            base,
+            data: &definition.data,
+            inputs: definition.model.inputs()?,
+            outputs: definition.model.output_names(),
+            shapes: (0..losses.len()).map(|index| model.output_shape(index)).collect(),
+            losses: &losses,
+            classes: vec![None; losses.len()],
+        };
+        let mut training = reader.read(None)?;
+        let given = definition.data.validation.as_ref();
+        let mut validation = given.map(|part| reader.read(Some(part))).transpose()?;
+        let test = definition.data.test.as_ref().map(|part| reader.read(Some(part))).transpose()?;
+        let share = definition.fit.validation_split;
+        if share > 0.0 {
+            if validation.is_some() {
+                let problem = "there is validation_split, and [data.validation] too; say one of them";
+                return Err(TrainError::data("[fit]", problem));
+            }
+            let (train, rest) = data::split(training.count(), share, definition.fit.seed);
+            validation = (!rest.is_empty()).then(|| training.chosen(&rest));
+            training = training.chosen(&train);
+        }
+        let classes = reader.classes;
+        if let Some(given) = &definition.fit.class_weight {
+            let labels = data::classes_of(&training.y[0], &model.output_shape(0), &losses[0]);
+            let by_class = data::class_weights(given, labels.as_ref(), classes[0].as_ref())?;
+            training.weights = Some(match training.weights.take() {
+                Some(weights) => weights.iter().zip(&by_class).map(|(a, b)| a * b).collect(),
+                None => by_class,
+            });
+        }
+        if definition.data.normalize != Normalize::None {
+            adapt(&mut model, &training.x, definition.data.normalize)?;
+        }
+        model.check_data(&training.x, Some(&training.y))?;
+        let identity = Identity { definition: definition.identity(), data: hash(&training, validation.as_ref()) };
+        Ok(Session { definition, model, losses, training, validation, test, classes, identity })
+    }
+}
+
+/// Sets each input's normalisation to what the training part is like. They are the first layers, in the inputs' order.
+fn adapt(model: &mut Model, x: &[Array], normalize: Normalize) -> Result<()> {
+    let of = |model: &Model, name: &str| -> Vec<String> {
+        let named = model.weights().map(|(path, ..)| path.to_owned());
+        named.filter(|path| path.starts_with("normalization") && path.ends_with(name)).collect()
+    };
+    let (means, variances) = (of(model, "/mean"), of(model, "/variance"));
+    for ((x, mean), variance) in x.iter().zip(means).zip(variances) {
+        let scale = Scale::learned(x, normalize);
+        model.set_weight(&mean, &scale.mean)?;
+        model.set_weight(&variance, &scale.variance)?;
+    }
+    Ok(())
+}
+
+fn hash(training: &Samples, validation: Option<&Samples>) -> u64 {
+    let mut hasher = Xxh3Default::new();
+    let mut bytes = Vec::with_capacity(1 << 16);
+    let mut add = |values: &[f32]| {
+        for part in values.chunks(1 << 14) {
+            bytes.clear();
+            bytes.extend(part.iter().flat_map(|value| value.to_le_bytes()));
+            hasher.update(&bytes);
+        }
+    };
+    for samples in [Some(training), validation].into_iter().flatten() {
+        samples.x.iter().chain(&samples.y).for_each(|array| add(&array.values));
+        samples.weights.iter().for_each(|weights| add(weights));
+    }
+    hasher.digest()
+}
+
+/// Reads parts of the data alike; the training part first, which says what classes there are.
+struct Reader<'a> {
+    base: &'a Path,
+    data: &'a Data,
+    inputs: Vec<(String, Vec<usize>)>,
+    outputs: Vec<String>,
+    shapes: Vec<Vec<usize>>,
+    losses: &'a [Loss],
+    classes: Vec<Option<Vec<String>>>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, part: Option<&Part>) -> Result<Samples> {
+        let Loaded { x, y, weights, places } =
+            data::load(self.base, self.data, part, &self.inputs, &self.outputs)?;
+        let y = if y.is_empty() { x.iter().cloned().map(Target::Numbers).collect() } else { y };
+        if y.len() != self.losses.len() {
+            let problem = format!("there are {} targets, and {} losses", y.len(), self.losses.len());
+            return Err(TrainError::data("[data]", problem));
+        }
+        let y = self.encoded(y, &places)?;
+        Ok(Samples { x, y, weights })
+    }
+
+    fn encoded(&mut self, y: Vec<Target>, places: &Places) -> Result<Vec<Array>> {
+        let each = y.into_iter().enumerate();
+        each.map(|(index, target)| {
+            let classes = &mut self.classes[index];
+            data::encode(target, &self.shapes[index], &self.losses[index], classes, places)
+        })
+        .collect()
+    }
+}

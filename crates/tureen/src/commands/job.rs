@@ -1,0 +1,79 @@
+//! `tureen job`: the process that does one job. A server starts it; nothing that happens in it reaches the server but by
+//! the store.
+
+use std::ops::ControlFlow;
+
+use anyhow::bail;
+use clap::Args;
+use store::{JobRun, Version};
+
+use super::model::read_facts;
+use super::{Context, limits};
+use crate::recipes::train::{self, Event};
+
+/// The file of a trained model that is served.
+const TRAINED: &str = "model.onnx";
+
+/// Do a job that waits, in this process: what a server starts for each
+#[derive(Args)]
+#[command(hide = true, after_help = EXAMPLES)]
+pub struct Arguments {
+    /// The job's id
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tureen job job-0123456789abcdef0123456789abcdef";
+
+pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
+    let settings = &context.resolved.settings;
+    // Before there are threads, which take them over.
+    limits::set(settings.job_threads.0, settings.job_memory_max.map(|bytes| bytes.0))?;
+    let mut run = JobRun::begin(&context.store, &arguments.id)?;
+    match work(&mut run) {
+        Ok(Some(version)) => Ok(run.done(&version)?),
+        Ok(None) => Ok(run.stopped()?),
+        Err(error) => {
+            run.failed(&format!("{error:#}"))?;
+            Err(error)
+        }
+    }
+}
+
+/// The version that came of it; `None` where it was stopped before.
+fn work(run: &mut JobRun) -> anyhow::Result<Option<Version>> {
+    if let Some(version) = run.published()? {
+        return Ok(Some(version));
+    }
+    match run.job.kind.as_str() {
+        "train" => train(run),
+        kind => bail!("this tureen knows no jobs of the kind {kind:?}"),
+    }
+}
+
+fn train(run: &mut JobRun) -> anyhow::Result<Option<Version>> {
+    let folder = run.folder.clone();
+    let mut failed = None;
+    let mut tell = |event: &Event| -> anyhow::Result<bool> {
+        let is_progress = matches!(event, Event::Started { .. } | Event::Step { .. } | Event::Epoch { .. });
+        Ok(run.tell(&serde_json::to_value(event)?, is_progress)?)
+    };
+    let outcome = train::run(&folder.definition(), &folder.work(), &mut |event| match tell(event) {
+        Ok(false) => ControlFlow::Continue(()),
+        Ok(true) => ControlFlow::Break(()),
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if outcome.stopped {
+        return Ok(None);
+    }
+    let facts = read_facts(&folder.work().join(TRAINED))?;
+    Ok(Some(run.publish(&outcome.files, TRAINED, Some(facts), &outcome.metrics)?))
+}

@@ -1,0 +1,151 @@
+//! `tureen train`: a definition file becomes a trained model, in the foreground.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::INTERRUPTED;
+use super::epochs::Epochs;
+use super::run::Interrupted;
+use crate::recipes::train::{self as recipe, Event, Outcome};
+use crate::terminal::{print, say};
+
+/// Train a network that a file defines, in the words of Keras
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// The file that says the network, the data and the training
+    #[arg(value_name = "DEFINITION.toml", required_unless_present_any = ["template", "schema"])]
+    definition: Option<PathBuf>,
+    /// The folder for checkpoints and the trained model; the definition's name, here, otherwise
+    #[arg(long, value_name = "FOLDER")]
+    output: Option<PathBuf>,
+    /// What the model is called; the definition's name otherwise
+    #[arg(long)]
+    name: Option<String>,
+    /// Print what happens as lines of JSON, on standard output
+    #[arg(long)]
+    json: bool,
+    /// Print a definition to begin with, and nothing else
+    #[arg(long, conflicts_with_all = ["definition", "schema"])]
+    template: bool,
+    /// Print the JSON Schema of definitions, by which editors complete them, and nothing else
+    #[arg(long, conflicts_with = "definition")]
+    schema: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tureen train --template > digits.toml      a definition to begin with
+  tureen train digits.toml                   trains it, in the folder digits
+  tureen train digits.toml --output runs/1   in a folder of your choice
+
+Ctrl-C writes a checkpoint, and the same command goes on from it, bit for bit; so it does after a
+crash. The folder holds the model (model.onnx), report.html, and logs for TensorBoard.";
+
+impl Arguments {
+    /// Asked for a text that needs no settings.
+    pub fn wants_text(&self) -> bool {
+        self.template || self.schema
+    }
+}
+
+/// Prints the template or the schema.
+pub fn print_text(arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.template {
+        return Ok(print(train::definition::TEMPLATE)?);
+    }
+    Ok(print(serde_json::to_string_pretty(&train::definition::schema())? + "\n")?)
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let definition = arguments.definition.as_deref().context("a definition file is needed")?;
+    let stem = definition.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = arguments.name.as_ref().unwrap_or(&stem);
+    let folder = arguments.output.clone().unwrap_or_else(|| PathBuf::from(&stem));
+    check_folder(&folder)?;
+    let stop = stopped_by_signals()?;
+    let mut epochs = Epochs::default();
+    let mut failed = None;
+    let outcome = recipe::run(definition, &folder, &mut |event| {
+        let shown = if arguments.json { line(event) } else { Ok(epochs.show(event)) };
+        // Nobody reads any more: what is so far is kept.
+        if let Err(error) = shown {
+            failed = Some(error);
+            return ControlFlow::Break(());
+        }
+        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    epochs.end();
+    let outcome = outcome?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if outcome.stopped {
+        say(format!("stopped; a checkpoint is in {}, and the same command goes on from it", folder.display()));
+        return Err(Interrupted.into());
+    }
+    if !arguments.json {
+        print(closing(name, &folder, &outcome))?;
+    }
+    Ok(())
+}
+
+fn line(event: &Event) -> anyhow::Result<()> {
+    Ok(print(serde_json::to_string(event)? + "\n")?)
+}
+
+/// A folder of something else is left alone.
+fn check_folder(folder: &Path) -> anyhow::Result<()> {
+    let Ok(mut entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    let is_ours = folder.join("lock").exists();
+    if entries.next().is_some() && !is_ours {
+        bail!("{} holds other files; say --output FOLDER, a new one or that of an earlier run", folder.display());
+    }
+    Ok(())
+}
+
+/// Set by the first Ctrl-C or SIGTERM; a second ends the program at once.
+fn stopped_by_signals() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("listening for Ctrl-C")?;
+    let (mut interrupt, mut terminate) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    let flag = stop.clone();
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            loop {
+                tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
+                if flag.swap(true, Ordering::Relaxed) {
+                    std::process::exit(INTERRUPTED.into());
+                }
+                say("\nstopping after this step; once more ends at once");
+            }
+        });
+    });
+    Ok(stop)
+}
+
+/// Figures, files, and what to do next.
+fn closing(name: &str, folder: &Path, outcome: &Outcome) -> String {
+    let mut text = String::new();
+    for (figure, value) in &outcome.metrics {
+        text.push_str(&format!("{figure:<24} {value:.4}\n"));
+    }
+    let names: Vec<String> =
+        outcome.files.iter().filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned())).collect();
+    text.push_str(&format!("{}: {}\n", folder.display(), names.join(", ")));
+    let model = folder.join("model.onnx");
+    if outcome.files.contains(&model) {
+        text.push_str(&format!("Now: tureen serve {name}={}\n", model.display()));
+    }
+    text
+}

@@ -1,0 +1,3 @@
+//! What long work does, apart from who asked for it: a command in the foreground or a job.
+
+pub mod train;

@@ -1,0 +1,52 @@
+"""Files that training writes, in the programs that they are for. Needs cargo: the networks come from an example of `train`."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy
+import onnx
+import onnxruntime
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+DIFFERENCE_MAX = 1e-5
+
+
+def safetensors(path):
+    """huggingface.co/docs/safetensors: the length of a JSON header, the header, the values."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    arrays = {}
+    for name, entry in json.loads(data[8 : 8 + length]).items():
+        start, end = (8 + length + offset for offset in entry["data_offsets"])
+        arrays[name] = numpy.frombuffer(data[start:end], "<f4").reshape(entry["shape"])
+    return arrays
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("networks")
+    command = ["cargo", "run", "--quiet", "--locked", "--package", "train", "--example", "export", folder]
+    subprocess.run(command, cwd=REPOSITORY, check=True)
+    return folder
+
+
+def assert_near(name, found, expected):
+    assert found.shape == expected.shape, name
+    difference = numpy.abs(found - expected) / numpy.maximum(numpy.abs(expected), 1)
+    assert difference.max() < DIFFERENCE_MAX, f"{name}: {difference.max()}"
+
+
+def test_onnxruntime_computes_what_training_does(folder):
+    paths = sorted(folder.glob("*.onnx"))
+    assert len(paths) > 20
+    for path in paths:
+        onnx.checker.check_model(onnx.load(path), full_check=True)
+        arrays = safetensors(path.with_suffix(".safetensors"))
+        session = onnxruntime.InferenceSession(path)
+        names = [value.name for value in session.get_inputs()]
+        for samples in (len(arrays["x0"]), 1):
+            outputs = session.run(None, {name: arrays[f"x{i}"][:samples] for i, name in enumerate(names)})
+            for i, output in enumerate(outputs):
+                assert_near(path.stem, output, arrays[f"y{i}"][:samples])
