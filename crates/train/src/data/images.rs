@@ -20,7 +20,8 @@ const DECODED_BYTES_MAX: u64 = 1 << 30;
 pub(super) fn read(folder: &Path, size: &[usize], with_classes: bool) -> Result<Columns> {
     let name = folder.display().to_string();
     let &[height, width, channels @ (1 | 3 | 4)] = size else {
-        let problem = format!("images need an input [height, width, 1, 3 or 4 channels]; the model's is {size:?}");
+        let problem =
+            format!("images need an input [height, width, 1, 3 or 4 channels]; the model's is {size:?}");
         return Err(TrainError::data(name, problem));
     };
     let mut files = vec![];
@@ -35,7 +36,10 @@ pub(super) fn read(folder: &Path, size: &[usize], with_classes: bool) -> Result<
         }
     }
     if files.is_empty() {
-        return Err(TrainError::data(name, "there are no .png, .jpg or .jpeg files, in folders named by their class"));
+        return Err(TrainError::data(
+            name,
+            "there are no .png, .jpg or .jpeg files, in folders named by their class",
+        ));
     }
     let sample_len = height * width * channels;
     if files.len().checked_mul(sample_len).is_none_or(|len| len > VALUES_MAX) {

@@ -74,11 +74,7 @@ pub(super) fn initializers() -> Known {
             HeNormal {},
             LecunUniform {},
             LecunNormal {},
-            VarianceScaling {
-                scale: 1.0,
-                mode: Mode::FanIn,
-                distribution: Distribution::TruncatedNormal,
-            },
+            VarianceScaling { scale: 1.0, mode: Mode::FanIn, distribution: Distribution::TruncatedNormal },
             OrthogonalInitializer { gain: 1.0 },
             IdentityInitializer { gain: 1.0 },
         ],
@@ -146,7 +142,8 @@ fn expanded(place: &str, class: &str, name: &str, given: &Value) -> Result<Value
         return Ok(Value::from(vec![given.clone(); rank as usize]));
     }
     if matches!((class, name), ("ZeroPadding2D", "padding") | ("Cropping2D", "cropping")) {
-        let margins = |vertical: &Value, horizontal: &Value| json!([[vertical, vertical], [horizontal, horizontal]]);
+        let margins =
+            |vertical: &Value, horizontal: &Value| json!([[vertical, vertical], [horizontal, horizontal]]);
         return Ok(match given.as_array().map(Vec::as_slice) {
             None => margins(given, given),
             Some([vertical, horizontal]) if vertical.is_u64() => margins(vertical, horizontal),

@@ -306,7 +306,11 @@ impl Fitting {
             return wrong("batch_size", "1 or more", "0".to_owned());
         }
         if !(0.0..1.0).contains(&self.validation_split) {
-            return wrong("validation_split", "a share from 0 to less than 1", self.validation_split.to_string());
+            return wrong(
+                "validation_split",
+                "a share from 0 to less than 1",
+                self.validation_split.to_string(),
+            );
         }
         if self.checkpoint_seconds.is_nan() || self.checkpoint_seconds < 0.0 {
             return wrong("checkpoint_seconds", "0 or more", self.checkpoint_seconds.to_string());

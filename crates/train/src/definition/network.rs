@@ -37,7 +37,9 @@ impl Network {
     pub fn inputs(&self) -> Result<Vec<(String, Vec<usize>)>> {
         let named: Vec<(String, Vec<usize>)> = match &self.input {
             Some(shape) if self.inputs.is_empty() => vec![("input".to_owned(), shape.clone())],
-            Some(_) => return Err(wrong("[model]", "it has `input` and `inputs`; say one of them".to_owned())),
+            Some(_) => {
+                return Err(wrong("[model]", "it has `input` and `inputs`; say one of them".to_owned()));
+            }
             None => self.inputs.clone().into_iter().collect(),
         };
         if named.is_empty() {
@@ -119,7 +121,10 @@ impl Wiring {
         self.tensors.get(name).cloned().ok_or_else(|| {
             let known: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
             let tip = nearest(name, known.iter().copied());
-            wrong(place, format!("no input or layer above is named {name:?}{tip}; there are: {}", known.join(", ")))
+            wrong(
+                place,
+                format!("no input or layer above is named {name:?}{tip}; there are: {}", known.join(", ")),
+            )
         })
     }
 
@@ -142,7 +147,10 @@ impl Wiring {
             }
             (None, Some(_)) => {
                 let arguments: Vec<&str> = entry.arguments.keys().map(String::as_str).collect();
-                let problem = format!("a layer that is called again takes no arguments; received {}", arguments.join(", "));
+                let problem = format!(
+                    "a layer that is called again takes no arguments; received {}",
+                    arguments.join(", ")
+                );
                 return Err(wrong(&place, problem));
             }
             _ => return Err(wrong(&place, "it needs a class, or the name of a shared layer".to_owned())),

@@ -10,7 +10,13 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The fit begins, or goes on after `step` steps.
-    Started { parameters: usize, samples: usize, steps_per_epoch: usize, epochs: usize, step: u64 },
+    Started {
+        parameters: usize,
+        samples: usize,
+        steps_per_epoch: usize,
+        epochs: usize,
+        step: u64,
+    },
     /// Now and then: figures over the epoch so far. Epochs and steps count from 1.
     Step {
         epoch: usize,
@@ -21,11 +27,20 @@ pub enum Event {
         samples_per_second: f64,
     },
     /// An epoch's figures; those of validation begin with `val_`.
-    Epoch { epoch: usize, metrics: BTreeMap<String, f64> },
+    Epoch {
+        epoch: usize,
+        metrics: BTreeMap<String, f64>,
+    },
     /// What is so far is kept, after `step` steps in all.
-    Checkpoint { step: u64 },
-    Warning { text: String },
-    Finished { metrics: BTreeMap<String, f64> },
+    Checkpoint {
+        step: u64,
+    },
+    Warning {
+        text: String,
+    },
+    Finished {
+        metrics: BTreeMap<String, f64>,
+    },
 }
 
 /// What comes of a run.

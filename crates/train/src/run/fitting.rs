@@ -73,7 +73,10 @@ impl<'a> Fitting<'a> {
         let (epochs, batch) = (fit.epochs, fit.batch_size);
         let weighted = self.session.training.weights.is_some();
         // More epochs may be asked for than when it was done.
-        if self.progress.done && self.progress.epoch < epochs && self.session.definition.fit.early_stopping.is_none() {
+        if self.progress.done
+            && self.progress.epoch < epochs
+            && self.session.definition.fit.early_stopping.is_none()
+        {
             self.progress.done = false;
         }
         self.session.model.prepare(batch.min(self.session.training.count()), weighted)?;
@@ -192,7 +195,8 @@ impl<'a> Fitting<'a> {
 
     fn is_checkpoint_due(&self) -> bool {
         let fit = &self.session.definition.fit;
-        let by_steps = fit.checkpoint_steps.is_some_and(|every| self.session.model.iterations().is_multiple_of(every));
+        let by_steps =
+            fit.checkpoint_steps.is_some_and(|every| self.session.model.iterations().is_multiple_of(every));
         by_steps || self.checkpointed.elapsed().as_secs_f64() >= fit.checkpoint_seconds
     }
 

@@ -91,7 +91,8 @@ impl Session {
             adapt(&mut model, &training.x, definition.data.normalize)?;
         }
         model.check_data(&training.x, Some(&training.y))?;
-        let identity = Identity { definition: definition.identity(), data: hash(&training, validation.as_ref()) };
+        let identity =
+            Identity { definition: definition.identity(), data: hash(&training, validation.as_ref()) };
         Ok(Session { definition, model, losses, training, validation, test, classes, identity })
     }
 }
