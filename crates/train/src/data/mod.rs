@@ -133,7 +133,7 @@ pub fn load(
         (Format::Npz, Some(path)) => npy::read_archive(&base.join(path), &wanted)?,
         (Format::Images, Some(path)) => {
             let size = inputs.first().map_or(&[][..], |(_, shape)| shape);
-            images::read(&base.join(path), size, !wanted.y.is_empty() || y.is_none())?
+            images::read(&base.join(path), size)?
         }
     };
     shaped(columns, inputs)

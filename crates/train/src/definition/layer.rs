@@ -57,6 +57,9 @@ pub(super) const REQUIRED: &[(&str, &[&str])] = &[
 /// Arguments that have one size for each dimension; one number stands for all.
 pub(super) const SIZES: &[&str] = &["kernel_size", "strides", "dilation_rate", "pool_size", "size"];
 
+/// The largest whole number that an argument of a layer may be.
+const SIZE_MAX: u64 = 1 << 24;
+
 pub(super) fn initializers() -> Known {
     use Initializer::*;
     Known::new(
@@ -111,6 +114,12 @@ pub(super) fn layer(place: &str, class: &str, arguments: &Map<String, Value>) ->
         return Err(TrainError::Unknown { kind: "layer", name: class.to_owned(), known });
     }
     let place = format!("{place} ({class})");
+    if class == "Normalization" {
+        let problem =
+            "say normalize = \"standard\" in [data]: it is learned there, and becomes the first layer";
+        return Err(TrainError::Definition { place, problem: problem.to_owned() });
+    }
+    check_size(&place, &Value::Object(arguments.clone()))?;
     let required = REQUIRED.iter().find(|(name, _)| *name == class).map_or(&[][..], |(_, required)| required);
     if let Some(missing) = required.iter().find(|name| !arguments.contains_key(**name)) {
         let problem = format!("it needs the argument {missing}");
@@ -132,6 +141,19 @@ pub(super) fn layer(place: &str, class: &str, arguments: &Map<String, Value>) ->
     match arguments.keys().find(|name| !takes.contains_key(*name)) {
         Some(other) => Err(unknown_argument(&place, other, takes.keys().map(String::as_str))),
         None => Ok(layer),
+    }
+}
+
+/// No whole number of an argument is larger than any network has.
+fn check_size(place: &str, given: &Value) -> Result<()> {
+    match given {
+        Value::Number(number) if number.as_i64().is_some_and(|number| number.unsigned_abs() > SIZE_MAX) => {
+            let problem = format!("an argument is {number}; none is larger than {SIZE_MAX}");
+            Err(TrainError::Definition { place: place.to_owned(), problem })
+        }
+        Value::Array(parts) => parts.iter().try_for_each(|part| check_size(place, part)),
+        Value::Object(parts) => parts.values().try_for_each(|part| check_size(place, part)),
+        _ => Ok(()),
     }
 }
 

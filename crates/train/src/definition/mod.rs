@@ -21,6 +21,7 @@ use serde_json::Value;
 pub use compile::Compiling;
 pub use layer::LayerEntry;
 pub use network::Network;
+pub(crate) use network::normalization_of;
 pub use schema::schema;
 
 use crate::error::{Result, TrainError};
@@ -318,8 +319,8 @@ impl Fitting {
         if self.checkpoint_steps == Some(0) {
             return wrong("checkpoint_steps", "1 or more", "0".to_owned());
         }
-        if self.threads == Some(0) {
-            return wrong("threads", "1 or more", "0".to_owned());
+        if let Some(threads @ (0 | 1025..)) = self.threads {
+            return wrong("threads", "1 to 1024", threads.to_string());
         }
         Ok(())
     }

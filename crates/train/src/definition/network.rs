@@ -70,7 +70,7 @@ impl Network {
             inputs.push(input.clone());
             let seen = match normalize {
                 Normalize::None => input,
-                _ => Normalization::new().on(&input),
+                _ => Normalization::new().named(&normalization_of(&name)).on(&input),
             };
             wiring.tensors.insert(name, seen.clone());
             wiring.last = Some(seen);
@@ -100,6 +100,11 @@ impl Network {
             None => vec!["output".to_owned()],
         }
     }
+}
+
+/// The name of the layer that brings an input to a common scale.
+pub(crate) fn normalization_of(input: &str) -> String {
+    format!("{input}_normalization")
 }
 
 fn wrong(place: &str, problem: String) -> TrainError {

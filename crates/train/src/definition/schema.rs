@@ -66,7 +66,7 @@ fn named(known: &Known, further: &[&str]) -> Value {
             properties.insert(name.clone(), argument(name, default));
         }
         for name in further {
-            properties.insert((*name).to_owned(), argument(name, &json!(0.1)));
+            properties.insert((*name).to_owned(), argument(name, &Value::Null));
         }
         json!({ "type": "object", "properties": properties, "required": ["class"], "additionalProperties": false })
     };
@@ -112,7 +112,10 @@ fn argument(name: &str, default: &Value) -> Value {
 }
 
 fn layer_entry() -> Value {
-    let mut tables: Vec<Value> = layers::supported().map(|class| class_table(class, true)).collect();
+    let mut tables: Vec<Value> = layers::supported()
+        .filter(|class| *class != "Normalization")
+        .map(|class| class_table(class, true))
+        .collect();
     let mut again = wiring();
     again.insert("shared".to_owned(), json!({ "type": "string", "description": "The name of a layer above that is called again, with the same weights." }));
     tables.push(json!({ "type": "object", "properties": again, "required": ["shared"], "additionalProperties": false }));

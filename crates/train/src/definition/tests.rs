@@ -84,6 +84,18 @@ fn what_is_not_known_is_named_with_the_nearest() {
     check(with("{ class = 'Dense', units = 3, kernel_initializer = 'he_norml' }"), "did you mean HeNormal?");
     check(with("{ class = 'Dense', units = 3, inputs = 'inputs' }"), "named \"inputs\"; did you mean input?");
     check(with("{ class = 'LSTM', units = 3 }"), "lstm: ");
+    check(
+        with("{ class = 'Normalization' }"),
+        "layer 1 (Normalization): say normalize = \"standard\" in [data]",
+    );
+    check(with("{ class = 'Dense', units = 99999999999 }"), "none is larger than 16777216");
+    check(
+        with(
+            "{ class = 'Flatten' }, { class = 'Dense', units = 16000000 }, { class = 'Dense', units = 16000000 }",
+        ),
+        "the model has more than 2147483648 weights",
+    );
+    check(definition(DENSE, "'adam'", "[fit]\nthreads = 100000"), "[fit]: threads takes 1 to 1024");
     check(definition(DENSE, "'adm'", ""), "optimizer \"adm\" is not supported");
     check(definition(DENSE, "{ class = 'Adam', learning_rat = 0.1 }", ""), "did you mean learning_rate?");
     check(definition(DENSE, "'adam'", "metric = []"), "unknown field `metric`");
@@ -102,14 +114,14 @@ fn what_is_not_known_is_named_with_the_nearest() {
 fn the_published_schema_is_that_of_the_structs() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/definition.schema.json");
     let published: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    assert_eq!(published, schema(), "write it anew: tureen train --schema > docs/definition.schema.json");
+    assert!(published == schema(), "write it anew: tureen train --schema > docs/definition.schema.json");
 }
 
 #[test]
 fn the_schema_knows_every_layer_and_its_arguments() {
     let schema = schema();
     let tables = schema["$defs"]["LayerEntry"]["oneOf"].as_array().unwrap();
-    for class in crate::layers::supported() {
+    for class in crate::layers::supported().filter(|class| *class != "Normalization") {
         let table = tables.iter().find(|table| table["properties"]["class"]["const"] == class);
         assert!(table.is_some_and(|table| table["properties"].as_object().unwrap().len() >= 3), "{class}");
     }

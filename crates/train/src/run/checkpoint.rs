@@ -38,7 +38,7 @@ pub(super) struct Progress {
     pub best: Option<Best>,
     /// Epochs since the best.
     pub waited: usize,
-    /// Nothing is left to do.
+    /// None was better for so long that the fit is over.
     pub done: bool,
 }
 

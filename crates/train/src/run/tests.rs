@@ -205,6 +205,7 @@ fn what_cannot_be_is_said_before_the_first_step() {
     };
     check("[fit.early_stopping]\nmonitor = 'val_loss'", "there is no validation: set validation_split");
     check("[fit.early_stopping]\nmonitor = 'acuracy'", "monitor is acuracy; there are: loss, accuracy, auc");
+    check("validation_split = 0.001", "[fit] validation_split: 0.001 of 300 samples is less than one");
     check("class_weight = { purple = 2.0 }", "there is no class purple");
     let folder = Folder::new(MODEL);
     std::fs::create_dir(folder.path("out")).unwrap();
