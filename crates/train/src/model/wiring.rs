@@ -78,6 +78,11 @@ impl From<Vec<Tensor>> for Tensors {
 }
 
 impl Shared {
+    /// A layer of any kind under a name of its own.
+    pub fn boxed(layer: Box<dyn Layer>, name: &str) -> Shared {
+        Shared(Arc::new(Instance { layer, name: Some(name.to_owned()) }))
+    }
+
     /// Calls the layer. Whether the shapes go together is found when a model is made of it.
     pub fn on(&self, inputs: impl Into<Tensors>) -> Tensor {
         let called = Arc::new(Called { layer: self.clone(), inputs: inputs.into().0 });
