@@ -35,9 +35,11 @@ pub enum Initializer {
         mode: Mode,
         distribution: Distribution,
     },
+    #[serde(rename = "Orthogonal", alias = "OrthogonalInitializer")]
     OrthogonalInitializer {
         gain: f32,
     },
+    #[serde(rename = "Identity", alias = "IdentityInitializer")]
     IdentityInitializer {
         gain: f32,
     },

@@ -44,7 +44,8 @@ async fn create(
 ) -> Result<Json<Value>, ApiError> {
     let _permit = app.gate.enter().ok_or_else(ApiError::draining)?;
     kept::settings(&app)?;
-    let asked = definition::decode(read_json(&headers, body, &app.settings).await?)?;
+    let decode = |body, _| definition::decode(body);
+    let asked = read_json(&headers, body, &app.settings, decode).await?;
     let job =
         ask(&app, move |store| store.create_job(&asked.kind, &asked.model, &asked.definition, &asked.files));
     Ok(Json(job.await?.json()))

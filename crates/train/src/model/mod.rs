@@ -161,12 +161,16 @@ impl Model {
             .collect();
         let mut seen = vec![false; self.nodes.len()];
         for index in 0..self.steps.len() {
-            let given: Vec<Id> =
-                self.steps[index].inputs.iter().map(|&source| at(source, &inputs, &ids)).collect();
+            let sources = &self.steps[index].inputs;
+            sources.iter().try_for_each(|&source| self.yielded(source, &ids))?;
+            let given: Vec<Id> = sources.iter().map(|&source| at(source, &inputs, &ids)).collect();
             let shapes: Vec<Vec<usize>> = given.iter().map(|&id| graph.shape(id).to_vec()).collect();
             let node = &mut self.nodes[self.steps[index].node];
             graph.set_scope(&node.name);
             let layer = &node.layer.0.layer;
+            if given.is_empty() {
+                return Err(TrainError::Order(format!("the layer {} is called on nothing", node.name)));
+            }
             if !std::mem::replace(&mut seen[self.steps[index].node], true) {
                 let start = self.weights.len();
                 for weight in
@@ -184,10 +188,12 @@ impl Model {
                 .collect();
             let mut call = Call { graph: &mut graph, training: false, seed, step, updates: vec![] };
             let outputs = layer.call(&mut call, &given, &weights)?;
-            self.steps[index].shapes = outputs.iter().map(|&id| graph.shape(id).to_vec()).collect();
+            let shapes: Vec<Vec<usize>> = outputs.iter().map(|&id| graph.shape(id).to_vec()).collect();
+            inference::check(&node.name, &shapes, &self.weights)?;
+            self.steps[index].shapes = shapes;
             ids.push(outputs);
         }
-        Ok(())
+        self.outputs.iter().try_for_each(|&source| self.yielded(source, &ids))
     }
 
     /// Gives weights their places and first values: the trainable ones in one vector, the others each alone.
