@@ -1,4 +1,7 @@
 //! A model version in, answers out.
 
+mod guarded;
 pub mod llm;
 pub mod onnx;
+
+pub use guarded::is_guarded;

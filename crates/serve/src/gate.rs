@@ -1,7 +1,6 @@
 //! Lets work in, counts what is inside, and closes for good when the server stops.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
@@ -12,7 +11,7 @@ pub struct Gate {
 }
 
 struct Shared {
-    closed: AtomicBool,
+    closed: watch::Sender<bool>,
     inside: watch::Sender<usize>,
 }
 
@@ -23,7 +22,7 @@ pub struct Permit {
 
 impl Gate {
     pub fn open() -> Gate {
-        Gate { shared: Arc::new(Shared { closed: AtomicBool::new(false), inside: watch::Sender::new(0) }) }
+        Gate { shared: Arc::new(Shared { closed: watch::Sender::new(false), inside: watch::Sender::new(0) }) }
     }
 
     /// `None` where the gate is closed.
@@ -35,11 +34,17 @@ impl Gate {
     }
 
     pub fn close(&self) {
-        self.shared.closed.store(true, Ordering::SeqCst);
+        self.shared.closed.send_replace(true);
     }
 
     pub fn is_closed(&self) -> bool {
-        self.shared.closed.load(Ordering::SeqCst)
+        *self.shared.closed.borrow()
+    }
+
+    /// Waits until it is closed.
+    pub async fn closing(&self) {
+        // The sender lives as long as `self`, so waiting can't fail.
+        let _ = self.shared.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
     pub fn inside(&self) -> usize {

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{ACCESS_CONTROL_REQUEST_HEADERS, HOST, HeaderValue};
+use axum::http::header::{
+    ACCESS_CONTROL_REQUEST_HEADERS, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN,
+};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -150,8 +152,16 @@ fn shaped(path: &str, error: ApiError) -> Response {
     if tensors { TensorError::from(error).into_response() } else { error.into_response() }
 }
 
+/// Headers that decide who may call and how a body is read: a proxy before this server might heed another one than this
+/// server (RFC 9112, 3.2 and 6.3; RFC 9110, 5.3).
+const SINGLE: [HeaderName; 4] = [HOST, ORIGIN, AUTHORIZATION, CONTENT_TYPE];
+
 /// Who calls, where a path asks for it.
 fn check(app: &App, request: &Request, page: Option<&HeaderValue>, listed: bool) -> Result<Caller, ApiError> {
+    let repeated = |name: &&HeaderName| request.headers().get_all(*name).iter().nth(1).is_some();
+    if let Some(name) = SINGLE.iter().find(repeated) {
+        return Err(ApiError::header_repeated(name.as_str()));
+    }
     if app.keys.is_open() && !listed {
         if let Some(page) = page.filter(|page| !origins::is_loopback(page)) {
             return Err(ApiError::origin_refused(&String::from_utf8_lossy(page.as_bytes())));
@@ -234,6 +244,15 @@ mod tests {
         check(&app, "GET /ready", &[], 503, "").await;
         check(&app, "GET /v1/models", &[("authorization", "Bearer secret")], 200, "").await;
         check(&app, "GET /metrics", &[("authorization", "Bearer secret")], 200, "").await;
+    }
+
+    #[tokio::test]
+    async fn what_decides_who_may_call_is_said_once() {
+        let app = app(&["secret"], &[]);
+        let twice = [("authorization", "Bearer secret"), ("authorization", "Bearer other"), JSON];
+        check(&app, "POST /v1/chat/completions", &twice, 400, "header_repeated").await;
+        let hosts = [("host", "localhost"), ("host", "evil.example"), ("authorization", "Bearer secret")];
+        check(&app, "GET /v1/models", &hosts, 400, "header_repeated").await;
     }
 
     #[tokio::test]

@@ -41,7 +41,8 @@ fn is_loopback_host(place: &str) -> bool {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => place,
     };
-    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let address = bare.parse::<std::net::IpAddr>();
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
@@ -74,6 +75,7 @@ mod tests {
         check("http://127.0.0.1:8080", true);
         check("http://[::1]:8080", true);
         check("http://[::1]", true);
+        check("http://[127.0.0.1]]]", false);
         check("http://localhost.evil.example", false);
         check("http://evil.example:8080", false);
         check("http://127.0.0.1.evil.example", false);

@@ -64,7 +64,8 @@ fn kill_9_leaves_whole_versions() {
         child.wait().unwrap();
         let begun = Instant::now();
         let store = Store::new(&models);
-        let versions: Vec<_> = store.list().unwrap().into_iter().map(|(_, version)| version.unwrap()).collect();
+        let versions: Vec<_> =
+            store.list().unwrap().into_iter().map(|(_, version)| version.unwrap()).collect();
         for version in &versions {
             assert_eq!(store.verify(version, |_| {}).unwrap(), [], "{} after kill {kill}", version.id());
         }

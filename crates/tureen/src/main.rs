@@ -16,5 +16,12 @@ static ALLOCATOR: kernels::thread_bound::Bounded<mimalloc::MiMalloc> =
     kernels::thread_bound::Bounded(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        // What a library gives up over is reported as an error of the file.
+        if !engine::is_guarded() {
+            tell(panic);
+        }
+    }));
     commands::main()
 }

@@ -1,6 +1,5 @@
 //! The runtime behind one door: nothing that a file or a tensor makes of it comes out as a panic.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use formats::onnx::{OnnxFacts, Signature};
 use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool, ValueOrView};
 
 use super::tensor::Tensor;
+use crate::guarded;
 
 /// Why an ONNX model could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +77,7 @@ impl Runner {
 
 /// Does `work`, a panic of which is an error.
 fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
+    match guarded::guarded(work) {
         Ok(outcome) => outcome,
         Err(panic) => {
             let said = panic.downcast_ref::<String>().map(String::as_str);

@@ -56,6 +56,11 @@ impl ApiError {
     }
 
     /// A parameter whose value can't be used.
+    pub fn header_repeated(name: &str) -> ApiError {
+        let message = format!("the header `{name}` came more than once: which one is meant?");
+        ApiError::new(StatusCode::BAD_REQUEST, "header_repeated", message)
+    }
+
     pub fn invalid(param: &str, message: String) -> ApiError {
         ApiError::bad_request(param, "invalid_value", message)
     }

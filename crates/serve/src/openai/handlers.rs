@@ -92,7 +92,11 @@ async fn submit(
     }
     let arrived = Instant::now();
     let (parts, body) = request.into_parts();
-    let asked = read_json(&parts.headers, body, &app.settings, decode).await?;
+    // What has not arrived by then is no running answer.
+    let asked = tokio::select! {
+        asked = read_json(&parts.headers, body, &app.settings, decode) => asked?,
+        () = app.gate.closing() => return Err(ApiError::draining()),
+    };
     record.facts().asked = shorten(&asked.options().model);
     let service = find(app, &asked.options().model)?;
     record.set_model(&service.name);

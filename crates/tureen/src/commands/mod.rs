@@ -95,7 +95,7 @@ pub fn main() -> ExitCode {
 }
 
 /// What others call a flag, and how to say it here.
-const TIPS: [(&str, &str); 6] = [
+const TIPS: [(&str, &str); 12] = [
     ("--port", "it is part of --listen ADDRESS:PORT, such as --listen 127.0.0.1:9000, or --listen 9000"),
     ("--host", "it is part of --listen ADDRESS:PORT, such as --listen 0.0.0.0:8080"),
     (
@@ -108,6 +108,12 @@ const TIPS: [(&str, &str); 6] = [
     ),
     ("--model", "a MODEL is given without a flag: a .gguf file, a folder, or a pulled name"),
     ("--ctx-size", "it is called --context here"),
+    ("-c", "it is called --context here"),
+    ("--max-tokens", "it is called --tokens-max here"),
+    ("--max_tokens", "it is called --tokens-max here"),
+    ("-n", "it is called --tokens-max here"),
+    ("-m", "a MODEL is given without a flag: a .gguf file, a folder, or a pulled name"),
+    ("-t", "it is called --threads here"),
 ];
 
 /// The same error with a tip for flags that other programs have.

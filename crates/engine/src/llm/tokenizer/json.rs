@@ -1,19 +1,18 @@
 //! A tokeniser from a Hugging Face `tokenizer.json`, and the settings beside it in `tokenizer_config.json`.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use serde_json::Value;
 use tokenizers::{AddedToken, Encoding, Model, PostProcessor, PostProcessorWrapper, Token};
 
 use super::vocabulary::{self, Kind, Spelling, Vocabulary};
 use super::{Named, Parts, TextModel, TokenizerError};
+use crate::guarded::guarded;
 
 /// Stands for the text while a post-processor shows what it puts around it.
 const PLACEHOLDER: u32 = u32::MAX;
 
 /// The library unwraps in places where a file is inconsistent; to us that is a bad file, not a crash.
 pub(super) fn parts(json: &[u8], config: Option<&Value>) -> Result<Parts, TokenizerError> {
-    catch_unwind(AssertUnwindSafe(|| read(json, config))).map_err(|_| TokenizerError::Inconsistent)?
+    guarded(|| read(json, config)).map_err(|_| TokenizerError::Inconsistent)?
 }
 
 fn read(json: &[u8], config: Option<&Value>) -> Result<Parts, TokenizerError> {

@@ -14,8 +14,6 @@ mod sentencepiece;
 mod tests;
 mod vocabulary;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use ahash::AHashMap;
 use formats::tokenizer::TokenizerSource;
 use tokenizers::models::wordlevel::WordLevel;
@@ -27,6 +25,8 @@ use tokenizers::{
 
 use sentencepiece::SentencePiece;
 use vocabulary::Vocabulary;
+
+use crate::guarded::guarded;
 
 /// Inside a text that is read with `parse_special`: what it stands in is not a control token. It is removed
 /// from the text before anything else. A noncharacter, which no text means to contain.
@@ -192,7 +192,7 @@ impl Tokenizer {
         add_special: bool,
     ) -> Result<Vec<u32>, TokenizerError> {
         // The library unwraps where a pattern out of a file does what it doesn't expect.
-        let ids = catch_unwind(AssertUnwindSafe(|| self.encode_plain(text, parse_special)));
+        let ids = guarded(|| self.encode_plain(text, parse_special));
         let broken = || TokenizerError::Broken { text: text.chars().take(PROBE.len()).collect() };
         let mut ids = ids.map_err(|_| broken())??;
         if add_special && !ids.starts_with(&self.prefix) {
