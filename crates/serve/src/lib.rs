@@ -30,5 +30,5 @@ mod unique;
 pub use error::ServeError;
 pub use server::Server;
 pub use services::{Engine, Services};
-pub use settings::ServeSettings;
+pub use settings::{ServeSettings, is_key, is_origin};
 pub use signals::{Shutdown, shutdown_signals};
