@@ -33,5 +33,5 @@ mod unique;
 pub use error::ServeError;
 pub use server::Server;
 pub use services::{Engine, Services};
-pub use settings::{JobSettings, ServeSettings};
+pub use settings::{JobSettings, ServeSettings, is_key, is_origin};
 pub use signals::{Shutdown, shutdown_signals};

@@ -81,18 +81,27 @@ impl ServeSettings {
             return Err(ServeError::KeyNeeded { listen });
         }
         for (index, key) in self.keys.iter().enumerate() {
-            if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            if !is_key(key) {
                 return Err(ServeError::KeyUnusable { number: index + 1 });
             }
         }
-        for origin in &self.origins {
-            let host = origin.split_once("://").map(|(_, host)| host);
-            if origin != "*" && !host.is_some_and(|host| !host.is_empty() && !host.contains('/')) {
-                return Err(ServeError::OriginUnusable { origin: origin.clone() });
-            }
+        match self.origins.iter().find(|origin| !is_origin(origin)) {
+            Some(origin) => Err(ServeError::OriginUnusable { origin: origin.clone() }),
+            None => Ok(()),
         }
-        Ok(())
     }
+}
+
+/// Whether a caller could send it as a key.
+pub fn is_key(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Whether it is an origin as browsers send them, scheme and host without a path, or `*` for all.
+pub fn is_origin(text: &str) -> bool {
+    let of_page =
+        |(scheme, host): (&str, &str)| !scheme.is_empty() && !host.is_empty() && !host.contains('/');
+    text == "*" || text.split_once("://").is_some_and(of_page)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use kernels::compute::Isa;
 use store::manifest::{Facts, Kind, Manifest};
 use store::{ModelName, Reference};
 
+use super::pull::EndsAtInterrupt;
 use super::table::parameters;
 use super::{Context, pull};
 use crate::models::catalogue;
@@ -32,6 +33,8 @@ pub struct Model {
     pub path: PathBuf,
     /// Of one that is in the store.
     pub manifest: Option<Manifest>,
+    /// Of one that was pulled just now. Whoever listens for Ctrl-C drops it.
+    pub ends: Option<EndsAtInterrupt>,
 }
 
 /// # Errors
@@ -43,14 +46,14 @@ pub fn find(context: &Context, text: &str) -> anyhow::Result<Model> {
         let path = path.canonicalize().with_context(|| format!("there is no model at {text:?}"))?;
         let file =
             path.file_name().map_or_else(|| text.to_string(), |name| name.to_string_lossy().into_owned());
-        return Ok(Model { name: stem(&file), path, manifest: None });
+        return Ok(Model { name: stem(&file), path, manifest: None, ends: None });
     }
     let found = require(&context.store, text).map_err(|error| match path.exists() {
         true => anyhow!("{error}; ./{text} is a folder without config.json, so no model either"),
         false => error,
     });
     let (version, name) = (found?, Reference::parse(text)?.to_string());
-    Ok(Model { name, path: version.entry()?, manifest: Some(version.manifest) })
+    Ok(Model { name, path: version.entry()?, manifest: Some(version.manifest), ends: None })
 }
 
 /// As [`find`]; a short name whose model isn't here is fetched, where somebody is there to say so.
@@ -79,8 +82,8 @@ pub fn find_or_pull(context: &Context, text: &str) -> anyhow::Result<Model> {
     if !confirmed(&format!("{name} is not here yet. {}. Fetch it?", entry.about))? {
         bail!("{name} is not here; later: tureen pull {name}");
     }
-    pull::pull(context, text, None, false, false)?;
-    find(context, text)
+    let (_, _, ends) = pull::pull(context, text, None, false, false)?;
+    Ok(Model { ends: Some(ends), ..find(context, text)? })
 }
 
 /// Opens the files of a model that generates text.

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use store::manifest::Kind;
 use store::{ModelName, Reference, Version};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::model::read_facts;
 use super::table::size;
@@ -54,7 +55,8 @@ HTTP_PROXY, ALL_PROXY and NO_PROXY.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { source, name, replace, again } = arguments;
-    let (model, Version { number, manifest, .. }) = pull(context, source, name.as_deref(), *replace, *again)?;
+    let (model, Version { number, manifest, .. }, _ends) =
+        pull(context, source, name.as_deref(), *replace, *again)?;
     let verified =
         if manifest.files.iter().all(|file| file.verified) { "sha256 checked" } else { "sha256 recorded" };
     let takes_tensors = manifest.facts.as_ref().is_some_and(|facts| facts.kind == Kind::Onnx);
@@ -68,15 +70,16 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fetches, and says what stays should Ctrl-C end it.
+/// Fetches, and says what stays should Ctrl-C end it. From then on the system doesn't end this process at Ctrl-C by
+/// itself: what is returned with the model does, until the caller listens.
 pub fn pull(
     context: &Context,
     source: &str,
     name: Option<&str>,
     replace: bool,
     again: bool,
-) -> anyhow::Result<(ModelName, Version)> {
-    let places = Places::from_environment()?;
+) -> anyhow::Result<(ModelName, Version, EndsAtInterrupt)> {
+    let places = Places::from_environment();
     let pull = Pull {
         store: &context.store,
         places: &places,
@@ -85,23 +88,82 @@ pub fn pull(
         replace,
         again,
     };
-    let watched = Arc::new(AtomicBool::new(true));
-    say_at_interrupt(watched.clone())?;
-    let pulled = pull.run(source, name);
-    watched.store(false, Ordering::Relaxed);
-    pulled
+    let ends = EndsAtInterrupt::new()?;
+    let (model, manifest) = pull.run(source, name)?;
+    Ok((model, manifest, ends))
 }
 
-/// Ends the process at Ctrl-C, as long as `watched` says so: nothing needs tidying up, and the person needs to know.
-fn say_at_interrupt(watched: Arc<AtomicBool>) -> anyhow::Result<()> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("listening for Ctrl-C")?;
-    std::thread::spawn(move || {
-        let pressed = runtime.block_on(tokio::signal::ctrl_c());
-        if pressed.is_ok() && watched.load(Ordering::Relaxed) {
-            say("\nstopped. What came stays, and the same command goes on; `tureen list` shows it");
-            std::process::exit(INTERRUPTED.into());
+/// Ends the process at Ctrl-C, as long as it lives: nothing needs tidying up, and the person needs to know.
+pub struct EndsAtInterrupt {
+    lives: Arc<AtomicBool>,
+}
+
+impl EndsAtInterrupt {
+    fn new() -> anyhow::Result<EndsAtInterrupt> {
+        let lives = Arc::new(AtomicBool::new(true));
+        let watched = lives.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.context("listening for Ctrl-C")?;
+        // Here and not in the thread: Ctrl-C may be pressed before that runs.
+        let mut presses = {
+            let _entered = runtime.enter();
+            signal(SignalKind::interrupt()).context("listening for Ctrl-C")?
+        };
+        std::thread::spawn(move || {
+            if runtime.block_on(presses.recv()).is_some() && watched.load(Ordering::Relaxed) {
+                say("\nstopped. What came stays, and the same command goes on; `tureen list` shows it");
+                std::process::exit(INTERRUPTED.into());
+            }
+        });
+        Ok(EndsAtInterrupt { lives })
+    }
+}
+
+impl Drop for EndsAtInterrupt {
+    fn drop(&mut self) {
+        self.lives.store(false, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    use super::*;
+
+    const ROLE: &str = "TUREEN_TEST_OF_INTERRUPTS";
+
+    /// Not a test by itself: what the test below runs as a process of its own.
+    #[test]
+    #[ignore = "run by a_pulled_model_that_is_being_loaded_ends_at_ctrl_c"]
+    fn loading() {
+        let ends = EndsAtInterrupt::new().unwrap();
+        let loads = std::env::var(ROLE).unwrap() == "loads";
+        let _ends = loads.then_some(ends);
+        print("\nbegun\n").unwrap();
+        std::thread::sleep(Duration::from_secs(if loads { 60 } else { 2 }));
+    }
+
+    #[test]
+    fn a_pulled_model_that_is_being_loaded_ends_at_ctrl_c() {
+        // Who listens itself has dropped it, and goes on.
+        for (role, expected) in [("loads", i32::from(INTERRUPTED)), ("listens", 0)] {
+            let mut process = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "commands::pull::tests::loading", "--ignored", "--nocapture"])
+                .env(ROLE, role)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+            assert!(lines.any(|line| line.unwrap() == "begun"));
+            let kill = format!("kill -INT {}", process.id());
+            let sent = Command::new("sh").args(["-c", &kill]).status().unwrap();
+            assert!(sent.success());
+            lines.for_each(drop);
+            assert_eq!(process.wait().unwrap().code(), Some(expected), "{role}");
         }
-    });
-    Ok(())
+    }
 }

@@ -94,8 +94,9 @@ fn what_is_here(context: &Context) -> anyhow::Result<String> {
 }
 
 /// Listens first, so that `/health` answers and a port in use is said at once; then loads one model after the other.
-async fn serve(serve: ServeSettings, settings: Settings, models: Vec<Model>) -> anyhow::Result<()> {
+async fn serve(serve: ServeSettings, settings: Settings, mut models: Vec<Model>) -> anyhow::Result<()> {
     let shutdown = shutdown_signals()?;
+    models.iter_mut().for_each(|model| drop(model.ends.take()));
     let services = Services::announce(models.iter().map(|model| model.name.clone()))?;
     let has_keys = !serve.keys.is_empty();
     let server = Server::bind(serve, services.clone()).await.map_err(with_flags)?;

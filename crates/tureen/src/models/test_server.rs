@@ -111,7 +111,7 @@ impl Server {
             hub: self.url.clone(),
             hub_token: Some("secret".to_string()),
             modelscope: self.url.clone(),
-            pip: pip::Indexes { urls: vec![self.url_of("/simple")], certificates: None },
+            pip: Ok(pip::Indexes { urls: vec![self.url_of("/simple")], certificates: None }),
         }
     }
 }

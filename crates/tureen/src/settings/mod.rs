@@ -98,7 +98,7 @@ settings! {
     queue_max: Count<1, 1_000_000>, "COUNT", SERVER, "256", "",
         "Requests that may wait; more get 429 at once";
     request_max: Count<0, 31_536_000>, "SECONDS", SERVER, "3600", "",
-        "How long a request may take, waiting included; then it ends with what there is of its answer. 0 sets no limit";
+        "How long a request may take, waiting included; then it ends with what there is of its answer, or an error. 0 sets no limit";
     priority_min: i32, "NUMBER", SERVER, "0", "",
         "Lowest `priority` that callers may ask for; lower goes first, and 0 lets nobody push ahead";
     step_tokens_max: Count<1, 65_536>, "TOKENS", MODEL, "512", "",

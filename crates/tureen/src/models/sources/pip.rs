@@ -38,7 +38,7 @@ impl Indexes {
         Indexes::from_settings(&settings)
     }
 
-    fn from_settings(settings: &BTreeMap<String, String>) -> anyhow::Result<Indexes> {
+    pub(super) fn from_settings(settings: &BTreeMap<String, String>) -> anyhow::Result<Indexes> {
         let get = |key: &str| settings.get(key).map_or("", String::as_str);
         let index = Some(get("index-url").trim()).filter(|url| !url.is_empty()).unwrap_or(DEFAULT_INDEX);
         let all = [index].into_iter().chain(get("extra-index-url").split_whitespace());

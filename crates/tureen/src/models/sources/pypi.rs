@@ -3,9 +3,10 @@
 //! Sources: the simple repository API (PEP 503 for HTML, PEP 691 for JSON), wheel names (PEP 427), yanked files
 //! (PEP 592), versions (PEP 440).
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
 
+use super::pip::Indexes;
 use super::{Files, Places, Plan, stem};
 use crate::models::download::Wanted;
 use crate::models::http::{Client, FetchError, Patience, header};
@@ -51,10 +52,19 @@ fn normalised(package: &str) -> String {
     parts.collect::<Vec<_>>().join("-").to_ascii_lowercase()
 }
 
+fn indexes(places: &Places) -> anyhow::Result<&Indexes> {
+    places.pip.as_ref().map_err(|why| anyhow!("{why}"))
+}
+
+/// One that trusts whom pip trusts.
+pub fn client(places: &Places, patience: Patience) -> anyhow::Result<Client> {
+    Client::new(patience, indexes(places)?.certificates.as_deref())
+}
+
 pub fn plan(address: &Address, places: &Places, patience: Patience) -> anyhow::Result<Plan> {
-    let client = Client::new(patience, places.pip.certificates.as_deref())?;
+    let client = client(places, patience)?;
     let mut refusals = Vec::new();
-    for index in &places.pip.urls {
+    for index in &indexes(places)?.urls {
         let mut page = index.clone();
         page.path = format!("{}/{}/", index.path.trim_end_matches('/'), address.package);
         let listed = match client.page(&page, &[("accept", ACCEPT)]) {
