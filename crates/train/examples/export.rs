@@ -8,7 +8,7 @@ mod networks;
 
 use std::path::Path;
 
-use train::files::onnx;
+use train::files::{keras, onnx};
 use train::prelude::*;
 
 fn main() {
@@ -17,15 +17,13 @@ fn main() {
     std::fs::create_dir_all(folder).unwrap();
     for mut network in networks::all() {
         let y = network.model.predict(network.x.clone(), networks::SAMPLES).unwrap();
-        std::fs::write(
-            folder.join(format!("{}.onnx", network.name)),
-            onnx::write(&network.model, &[]).unwrap(),
-        )
-        .unwrap();
+        let path = folder.join(&network.name);
+        std::fs::write(path.with_extension("onnx"), onnx::write(&network.model, &[]).unwrap()).unwrap();
+        keras::save(&network.model, &path.with_extension("keras")).unwrap();
         let x = network.x.iter().enumerate().map(|(number, x)| (format!("x{number}"), x));
         let y = y.iter().enumerate().map(|(number, y)| (format!("y{number}"), y));
         let bytes = safetensors(x.chain(y));
-        std::fs::write(folder.join(format!("{}.safetensors", network.name)), bytes).unwrap();
+        std::fs::write(path.with_extension("safetensors"), bytes).unwrap();
     }
 }
 
