@@ -62,7 +62,10 @@ pub(super) fn described(model: &Model) -> Value {
     let config = json!({
         "name": "model", "trainable": true, "layers": layers, "input_layers": inputs, "output_layers": outputs,
     });
-    json!({ "module": "keras", "class_name": "Functional", "config": config, "registered_name": "Functional" })
+    json!({
+        "module": "keras.src.models.functional", "class_name": "Functional", "config": config,
+        "registered_name": "Functional",
+    })
 }
 
 /// A shape with its batch, which is open.
