@@ -70,6 +70,15 @@ def test_keras_predicts_what_training_does(folder):
             assert_near(path.stem, numpy.asarray(output), arrays[f"y{i}"])
 
 
+def test_keras_goes_on_training(folder):
+    for path in sorted((folder / "fitted").glob("*.keras")):
+        arrays = safetensors(path.with_suffix(".safetensors"))
+        model = keras.saving.load_model(path)
+        for expected in arrays["losses"]:
+            loss = float(model.train_on_batch(arrays["x0"], arrays["targets"]))
+            assert abs(loss / expected - 1) < 1e-4, path.stem
+
+
 def test_training_predicts_what_keras_does(tmp_path):
     """Thirty networks that Keras wrote, read by a test of `train`."""
     script = REPOSITORY / "fixtures/training/keras_networks.py"
