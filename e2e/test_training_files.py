@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-os.environ.setdefault("KERAS_BACKEND", "jax")
+# With JAX, Keras's attention refuses values of another width than keys.
+os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
 import keras
 import numpy
 import onnx
