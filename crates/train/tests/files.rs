@@ -4,8 +4,13 @@
 
 mod networks;
 
-use train::files::keras::{from_json, to_json};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use train::files::keras::{from_bytes, from_json, load, save, to_bytes, to_json, training};
 use train::prelude::*;
+
+const DIFFERENCE_MAX: f32 = 1e-5;
 
 /// Copies the weights of a model to another of the same layers.
 fn with_weights(from: &Model, mut to: Model) -> Model {
@@ -110,4 +115,123 @@ fn descriptions_that_nobody_should_trust() {
             drop(from_json(&String::from_utf8(bytes).unwrap()));
         }
     }
+}
+
+/// Archives that `fixtures/training/keras_networks.py` wrote: those that are kept, or all of them in KERAS_NETWORKS.
+fn archives() -> Vec<PathBuf> {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/training/keras");
+    let folder = std::env::var_os("KERAS_NETWORKS").map_or(kept, PathBuf::from);
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<PathBuf> =
+        paths.filter(|path| path.extension().is_some_and(|end| end == "keras")).collect();
+    paths.sort();
+    assert!(paths.len() >= 6);
+    paths
+}
+
+/// The arrays beside an archive.
+fn beside(path: &Path) -> HashMap<String, Array> {
+    let file = std::fs::read(path.with_extension("safetensors")).unwrap();
+    let tensors = formats::safetensors::read(&file).unwrap();
+    let values = |bytes: &[u8]| bytes.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect();
+    let arrays = tensors.iter().map(|tensor| {
+        let array = Array::new(tensor.shape.clone(), values(&file[tensor.bytes.clone()])).unwrap();
+        (tensor.name.to_string(), array)
+    });
+    arrays.collect()
+}
+
+fn numbered(arrays: &HashMap<String, Array>, letter: char) -> Vec<Array> {
+    (0..).map_while(|number| arrays.get(&format!("{letter}{number}")).cloned()).collect()
+}
+
+fn assert_near(name: &str, found: &[Array], expected: &[Array]) {
+    assert_eq!(found.len(), expected.len(), "{name}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found.shape, expected.shape, "{name}");
+        for (found, expected) in found.values.iter().zip(&expected.values) {
+            let difference = (found - expected).abs() / expected.abs().max(1.0);
+            assert!(difference < DIFFERENCE_MAX, "{name}: {found}, not {expected}");
+        }
+    }
+}
+
+#[test]
+fn archives_of_keras_predict_the_same_here() {
+    for path in archives() {
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let mut model = load(&path).unwrap();
+        let arrays = beside(&path);
+        let found = model.predict(numbered(&arrays, 'x'), 8).unwrap();
+        assert_near(&name, &found, &numbered(&arrays, 'y'));
+        // And again after having been written here.
+        let mut again = from_bytes(&to_bytes(&model).unwrap()).unwrap();
+        assert_eq!(again.predict(numbered(&arrays, 'x'), 8).unwrap(), found, "{name}");
+    }
+}
+
+/// Keras's optimiser goes on here, and ours after having been written: the next losses are Keras's.
+#[test]
+fn training_goes_on() {
+    let fitted = |path: &PathBuf| path.file_stem().unwrap().to_string_lossy().starts_with("fitted");
+    for path in archives().into_iter().filter(fitted) {
+        let arrays = beside(&path);
+        let (x, y) = (&numbered(&arrays, 'x')[0], &arrays["targets"]);
+        let mut model = load(&path).unwrap();
+        let resume = |model: &mut Model, path: &Path| {
+            let training = training(model, path).unwrap().unwrap();
+            training.resume(model, vec![MeanSquaredError.into()], [] as [Metric; 0]).unwrap();
+        };
+        resume(&mut model, &path);
+        let between = std::env::temp_dir().join(format!("between-{}.keras", std::process::id()));
+        for (step, &expected) in arrays["losses"].values.iter().enumerate() {
+            let loss = model.train_on_batch(x, y).unwrap();
+            assert!((loss / expected - 1.0).abs() < 1e-4, "{path:?}, step {step}: {loss}, not {expected}");
+            save(&model, &between).unwrap();
+            model = load(&between).unwrap();
+            resume(&mut model, &between);
+        }
+        std::fs::remove_file(between).unwrap();
+    }
+}
+
+#[test]
+fn archives_go_there_and_back() {
+    let folder = std::env::temp_dir().join(format!("archives-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for mut network in networks::all() {
+        let path = folder.join(format!("{}.keras", network.name));
+        save(&network.model, &path).unwrap();
+        let mut read = load(&path).unwrap_or_else(|error| panic!("{}: {error}", network.name));
+        assert_eq!(to_bytes(&read).unwrap(), std::fs::read(&path).unwrap(), "{}", network.name);
+        let expected = network.model.predict(network.x.clone(), 8).unwrap();
+        assert_eq!(read.predict(network.x, 8).unwrap(), expected, "{}", network.name);
+    }
+    assert!(
+        std::fs::read_dir(&folder)
+            .unwrap()
+            .all(|entry| entry.unwrap().path().extension().unwrap() == "keras")
+    );
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn archives_that_are_none_are_refused() {
+    let whole = std::fs::read(&archives()[0]).unwrap();
+    for length in (0..whole.len()).step_by(whole.len() / 200) {
+        assert!(from_bytes(&whole[..length]).is_err(), "{length} bytes are taken for the whole");
+    }
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    for _ in 0..300 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let mut bytes = whole.clone();
+        let at = random as usize % bytes.len();
+        bytes[at] = (random >> 40) as u8;
+        // Some bytes, such as dates, mean nothing here.
+        drop(from_bytes(&bytes));
+    }
+    let error = load(Path::new("/nowhere/at.keras")).err().unwrap().to_string();
+    assert!(error.starts_with("/nowhere/at.keras: it can't be read"), "{error}");
 }

@@ -10,6 +10,9 @@ const LEVELS_MAX: u8 = 16;
 /// Nodes of the B-trees of a file, counted as often as they are met.
 const NODES_MAX: usize = 1 << 18;
 
+/// Messages of the headers of a file, likewise.
+const MESSAGES_MAX: usize = 1 << 20;
+
 /// A name and the object header that it leads to.
 type Link = (String, u64);
 
@@ -18,16 +21,19 @@ struct Walk<'a> {
     file: Bytes<'a>,
     objects: usize,
     nodes: usize,
+    messages: usize,
 }
 
 pub(super) fn datasets(file: &Bytes<'_>) -> Result<Vec<Dataset>, FormatError> {
     let root = root(file)?;
-    let mut walk = Walk { file: *file, objects: 0, nodes: 0 };
+    let mut walk = Walk { file: *file, objects: 0, nodes: 0, messages: 0 };
     let mut found = vec![];
     let mut groups = vec![(String::new(), root, 0)];
     while let Some((path, address, depth)) = groups.pop() {
         limit("the depth of groups", depth as u64, DEPTH_MAX as u64)?;
         let messages = header::messages(file, address)?;
+        walk.messages += messages.len();
+        limit("the number of messages of all headers", walk.messages as u64, MESSAGES_MAX as u64)?;
         if let Some((shape, number, layout)) = header::dataset(&messages)? {
             found.push(Dataset { path, shape, number, layout });
             continue;

@@ -185,10 +185,11 @@ impl Layout {
     }
 }
 
-/// Shape, type and layout, if these are messages of a data set.
-pub(super) fn dataset(
-    messages: &[Message<'_>],
-) -> Result<Option<(Vec<usize>, Option<Number>, Layout)>, FormatError> {
+/// Shape, type of numbers if it is one, and layout.
+pub(super) type Described = (Vec<usize>, Option<Number>, Layout);
+
+/// What the messages say of a data set, if they are of one.
+pub(super) fn dataset(messages: &[Message<'_>]) -> Result<Option<Described>, FormatError> {
     let find = |kind: u16| messages.iter().find(|message| message.kind == kind);
     let (Some(space), Some(kind), Some(layout)) = (find(DATASPACE), find(DATATYPE), find(LAYOUT)) else {
         return Ok(None);

@@ -72,7 +72,7 @@ impl Dataset {
             ));
         };
         let elements = self.elements();
-        let bytes = elements.checked_mul(number.bytes() as u64).unwrap_or(u64::MAX);
+        let bytes = elements.saturating_mul(number.bytes() as u64);
         let allowed = (file.len() as u64).saturating_mul(INFLATION_MAX).saturating_add(INFLATION_BASE);
         limit(&format!("the data set {:?}, in bytes", self.path), bytes, allowed)?;
         let data = self.layout.data(&Bytes(file), &self.shape, number.bytes(), bytes as usize)?;

@@ -38,6 +38,16 @@ pub(super) fn check(layer: &str, shapes: &[Vec<usize>], weights: &[Placed]) -> R
     Ok(())
 }
 
+impl Node {
+    pub(crate) fn layer(&self) -> &dyn Layer {
+        &*self.layer.0.layer
+    }
+
+    pub(crate) fn class_name(&self) -> &'static str {
+        self.layer().class_name()
+    }
+}
+
 impl Model {
     /// That a value is there: a layer may yield fewer than are asked for.
     pub(super) fn yielded(&self, source: Origin, ids: &[Vec<Id>]) -> Result<()> {
@@ -76,7 +86,7 @@ impl Model {
 
     /// The layers with their names, each once.
     pub fn layers(&self) -> impl Iterator<Item = (&str, &dyn Layer)> {
-        self.nodes.iter().map(|node| (node.name.as_str(), &*node.layer.0.layer))
+        self.nodes.iter().map(|node| (node.name.as_str(), node.layer()))
     }
 
     /// The outputs' names: of the layers that yield them, each once.

@@ -3,6 +3,7 @@
 mod data;
 mod fit;
 mod inference;
+mod optimizer_state;
 mod programs;
 mod steps;
 mod summary;
@@ -301,6 +302,25 @@ fn renamed(error: TrainError, class: &str, name: &str) -> TrainError {
     }
 }
 
+/// A class's name as Keras makes default names of it.
+pub(crate) fn snake_case(class: &str) -> String {
+    let mut snake = String::new();
+    let class: Vec<char> = class.chars().collect();
+    for (i, &letter) in class.iter().enumerate() {
+        // A word begins at a capital after a small letter, or before one.
+        let begins = letter.is_uppercase()
+            && i > 0
+            && (class[i - 1].is_lowercase()
+                || (class.get(i + 1).is_some_and(|next| next.is_lowercase())
+                    && !class[i - 1].is_ascii_digit()));
+        if begins {
+            snake.push('_');
+        }
+        snake.extend(letter.to_lowercase());
+    }
+    snake
+}
+
 /// Finds layers and calls from the outputs back to the inputs.
 struct Builder<'a> {
     inputs: &'a [Tensor],
@@ -343,20 +363,7 @@ impl Builder<'_> {
         if let Some(name) = &layer.0.name {
             return name.clone();
         }
-        let mut snake = String::new();
-        let class: Vec<char> = layer.0.layer.class_name().chars().collect();
-        for (i, &letter) in class.iter().enumerate() {
-            // A word begins at a capital after a small letter, or before one.
-            let begins = letter.is_uppercase()
-                && i > 0
-                && (class[i - 1].is_lowercase()
-                    || (class.get(i + 1).is_some_and(|next| next.is_lowercase())
-                        && !class[i - 1].is_ascii_digit()));
-            if begins {
-                snake.push('_');
-            }
-            snake.extend(letter.to_lowercase());
-        }
+        let snake = snake_case(layer.0.layer.class_name());
         let count = self.names.entry(snake.clone()).or_default();
         *count += 1;
         if *count == 1 { snake } else { format!("{snake}_{}", *count - 1) }

@@ -12,32 +12,37 @@ use crate::layers::{Layer, from_config};
 /// When the class isn't supported, an argument isn't, or its numbers make sizes beyond all counting.
 pub(super) fn layer(name: &str, class: &str, config: &Map<String, Value>) -> Result<Box<dyn Layer>> {
     let mut product = 1u64;
-    for value in config.values() {
-        multiply(value, &mut product);
-    }
+    multiply_all(config, &mut product);
     if product > PRODUCT_MAX {
         return Err(failed(format!("the layer {name:?} ({class}) has sizes too large to be multiplied")));
     }
+    let mut config = config.clone();
+    // Keras keeps the axes of these as a list.
+    if let ("LayerNormalization" | "RMSNormalization", Some(axis)) = (class, config.get_mut("axis"))
+        && let Some([one]) = axis.as_array().map(Vec::as_slice)
+    {
+        *axis = one.clone();
+    }
     let layer = from_config(class, &Value::Object(config.clone()))
         .map_err(|error| failed(format!("the layer {name:?}: {error}")))?;
-    check(name, class, config, &layer.config())?;
+    check(name, class, &config, &layer.config())?;
     Ok(layer)
+}
+
+fn multiply_all(config: &Map<String, Value>, product: &mut u64) {
+    // Numbers that are no sizes.
+    let sizes = config.iter().filter(|(key, _)| !["seed", "shared_object_id"].contains(&key.as_str()));
+    sizes.for_each(|(_, value)| multiply(value, product));
 }
 
 fn multiply(value: &Value, product: &mut u64) {
     match value {
         Value::Number(number) => {
-            let size = number.as_i64().map_or(1, i64::unsigned_abs).max(1);
-            let size = if number.is_u64() || number.is_i64() { size } else { 1 };
-            let size =
-                if number.as_u64().is_some_and(|size| size > i64::MAX as u64) { u64::MAX } else { size };
-            *product = product.saturating_mul(size);
+            let size = number.as_u64().or(number.as_i64().map(i64::unsigned_abs)).unwrap_or(1);
+            *product = product.saturating_mul(size.max(1));
         }
         Value::Array(values) => values.iter().for_each(|value| multiply(value, product)),
-        // Of nested layers; seeds of initialisers are no sizes.
-        Value::Object(values) => {
-            values.iter().filter(|(key, _)| *key != "seed").for_each(|(_, value)| multiply(value, product));
-        }
+        Value::Object(config) => multiply_all(config, product),
         _ => {}
     }
 }
@@ -68,8 +73,11 @@ fn check(name: &str, class: &str, given: &Map<String, Value>, known: &Value) -> 
 fn is_neutral(key: &str, value: &Value) -> bool {
     match key {
         "name" | "seed" | "unroll" | "zero_output_for_mask" | "build_config" => true,
+        // It counts only beside `renorm`, which is refused.
+        "renorm_momentum" => true,
         "trainable" => *value == Value::Bool(true),
         "dtype" => value["config"]["name"] == "float32" || *value == "float32",
+        "dilation_rate" => value.as_array().is_some_and(|rates| rates.iter().all(|rate| *rate == 1)),
         "data_format" => value.is_null() || *value == "channels_last",
         // Steps are the only axis between batch and width.
         "attention_axes" => value.is_null() || *value == serde_json::json!([1]),
@@ -79,13 +87,14 @@ fn is_neutral(key: &str, value: &Value) -> bool {
 
 /// That the backward layer of a `Bidirectional` is the forward one but for its direction.
 fn is_mirrored(name: &str, forward: &Value, backward: &Value) -> Result<()> {
-    let mirrored = |layer: &Value| {
-        let mut config = layer["config"].as_object().cloned().unwrap_or_default();
-        config.remove("name");
-        let backwards = config.remove("go_backwards").unwrap_or_default() == Value::Bool(true);
-        (layer["class_name"].clone(), config, backwards)
+    let mirrored = |value: &Value| {
+        let class = value["class_name"].as_str().unwrap_or_default().to_owned();
+        let given = value["config"].as_object().cloned().unwrap_or_default();
+        let mut config = layer(name, &class, &given)?.config();
+        let backwards = config["go_backwards"].take();
+        Ok((class, config, backwards))
     };
-    let (forward, backward) = (mirrored(forward), mirrored(backward));
+    let (forward, backward) = (mirrored(forward)?, mirrored(backward)?);
     if forward.0 == backward.0 && forward.1 == backward.1 && forward.2 != backward.2 {
         return Ok(());
     }

@@ -1,13 +1,20 @@
-//! Keras 3's own files: the JSON of `model.to_json()` (keras.io/guides/serialization_and_saving), read and written.
+//! Keras 3's own files (keras.io/guides/serialization_and_saving): the JSON of `model.to_json()` and `.keras` archives,
+//! read and written.
 //!
 //! Nothing that a file says is executed: a layer is one of those here by name and arguments, or it is refused. So is every
 //! argument that isn't known here, unless it has the value that changes nothing.
 
+mod archive;
 mod arguments;
+mod order;
 mod read;
+mod training;
+mod weights;
 mod write;
 
+pub use archive::{from_bytes, load, save, to_bytes, training};
 pub use read::from_json;
+pub use training::Training;
 pub use write::to_json;
 
 use crate::error::TrainError;

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::order::{Element, order};
 use crate::model::{Model, Origin};
 
 /// What `keras.models.model_from_json` reads: a `Functional` model, without weights.
@@ -10,7 +11,7 @@ pub fn to_json(model: &Model) -> String {
 }
 
 pub(super) fn described(model: &Model) -> Value {
-    let mut layers: Vec<Value> = model.inputs.iter().map(|(name, shape)| input(name, shape)).collect();
+    let mut layers = vec![];
     // The number of each step among the calls of its layer.
     let mut calls = vec![0; model.nodes.len()];
     let mut numbers = vec![];
@@ -32,7 +33,16 @@ pub(super) fn described(model: &Model) -> Value {
         let config = json!({ "shape": open(shape), "dtype": "float32", "keras_history": place(origin) });
         json!({ "class_name": "__keras_tensor__", "config": config })
     };
-    for (number, (name, layer)) in model.layers().enumerate() {
+    for element in order(model) {
+        let number = match element {
+            Element::Layer(number) => number,
+            Element::Input(number) => {
+                let (name, shape) = &model.inputs[number];
+                layers.push(input(name, shape));
+                continue;
+            }
+        };
+        let (name, layer) = (&model.nodes[number].name, model.nodes[number].layer());
         let class = layer.class_name();
         let (config, call) = split(name, layer.config());
         let steps = model.steps.iter().filter(|step| step.node == number);
@@ -52,7 +62,10 @@ pub(super) fn described(model: &Model) -> Value {
     let config = json!({
         "name": "model", "trainable": true, "layers": layers, "input_layers": inputs, "output_layers": outputs,
     });
-    json!({ "module": "keras", "class_name": "Functional", "config": config, "registered_name": "Functional" })
+    json!({
+        "module": "keras.src.models.functional", "class_name": "Functional", "config": config,
+        "registered_name": "Functional",
+    })
 }
 
 /// A shape with its batch, which is open.
