@@ -1,9 +1,13 @@
 """Files that training writes, in the programs that they are for. Needs cargo: the networks come from an example of `train`."""
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
+os.environ.setdefault("KERAS_BACKEND", "jax")
+import keras
 import numpy
 import onnx
 import onnxruntime
@@ -50,3 +54,34 @@ def test_onnxruntime_computes_what_training_does(folder):
             outputs = session.run(None, {name: arrays[f"x{i}"][:samples] for i, name in enumerate(names)})
             for i, output in enumerate(outputs):
                 assert_near(path.stem, output, arrays[f"y{i}"][:samples])
+
+
+def test_keras_predicts_what_training_does(folder):
+    paths = sorted(folder.glob("*.keras"))
+    assert len(paths) > 20
+    for path in paths:
+        if path.stem == "threshold":
+            continue  # Keras itself can't call this activation by name.
+        arrays = safetensors(path.with_suffix(".safetensors"))
+        model = keras.saving.load_model(path)
+        xs = [arrays[f"x{i}"] for i in range(len(model.inputs))]
+        outputs = model.predict(xs if len(xs) > 1 else xs[0], verbose=0)
+        for i, output in enumerate(outputs if isinstance(outputs, list) else [outputs]):
+            assert_near(path.stem, numpy.asarray(output), arrays[f"y{i}"])
+
+
+def test_keras_goes_on_training(folder):
+    for path in sorted((folder / "fitted").glob("*.keras")):
+        arrays = safetensors(path.with_suffix(".safetensors"))
+        model = keras.saving.load_model(path)
+        for expected in arrays["losses"]:
+            loss = float(model.train_on_batch(arrays["x0"], arrays["targets"]))
+            assert abs(loss / expected - 1) < 1e-4, path.stem
+
+
+def test_training_predicts_what_keras_does(tmp_path):
+    """Thirty networks that Keras wrote, read by a test of `train`."""
+    script = REPOSITORY / "fixtures/training/keras_networks.py"
+    subprocess.run([sys.executable, script, tmp_path], check=True)
+    test = ["cargo", "test", "--quiet", "--locked", "--package", "train", "--test", "files", "archives_of_keras"]
+    subprocess.run(test, cwd=REPOSITORY, check=True, env=os.environ | {"KERAS_NETWORKS": str(tmp_path)})

@@ -15,7 +15,7 @@ use tiny::{HIDDEN, Tiny};
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let corpus = |target: &str| root.join("corpus").join(target);
-    for target in ["gguf", "safetensors", "hf_config", "onnx"] {
+    for target in ["gguf", "safetensors", "hf_config", "onnx", "hdf5"] {
         fs::create_dir_all(corpus(target))?;
     }
     for entry in fs::read_dir(root.join("../fixtures/decoders"))? {
@@ -29,10 +29,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    for entry in fs::read_dir(root.join("../fixtures/onnx"))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "onnx") {
-            fs::copy(&path, corpus("onnx").join(path.file_name().unwrap_or_default()))?;
+    for (folder, end, target) in [("onnx", "onnx", "onnx"), ("hdf5", "h5", "hdf5")] {
+        for entry in fs::read_dir(root.join("../fixtures").join(folder))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == end) {
+                fs::copy(&path, corpus(target).join(path.file_name().unwrap_or_default()))?;
+            }
         }
     }
     for (name, tiny) in tiny_models() {

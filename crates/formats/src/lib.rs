@@ -4,6 +4,7 @@ pub mod decoder;
 pub mod error;
 mod files;
 pub mod gguf;
+pub mod hdf5;
 pub mod hugging_face;
 pub mod model;
 pub mod onnx;

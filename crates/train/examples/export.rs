@@ -1,5 +1,5 @@
 //! Writes the networks of `tests/networks` to a folder, each with inputs and predictions as safetensors, for other
-//! programs to be held against: `export FOLDER`.
+//! programs to be held against, and some in the middle of their training: `export FOLDER`.
 
 #![allow(clippy::unwrap_used)] // what the tests share is written as tests are
 
@@ -8,7 +8,7 @@ mod networks;
 
 use std::path::Path;
 
-use train::files::onnx;
+use train::files::{keras, onnx};
 use train::prelude::*;
 
 fn main() {
@@ -17,15 +17,46 @@ fn main() {
     std::fs::create_dir_all(folder).unwrap();
     for mut network in networks::all() {
         let y = network.model.predict(network.x.clone(), networks::SAMPLES).unwrap();
-        std::fs::write(
-            folder.join(format!("{}.onnx", network.name)),
-            onnx::write(&network.model, &[]).unwrap(),
-        )
-        .unwrap();
+        let path = folder.join(&network.name);
+        std::fs::write(path.with_extension("onnx"), onnx::write(&network.model, &[]).unwrap()).unwrap();
+        keras::save(&network.model, &path.with_extension("keras")).unwrap();
         let x = network.x.iter().enumerate().map(|(number, x)| (format!("x{number}"), x));
         let y = y.iter().enumerate().map(|(number, y)| (format!("y{number}"), y));
         let bytes = safetensors(x.chain(y));
-        std::fs::write(folder.join(format!("{}.safetensors", network.name)), bytes).unwrap();
+        std::fs::write(path.with_extension("safetensors"), bytes).unwrap();
+    }
+    std::fs::create_dir_all(folder.join("fitted")).unwrap();
+    fitted(&folder.join("fitted"));
+}
+
+/// A model in the middle of its training, with what the next steps' losses are.
+fn fitted(folder: &Path) {
+    let x = networks::all().into_iter().find(|network| network.name == "threshold").unwrap().x.remove(0);
+    let y = Array::new([networks::SAMPLES, 2], x.values[..2 * networks::SAMPLES].to_vec()).unwrap();
+    let optimizers: [(&str, Optimizer); 4] = [
+        ("adam", Adam.learning_rate(0.01)),
+        ("sgd", Optimizer::new(Rule::SGD { momentum: 0.9, nesterov: true }, 0.01).clipnorm(1.0)),
+        (
+            "rmsprop",
+            Optimizer::new(Rule::RMSprop { rho: 0.9, momentum: 0.5, epsilon: 1e-7, centered: true }, 0.01),
+        ),
+        ("adamw", AdamW.learning_rate(0.01)),
+    ];
+    for (name, optimizer) in optimizers {
+        let input = Input::new([6]);
+        let h = BatchNormalization::new().on(Dense::new(4).activation(Tanh).on(&input));
+        let mut model = Model::with(&input, Dense::new(2).on(&h), 7, 1).unwrap();
+        model.compile(optimizer, Loss::Huber { delta: 0.5 }, [] as [Metric; 0]).unwrap();
+        for _ in 0..3 {
+            model.train_on_batch(&x, &y).unwrap();
+        }
+        let path = folder.join(name);
+        keras::save(&model, &path.with_extension("keras")).unwrap();
+        let losses: Vec<f32> = (0..5).map(|_| model.train_on_batch(&x, &y).unwrap()).collect();
+        let losses = Array::new([5], losses).unwrap();
+        let arrays = [("x0", &x), ("targets", &y), ("losses", &losses)];
+        let bytes = safetensors(arrays.into_iter().map(|(name, array)| (name.to_owned(), array)));
+        std::fs::write(path.with_extension("safetensors"), bytes).unwrap();
     }
 }
 

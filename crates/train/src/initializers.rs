@@ -35,10 +35,14 @@ pub enum Initializer {
         mode: Mode,
         distribution: Distribution,
     },
+    #[serde(rename = "Orthogonal", alias = "OrthogonalInitializer")]
     OrthogonalInitializer {
         gain: f32,
     },
+    #[serde(rename = "Identity", alias = "IdentityInitializer")]
     IdentityInitializer {
+        // Keras doesn't write it.
+        #[serde(default = "one")]
         gain: f32,
     },
     /// The bias of an LSTM: ones for the forget gate, the second of four.
@@ -68,6 +72,10 @@ impl Default for Initializer {
     fn default() -> Initializer {
         Initializer::GlorotUniform {}
     }
+}
+
+fn one() -> f32 {
+    1.0
 }
 
 /// Random numbers of one weight.

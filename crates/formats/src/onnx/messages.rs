@@ -68,10 +68,10 @@ pub struct Attribute {
     pub f: f32,
     #[prost(int64, tag = "3")]
     pub i: i64,
-    #[prost(message, optional, tag = "5")]
-    pub t: Option<TensorData>,
-    #[prost(message, optional, tag = "6")]
-    pub g: Option<Graph>,
+    #[prost(message, optional, boxed, tag = "5")]
+    pub t: Option<Box<TensorData>>,
+    #[prost(message, optional, boxed, tag = "6")]
+    pub g: Option<Box<Graph>>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
     #[prost(message, repeated, tag = "10")]

@@ -337,10 +337,10 @@ fn look(graph: &Graph, facts: &mut OnnxFacts) -> Result<(), FormatError> {
         };
         *facts.operators.entry(name).or_default() += 1;
         for attribute in &node.attribute {
-            for tensor in attribute.t.iter().chain(&attribute.tensors) {
+            for tensor in attribute.t.as_deref().into_iter().chain(&attribute.tensors) {
                 weigh(tensor, facts)?;
             }
-            for graph in attribute.g.iter().chain(&attribute.graphs) {
+            for graph in attribute.g.as_deref().into_iter().chain(&attribute.graphs) {
                 look(graph, facts)?;
             }
         }

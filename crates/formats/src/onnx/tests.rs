@@ -81,7 +81,7 @@ fn shapes_that_cannot_be_counted_and_files_elsewhere_are_refused() {
 fn graphs_nested_without_end_and_lengths_beyond_the_file_are_refused() {
     let mut graph = plain();
     for _ in 0..60 {
-        let attribute = vec![Attribute { g: Some(graph), ..Attribute::default() }];
+        let attribute = vec![Attribute { g: Some(Box::new(graph)), ..Attribute::default() }];
         graph = Graph { node: vec![Node { attribute, ..Node::default() }], ..plain() };
     }
     check(&model(graph), "recursion limit");

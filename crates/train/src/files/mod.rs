@@ -1,3 +1,4 @@
 //! Models in files of other programs.
 
+pub mod keras;
 pub mod onnx;

@@ -13,6 +13,9 @@ use crate::initializers::Initializer;
 /// What a score becomes where a query may not look.
 const MASKED: f32 = -1e9;
 
+/// Values of a causal mask.
+const MASK_MAX: usize = 1 << 26;
+
 /// Attention of queries to keys and values. Inputs are `query, value` or `query, value, key`, each `[batch, steps, width]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
@@ -123,6 +126,10 @@ impl Layer for MultiHeadAttention {
         let shape = call.graph.shape(scores).to_vec();
         let (batch, queries, keys) = (shape[0], shape[2], shape[3]);
         if self.use_causal_mask {
+            if queries.saturating_mul(keys) > MASK_MAX {
+                let expected = format!("a causal mask of at most {MASK_MAX} values");
+                return Err(call.graph.shape_error("attention", expected, &[scores]));
+            }
             let mask = |i: usize| if i % keys > i / keys { MASKED } else { 0.0 };
             let mask: Vec<f32> = (0..queries * keys).map(mask).collect();
             let mask = call.graph.constant(&mask, &[queries, keys])?;

@@ -28,14 +28,15 @@ fn normalized(graph: &mut Graph, x: Id, mean: Id, variance: Id, epsilon: f32) ->
 /// `x * gamma + beta`, as far as there are such weights.
 fn scaled(graph: &mut Graph, x: Id, scale: bool, center: bool, weights: &[Id]) -> Result<Id> {
     let mut weights = weights.iter();
+    let gamma = if scale { weights.next() } else { None };
+    let beta = if center { weights.next() } else { None };
     let mut y = x;
-    if let (true, Some(&gamma)) = (scale, weights.next().filter(|_| scale)) {
+    if let Some(&gamma) = gamma {
         y = graph.mul(y, gamma)?;
     }
-    let beta = if scale { weights.next() } else { weights.as_slice().first() };
-    match (center, beta) {
-        (true, Some(&beta)) => graph.add(y, beta),
-        _ => Ok(y),
+    match beta {
+        Some(&beta) => graph.add(y, beta),
+        None => Ok(y),
     }
 }
 

@@ -6,6 +6,9 @@ use super::{Call, Layer};
 use crate::error::Result;
 use crate::graph::{Graph, Id};
 
+/// Steps of a recurrent layer: each becomes operations of its own.
+const STEPS_MAX: usize = 16384;
+
 /// A recurrent layer, as [`super::Bidirectional`] takes it.
 pub trait Recurrent: Layer {
     /// The same layer going through steps from the last to the first.
@@ -36,6 +39,9 @@ pub(super) fn walk(
 ) -> Result<Vec<Id>> {
     let shape = call.graph.shape(projected).to_vec();
     let [batch, steps, gates] = [shape[0], shape[1], shape[2]];
+    if steps > STEPS_MAX {
+        return Err(call.graph.shape_error("recurrence", format!("at most {STEPS_MAX} steps"), &[projected]));
+    }
     let mut outputs = Vec::with_capacity(steps);
     for index in 0..steps {
         let at = if walk.go_backwards { steps - 1 - index } else { index };

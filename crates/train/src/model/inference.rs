@@ -1,11 +1,66 @@
 //! What a model computes when it isn't trained, as a graph whose weights are constants: what is written for runtimes.
 
-use super::{Model, Node, Origin, at};
-use crate::error::Result;
+use super::{Model, Node, Origin, PROBE, Placed, at};
+use crate::error::{Result, TrainError};
 use crate::graph::{Graph, Id};
 use crate::layers::{Call, Layer};
 
+/// Values of a layer's result for a sample, and weights of a model: 1 and 4 GiB.
+const SAMPLE_MAX: usize = 1 << 28;
+const WEIGHTS_MAX: usize = 1 << 30;
+
+/// That results and weights can be counted, and that samples stay apart.
+///
+/// # Errors
+/// Names the layer.
+pub(super) fn check(layer: &str, shapes: &[Vec<usize>], weights: &[Placed]) -> Result<()> {
+    let error = |expected: String| TrainError::Shape {
+        layer: layer.to_owned(),
+        operation: "its result",
+        expected,
+        received: shapes.to_vec(),
+    };
+    let elements =
+        |shape: &[usize]| shape.iter().try_fold(1usize, |elements, &size| elements.checked_mul(size));
+    for shape in shapes {
+        if shape.first() != Some(&PROBE) || shape.contains(&0) {
+            return Err(error(format!("the batch ({PROBE} here) as its first size, and no size of 0")));
+        }
+        if elements(&shape[1..]).is_none_or(|elements| elements > SAMPLE_MAX) {
+            return Err(error(format!("at most {SAMPLE_MAX} values for a sample")));
+        }
+    }
+    let each = weights.iter().map(|placed| elements(&placed.weight.shape));
+    let sum = each.into_iter().try_fold(0usize, |sum, elements| sum.checked_add(elements?));
+    if sum.is_none_or(|sum| sum > WEIGHTS_MAX) {
+        return Err(error(format!("at most {WEIGHTS_MAX} weights in a model")));
+    }
+    Ok(())
+}
+
+impl Node {
+    pub(crate) fn layer(&self) -> &dyn Layer {
+        &*self.layer.0.layer
+    }
+
+    pub(crate) fn class_name(&self) -> &'static str {
+        self.layer().class_name()
+    }
+}
+
 impl Model {
+    /// That a value is there: a layer may yield fewer than are asked for.
+    pub(super) fn yielded(&self, source: Origin, ids: &[Vec<Id>]) -> Result<()> {
+        match source {
+            Origin::Step(step, output) if output >= ids[step].len() => {
+                let name = &self.nodes[self.steps[step].node].name;
+                let count = ids[step].len();
+                Err(TrainError::Order(format!("the layer {name} yields {count} tensors, and more are used")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The graph of a prediction for `batch` samples, and where its outputs are in it. Whatever depends on weights alone is
     /// worked out, unless it is repeated for each sample.
     pub(crate) fn inference(&self, batch: usize) -> Result<(Graph, Vec<Id>)> {
@@ -31,7 +86,7 @@ impl Model {
 
     /// The layers with their names, each once.
     pub fn layers(&self) -> impl Iterator<Item = (&str, &dyn Layer)> {
-        self.nodes.iter().map(|node| (node.name.as_str(), &*node.layer.0.layer))
+        self.nodes.iter().map(|node| (node.name.as_str(), node.layer()))
     }
 
     /// The outputs' names: of the layers that yield them, each once.

@@ -3,6 +3,7 @@
 mod data;
 mod fit;
 mod inference;
+mod optimizer_state;
 mod programs;
 mod steps;
 mod summary;
@@ -32,9 +33,6 @@ use programs::{Compiled, Key};
 const SEED: u64 = 1234;
 /// The batch that shapes are found with; sizes that follow from it are shown as none.
 const PROBE: usize = 2;
-
-/// Values of all weights of a model.
-const WEIGHTS_MAX: usize = 1 << 31;
 
 /// A weight with its name and where its values are.
 #[derive(Clone, Debug)]
@@ -147,7 +145,7 @@ impl Model {
             iterations: 0,
         };
         model.find_shapes()?;
-        model.place_weights()?;
+        model.place_weights();
         Ok(model)
     }
 
@@ -161,12 +159,16 @@ impl Model {
             .collect();
         let mut seen = vec![false; self.nodes.len()];
         for index in 0..self.steps.len() {
-            let given: Vec<Id> =
-                self.steps[index].inputs.iter().map(|&source| at(source, &inputs, &ids)).collect();
+            let sources = &self.steps[index].inputs;
+            sources.iter().try_for_each(|&source| self.yielded(source, &ids))?;
+            let given: Vec<Id> = sources.iter().map(|&source| at(source, &inputs, &ids)).collect();
             let shapes: Vec<Vec<usize>> = given.iter().map(|&id| graph.shape(id).to_vec()).collect();
             let node = &mut self.nodes[self.steps[index].node];
             graph.set_scope(&node.name);
             let layer = &node.layer.0.layer;
+            if given.is_empty() {
+                return Err(TrainError::Order(format!("the layer {} is called on nothing", node.name)));
+            }
             if !std::mem::replace(&mut seen[self.steps[index].node], true) {
                 let start = self.weights.len();
                 for weight in
@@ -184,15 +186,16 @@ impl Model {
                 .collect();
             let mut call = Call { graph: &mut graph, training: false, seed, step, updates: vec![] };
             let outputs = layer.call(&mut call, &given, &weights)?;
-            self.steps[index].shapes = outputs.iter().map(|&id| graph.shape(id).to_vec()).collect();
+            let shapes: Vec<Vec<usize>> = outputs.iter().map(|&id| graph.shape(id).to_vec()).collect();
+            inference::check(&node.name, &shapes, &self.weights)?;
+            self.steps[index].shapes = shapes;
             ids.push(outputs);
         }
-        Ok(())
+        self.outputs.iter().try_for_each(|&source| self.yielded(source, &ids))
     }
 
     /// Gives weights their places and first values: the trainable ones in one vector, the others each alone.
-    fn place_weights(&mut self) -> Result<()> {
-        self.check_size()?;
+    fn place_weights(&mut self) {
         for placed in self.weights.iter_mut().filter(|placed| placed.weight.trainable) {
             let len = placed.weight.shape.iter().product::<usize>();
             placed.range = self.trainable_len..self.trainable_len + len;
@@ -209,18 +212,6 @@ impl Model {
             let weight = &self.weights[which].weight;
             let values = weight.initializer.values(&weight.shape, self.seed, which);
             self.values_mut(which).copy_from_slice(&values);
-        }
-        Ok(())
-    }
-
-    fn check_size(&self) -> Result<()> {
-        let len = |placed: &Placed| {
-            placed.weight.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
-        };
-        let all = self.weights.iter().try_fold(0usize, |sum, placed| sum.checked_add(len(placed)?));
-        match all {
-            Some(all) if all <= WEIGHTS_MAX => Ok(()),
-            _ => Err(TrainError::Order(format!("the model has more than {WEIGHTS_MAX} weights"))),
         }
     }
 
@@ -295,6 +286,25 @@ fn renamed(error: TrainError, class: &str, name: &str) -> TrainError {
     }
 }
 
+/// A class's name as Keras makes default names of it.
+pub(crate) fn snake_case(class: &str) -> String {
+    let mut snake = String::new();
+    let class: Vec<char> = class.chars().collect();
+    for (i, &letter) in class.iter().enumerate() {
+        // A word begins at a capital after a small letter, or before one.
+        let begins = letter.is_uppercase()
+            && i > 0
+            && (class[i - 1].is_lowercase()
+                || (class.get(i + 1).is_some_and(|next| next.is_lowercase())
+                    && !class[i - 1].is_ascii_digit()));
+        if begins {
+            snake.push('_');
+        }
+        snake.extend(letter.to_lowercase());
+    }
+    snake
+}
+
 /// Finds layers and calls from the outputs back to the inputs.
 struct Builder<'a> {
     inputs: &'a [Tensor],
@@ -337,20 +347,7 @@ impl Builder<'_> {
         if let Some(name) = &layer.0.name {
             return name.clone();
         }
-        let mut snake = String::new();
-        let class: Vec<char> = layer.0.layer.class_name().chars().collect();
-        for (i, &letter) in class.iter().enumerate() {
-            // A word begins at a capital after a small letter, or before one.
-            let begins = letter.is_uppercase()
-                && i > 0
-                && (class[i - 1].is_lowercase()
-                    || (class.get(i + 1).is_some_and(|next| next.is_lowercase())
-                        && !class[i - 1].is_ascii_digit()));
-            if begins {
-                snake.push('_');
-            }
-            snake.extend(letter.to_lowercase());
-        }
+        let snake = snake_case(layer.0.layer.class_name());
         let count = self.names.entry(snake.clone()).or_default();
         *count += 1;
         if *count == 1 { snake } else { format!("{snake}_{}", *count - 1) }

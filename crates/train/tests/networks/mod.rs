@@ -81,7 +81,6 @@ fn activations() -> Network {
         Squareplus,
         SparsePlus,
         SparseSigmoid,
-        Threshold,
     ];
     let input = Input::new([6]);
     let grown = Rescaling::new(4.0, 0.1).on(&input);
@@ -235,7 +234,9 @@ fn sequences() -> Vec<Network> {
 
 /// All of them; every class of layer is in one at least.
 pub fn all() -> Vec<Network> {
-    let mut networks = vec![activations()];
+    // Keras itself can't call the activation of this name, which wants arguments.
+    let threshold = chain("threshold", &[6], |x| ActivationLayer::new(Threshold).on(x));
+    let mut networks = vec![activations(), threshold];
     networks.extend(dense());
     networks.extend(convolutions());
     networks.extend(sequences());
