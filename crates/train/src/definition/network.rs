@@ -140,10 +140,10 @@ impl Wiring {
         };
         let layer: Shared = match (&entry.class, &entry.shared) {
             (Some(class), None) => {
-                let layer = Shared::from(layer(&place, class, &entry.arguments)?);
+                let layer = layer(&place, class, &entry.arguments)?;
                 match &entry.name {
-                    Some(name) => layer.called(name),
-                    None => layer,
+                    Some(name) => Shared::boxed(layer, name),
+                    None => Shared::from(layer),
                 }
             }
             (None, Some(shared)) if entry.arguments.is_empty() => {

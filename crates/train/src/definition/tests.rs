@@ -93,7 +93,7 @@ fn what_is_not_known_is_named_with_the_nearest() {
         with(
             "{ class = 'Flatten' }, { class = 'Dense', units = 16000000 }, { class = 'Dense', units = 16000000 }",
         ),
-        "the model has more than 2147483648 weights",
+        "its result takes at most 1073741824 weights in a model",
     );
     check(definition(DENSE, "'adam'", "[fit]\nthreads = 100000"), "[fit]: threads takes 1 to 1024");
     check(definition(DENSE, "'adm'", ""), "optimizer \"adm\" is not supported");

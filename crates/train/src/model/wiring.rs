@@ -78,12 +78,9 @@ impl From<Vec<Tensor>> for Tensors {
 }
 
 impl Shared {
-    /// The same layer under a name of its own, if it wasn't called yet.
-    pub fn called(self, name: &str) -> Shared {
-        match Arc::try_unwrap(self.0) {
-            Ok(instance) => Shared(Arc::new(Instance { name: Some(name.to_owned()), ..instance })),
-            Err(called) => Shared(called),
-        }
+    /// A layer of any kind under a name of its own.
+    pub fn boxed(layer: Box<dyn Layer>, name: &str) -> Shared {
+        Shared(Arc::new(Instance { layer, name: Some(name.to_owned()) }))
     }
 
     /// Calls the layer. Whether the shapes go together is found when a model is made of it.

@@ -94,5 +94,5 @@ fn bar(steps: u64) -> ProgressBar {
     // The template is a constant; were it wrong, the plain style shows the same numbers.
     let style = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len}, {eta} left, {wide_msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(steps).with_style(style)
+    ProgressBar::new(steps).with_style(style).with_prefix("Epoch")
 }

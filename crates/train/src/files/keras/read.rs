@@ -69,7 +69,7 @@ fn described(layer: &Value) -> Result<Described<'_>> {
 }
 
 fn shared(layer: &Described<'_>) -> Result<Shared> {
-    Ok(Shared::from(arguments::layer(layer.name, layer.class, layer.config)?).called(layer.name))
+    Ok(Shared::boxed(arguments::layer(layer.name, layer.class, layer.config)?, layer.name))
 }
 
 fn batch_shape<'a>(layer: &Described<'a>) -> &'a Value {
@@ -216,7 +216,7 @@ fn calls<'a>(layer: &Described<'a>, nodes: &'a Value) -> Result<Vec<Waiting<'a>>
         }
         config.insert("use_causal_mask".to_owned(), causal(&nodes[0]).into());
     }
-    let layer = Shared::from(arguments::layer(name, class, &config)?).called(name);
+    let layer = Shared::boxed(arguments::layer(name, class, &config)?, name);
     let call = |(call, node): (usize, &'a Value)| {
         let inputs = inputs(name, class, node)?;
         check_count(name, class, inputs.len())?;
