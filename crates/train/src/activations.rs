@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::graph::{Function, Graph, Id};
 
 /// An activation by Keras's name, with Keras's default arguments.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     #[default]

@@ -35,7 +35,12 @@ fn parse(file: &str, mut from: impl Read) -> Result<Array> {
         0x0b => 2,
         0x0c | 0x0d => 4,
         0x0e => 8,
-        _ => return Err(TrainError::data(file, format!("its values are of type {kind:#04x}, which IDX has not"))),
+        _ => {
+            return Err(TrainError::data(
+                file,
+                format!("its values are of type {kind:#04x}, which IDX has not"),
+            ));
+        }
     };
     let mut shape = vec![];
     for _ in 0..rank {
@@ -51,7 +56,10 @@ fn parse(file: &str, mut from: impl Read) -> Result<Array> {
     from.take((len * width) as u64 + 1).read_to_end(&mut bytes).map_err(cut)?;
     if bytes.len() != len * width {
         let found = if bytes.len() < len * width { "fewer" } else { "more" };
-        return Err(TrainError::data(file, format!("it has {found} values than the {len} of its shape {shape:?}")));
+        return Err(TrainError::data(
+            file,
+            format!("it has {found} values than the {len} of its shape {shape:?}"),
+        ));
     }
     let values = match kind {
         0x08 => bytes.iter().map(|&x| x as f32).collect(),

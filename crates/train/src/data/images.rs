@@ -1,4 +1,4 @@
-//! Folders of images: a folder for each class, or images alone where no classes are asked for.
+//! Folders of images: a folder for each class, or images alone, which are their own targets.
 
 use std::path::{Path, PathBuf};
 
@@ -17,16 +17,17 @@ const DECODED_BYTES_MAX: u64 = 1 << 30;
 ///
 /// # Errors
 /// When a file isn't an image, or there is none.
-pub(super) fn read(folder: &Path, size: &[usize], with_classes: bool) -> Result<Columns> {
+pub(super) fn read(folder: &Path, size: &[usize]) -> Result<Columns> {
     let name = folder.display().to_string();
     let &[height, width, channels @ (1 | 3 | 4)] = size else {
-        let problem = format!("images need an input [height, width, 1, 3 or 4 channels]; the model's is {size:?}");
+        let problem =
+            format!("images need an input [height, width, 1, 3 or 4 channels]; the model's is {size:?}");
         return Err(TrainError::data(name, problem));
     };
     let mut files = vec![];
     let mut classes = vec![];
     let folders: Vec<PathBuf> = entries(folder)?.into_iter().filter(|path| path.is_dir()).collect();
-    let by_class = with_classes && !folders.is_empty();
+    let by_class = !folders.is_empty();
     for class in if by_class { folders } else { vec![folder.to_path_buf()] } {
         let label = class.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         for path in entries(&class)?.into_iter().filter(|path| is_image(path)) {
@@ -35,7 +36,10 @@ pub(super) fn read(folder: &Path, size: &[usize], with_classes: bool) -> Result<
         }
     }
     if files.is_empty() {
-        return Err(TrainError::data(name, "there are no .png, .jpg or .jpeg files, in folders named by their class"));
+        return Err(TrainError::data(
+            name,
+            "there are no .png, .jpg or .jpeg files, in folders named by their class",
+        ));
     }
     let sample_len = height * width * channels;
     if files.len().checked_mul(sample_len).is_none_or(|len| len > VALUES_MAX) {

@@ -46,7 +46,8 @@ pub(super) fn read(path: &Path, wanted: &Wanted) -> Result<Columns> {
         let object: Map<String, Value> =
             serde_json::from_str(&text).map_err(|error| TrainError::data(place(), error.to_string()))?;
         for (names, column) in groups.iter().zip(&mut columns) {
-            values_len += add(&object, names, column).map_err(|problem| TrainError::data(place(), problem))?;
+            values_len +=
+                add(&object, names, column).map_err(|problem| TrainError::data(place(), problem))?;
         }
         if values_len > VALUES_MAX {
             return Err(TrainError::data(place(), format!("there are more than {VALUES_MAX} values")));
@@ -92,7 +93,9 @@ fn add(
         }
         shape = flatten(value, &mut values, 0).map_err(|problem| format!("key {name}: {problem}"))?;
         if names.len() > 1 && !shape.is_empty() {
-            return Err(format!("key {name} has an array; where several keys are the input, each is a number"));
+            return Err(format!(
+                "key {name} has an array; where several keys are the input, each is a number"
+            ));
         }
     }
     if names.len() > 1 {

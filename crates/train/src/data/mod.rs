@@ -12,7 +12,7 @@ mod targets;
 use std::path::{Path, PathBuf};
 
 pub use split::{Scale, split};
-pub use targets::{class_weights, classes_of, encode};
+pub use targets::{class_weights, classes_of, encode, greatest};
 
 use crate::definition::{Data, Format, OneOrMany, Part, Selection};
 use crate::error::{Result, TrainError};
@@ -48,6 +48,8 @@ pub enum Places {
     Samples(String),
     /// Lines of a file, from 1.
     Lines(String, Vec<u64>),
+    /// Rows of a CSV file, by where they begin.
+    Rows(PathBuf, Vec<u64>),
     /// A file each.
     Files(Vec<PathBuf>),
 }
@@ -59,7 +61,13 @@ impl Places {
             Places::Lines(file, lines) => {
                 format!("{file}, line {}", lines.get(sample).copied().unwrap_or_default())
             }
-            Places::Files(files) => files.get(sample).map(|file| file.display().to_string()).unwrap_or_default(),
+            Places::Rows(path, starts) => {
+                let line = starts.get(sample).map_or(1, |&start| csv::line_at(path, start));
+                format!("{}, line {line}", path.display())
+            }
+            Places::Files(files) => {
+                files.get(sample).map(|file| file.display().to_string()).unwrap_or_default()
+            }
         }
     }
 }
@@ -125,10 +133,26 @@ pub fn load(
         (Format::Npz, Some(path)) => npy::read_archive(&base.join(path), &wanted)?,
         (Format::Images, Some(path)) => {
             let size = inputs.first().map_or(&[][..], |(_, shape)| shape);
-            images::read(&base.join(path), size, !wanted.y.is_empty() || y.is_none())?
+            images::read(&base.join(path), size)?
         }
     };
     shaped(columns, inputs)
+}
+
+/// The rows of a CSV file: all columns but `target` as numbers, and the numbers of `classes` classes in it as rows of 0
+/// and 1.
+///
+/// # Errors
+/// As [`load`], and when a class isn't one of them.
+pub fn read_csv(path: &Path, target: &str, classes: usize) -> Result<(Array, Array)> {
+    let wanted = Wanted { x: None, y: vec![vec![target.to_owned()]], weights: None };
+    let columns = csv::read(path, ',', &wanted)?;
+    let shape: Vec<usize> = columns.x.iter().flat_map(|column| column.shape.clone()).collect();
+    let Loaded { mut x, y, places, .. } = shaped(columns, &[(target.to_owned(), shape)])?;
+    let loss = crate::losses::CategoricalCrossentropy.into();
+    let y = y.into_iter().map(|target| encode(target, &[classes], &loss, &mut None, &places));
+    let mut y: Vec<Array> = y.collect::<Result<_>>()?;
+    Ok((x.swap_remove(0), y.swap_remove(0)))
 }
 
 /// Names for each of `names`, the inputs or the outputs.
@@ -178,7 +202,9 @@ fn format(data: &Data, path: Option<&PathBuf>, wanted: &Wanted) -> Result<Format
         _ if path.is_some() && !plain.contains('.') => Ok(Format::Images),
         _ => Err(TrainError::data(
             "[data]",
-            format!("{name} doesn't say what it is by its ending: set format to csv, jsonl, npz, npy, idx or images"),
+            format!(
+                "{name} doesn't say what it is by its ending: set format to csv, jsonl, npz, npy, idx or images"
+            ),
         )),
     }
 }
@@ -212,9 +238,13 @@ fn joined(file: String, x: Vec<Array>, y: Vec<Array>, weights: Option<Array>) ->
     };
     let all = x.iter().chain(&y).chain(&weights);
     if let Some(other) = all.map(Array::samples).find(|&other| other != samples) {
-        return Err(TrainError::data(file, format!("x has {samples} samples, and another array has {other}")));
+        return Err(TrainError::data(
+            file,
+            format!("x has {samples} samples, and another array has {other}"),
+        ));
     }
-    let column = |array: Array| Column { shape: array.shape[1..].to_vec(), values: Values::Numbers(array.values) };
+    let column =
+        |array: Array| Column { shape: array.shape[1..].to_vec(), values: Values::Numbers(array.values) };
     Ok(Columns {
         x: x.into_iter().map(column).collect(),
         y: y.into_iter().map(column).collect(),
@@ -237,10 +267,14 @@ fn shaped(columns: Columns, inputs: &[(String, Vec<usize>)]) -> Result<Loaded> {
     let mut arrays = vec![];
     for (column, (name, shape)) in x.into_iter().zip(inputs) {
         let Values::Numbers(values) = column.values else {
-            return Err(TrainError::data("[data]", format!("the input {name} is read from texts; it takes numbers")));
+            return Err(TrainError::data(
+                "[data]",
+                format!("the input {name} is read from texts; it takes numbers"),
+            ));
         };
         if column.shape.iter().product::<usize>() != shape.iter().product::<usize>() {
-            let problem = format!("samples have the shape {:?}, and the input {name} takes {shape:?}", column.shape);
+            let problem =
+                format!("samples have the shape {:?}, and the input {name} takes {shape:?}", column.shape);
             return Err(TrainError::data(places.of(0), problem));
         }
         check_finite("x", &values, samples, &places)?;
@@ -271,7 +305,10 @@ fn check_finite(what: &str, values: &[f32], samples: usize, places: &Places) -> 
         Some(at) => {
             let len = (values.len() / samples.max(1)).max(1);
             let place = if len > 1 { format!(" at place {} of the sample", at % len) } else { String::new() };
-            Err(TrainError::data(places.of(at / len), format!("{what} has {}{place}; every value is a finite number", values[at])))
+            Err(TrainError::data(
+                places.of(at / len),
+                format!("{what} has {}{place}; every value is a finite number", values[at]),
+            ))
         }
     }
 }

@@ -68,12 +68,16 @@ fn parse(file: &str, mut from: impl Read) -> Result<Array> {
     from.read_exact(&mut length[..width]).map_err(cut)?;
     let length = u32::from_le_bytes(length) as usize;
     if length > HEADER_BYTES_MAX {
-        return Err(TrainError::data(file, format!("its header has {length} bytes, {HEADER_BYTES_MAX} at most")));
+        return Err(TrainError::data(
+            file,
+            format!("its header has {length} bytes, {HEADER_BYTES_MAX} at most"),
+        ));
     }
     let mut header = vec![0u8; length];
     from.read_exact(&mut header).map_err(cut)?;
     let header = String::from_utf8_lossy(&header);
-    let descr = between(&header, "'descr':", ',').map(|text| text.trim().trim_matches('\'')).unwrap_or_default();
+    let descr =
+        between(&header, "'descr':", ',').map(|text| text.trim().trim_matches('\'')).unwrap_or_default();
     let fortran = between(&header, "'fortran_order':", ',').is_some_and(|text| text.trim() == "True");
     let sizes = between(&header, "'shape':", ')').map(|text| text.trim().trim_start_matches('('));
     let sizes: Option<Vec<usize>> = sizes.and_then(|text| {
@@ -92,7 +96,10 @@ fn parse(file: &str, mut from: impl Read) -> Result<Array> {
     let bytes_len = len * element.width;
     from.take(bytes_len as u64).read_to_end(&mut bytes).map_err(cut)?;
     if bytes.len() != bytes_len {
-        return Err(TrainError::data(file, format!("it has fewer values than the {len} of its shape {shape:?}")));
+        return Err(TrainError::data(
+            file,
+            format!("it has fewer values than the {len} of its shape {shape:?}"),
+        ));
     }
     let values: Vec<f32> = bytes.chunks_exact(element.width).map(|bytes| element.value(bytes)).collect();
     let values = if fortran { rows_first(&shape, &values) } else { values };

@@ -89,7 +89,10 @@ fn numbered(names: &[String], classes: &mut Option<Vec<String>>, places: &Places
                 found.sort_by_key(|name| name.parse::<u64>().unwrap_or_default());
             }
             if found.len() > CLASSES_MAX {
-                return Err(TrainError::data(places.of(0), format!("there are more than {CLASSES_MAX} classes")));
+                return Err(TrainError::data(
+                    places.of(0),
+                    format!("there are more than {CLASSES_MAX} classes"),
+                ));
             }
             classes.insert(found)
         }
@@ -101,7 +104,8 @@ fn numbered(names: &[String], classes: &mut Option<Vec<String>>, places: &Places
         match places_of.get(name.as_str()) {
             Some(&number) => values.push(number as f32),
             None => {
-                let problem = format!("the class {name:?} isn't in the training part, which has: {}", shown(classes));
+                let problem =
+                    format!("the class {name:?} isn't in the training part, which has: {}", shown(classes));
                 return Err(TrainError::data(places.of(sample), problem));
             }
         }
@@ -115,8 +119,11 @@ fn check_classes(array: &Array, count: usize, places: &Places) -> Result<()> {
         None => Ok(()),
         Some(at) => {
             let place = places.of(at / array.sample_len().max(1));
-            let problem =
-                format!("the label is {}; the model's output has classes 0 to {}", array.values[at], count - 1);
+            let problem = format!(
+                "the label is {}; the model's output has classes 0 to {}",
+                array.values[at],
+                count - 1
+            );
             Err(TrainError::data(place, problem))
         }
     }
@@ -140,7 +147,9 @@ pub fn classes_of(y: &Array, output: &[usize], loss: &Loss) -> Option<(Vec<usize
         {
             Some((y.values.chunks_exact(count).map(greatest).collect(), count))
         }
-        Loss::BinaryCrossentropy { .. } | Loss::BinaryFocalCrossentropy { .. } | Loss::Hinge {} if count == 1 => {
+        Loss::BinaryCrossentropy { .. } | Loss::BinaryFocalCrossentropy { .. } | Loss::Hinge {}
+            if count == 1 =>
+        {
             Some((y.values.iter().map(|&label| (label > 0.5) as usize).collect(), 2))
         }
         _ => None,

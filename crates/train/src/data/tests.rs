@@ -1,1 +1,227 @@
-//! x
+//! Files to samples, and what is said of those that are broken.
+
+use std::io::Write;
+
+use super::*;
+use crate::definition::Normalize;
+use crate::losses::{CategoricalCrossentropy, Loss, SparseCategoricalCrossentropy};
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(tempfile::tempdir().unwrap())
+    }
+
+    fn with(self, name: &str, content: impl AsRef<[u8]>) -> Folder {
+        let path = self.0.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+        self
+    }
+
+    fn load(&self, data: &str, input: &[usize]) -> Result<Loaded> {
+        let data: Data = toml::from_str(data).unwrap();
+        let inputs = [("input".to_owned(), input.to_vec())];
+        load(self.0.path(), &data, None, &inputs, &["output".to_owned()])
+    }
+
+    fn error(&self, data: &str, input: &[usize]) -> String {
+        let error = self.load(data, input).map(|_| ()).unwrap_err().to_string();
+        error.replace(&format!("{}/", self.0.path().display()), "")
+    }
+}
+
+fn numbers(target: &Target) -> &Array {
+    match target {
+        Target::Numbers(array) => array,
+        Target::Names(names) => panic!("names: {names:?}"),
+    }
+}
+
+#[test]
+fn csv_columns_are_chosen_by_name() {
+    let folder = Folder::new().with("a.csv", "a,b,w,kind\n1, 2,0.5,cat\n3,-4e1,1,\"a dog\"\n");
+    let loaded = folder.load("path = 'a.csv'\ny = 'kind'\nweights = 'w'", &[2]).unwrap();
+    assert_eq!(loaded.x, [Array::new([2, 2], vec![1.0, 2.0, 3.0, -40.0]).unwrap()]);
+    assert_eq!(loaded.y, [Target::Names(vec!["cat".to_owned(), "a dog".to_owned()])]);
+    assert_eq!(loaded.weights, Some(vec![0.5, 1.0]));
+    let loaded = folder.load("path = 'a.csv'\nx = ['b']\ny = ['a', 'w']", &[1]).unwrap();
+    assert_eq!(loaded.x[0].values, [2.0, -40.0]);
+    assert_eq!(numbers(&loaded.y[0]).shape, [2, 2]);
+}
+
+#[test]
+fn broken_rows_are_named_by_their_line() {
+    let check = |csv: &str, expected: &str| {
+        let folder = Folder::new().with("a.csv", csv);
+        assert_eq!(folder.error("path = 'a.csv'\ny = 'y'", &[2]), expected);
+    };
+    check("a,b,y\n1,2,0\n1,2\n", "a.csv, line 3: the row has 2 values, and the first line names 3 columns");
+    check("a,b,y\n1,2,0\n\n1,x,0\n", "a.csv, line 4: column b has \"x\", and a number was expected");
+    check(
+        "a,b,y\n1,nan,0\n",
+        "a.csv, line 2: x has NaN at place 1 of the sample; every value is a finite number",
+    );
+    check(
+        "a,b,y\r\n\r\n\"1\n\",2,3\r\n1,2\r\n",
+        "a.csv, line 5: the row has 2 values, and the first line names 3 columns",
+    );
+    check("a,b,y\n1,2,\n", "a.csv, line 2: column y has no value");
+    check("a,b,why\n1,2,3\n", "a.csv, line 1: there is no column y; there are: a, b, why");
+    check("a,b,y\n", "a.csv, line 1: there are no samples");
+    check("a,y\n1,0\n", "a.csv, line 2: samples have the shape [1], and the input input takes [2]");
+}
+
+#[test]
+fn labels_become_what_the_loss_takes() {
+    let places = Places::Lines("a.csv".to_owned(), vec![2, 3, 5]);
+    let names = || Target::Names(["10", "9", "9"].map(str::to_owned).to_vec());
+    let mut classes = None;
+    let rows = encode(names(), &[2], &Loss::from(CategoricalCrossentropy), &mut classes, &places).unwrap();
+    assert_eq!(rows, Array::new([3, 2], vec![0.0, 1.0, 1.0, 0.0, 1.0, 0.0]).unwrap());
+    assert_eq!(classes, Some(vec!["9".to_owned(), "10".to_owned()]));
+    let sparse = Loss::from(SparseCategoricalCrossentropy);
+    let numbers = encode(names(), &[2], &sparse, &mut classes, &places).unwrap();
+    assert_eq!(numbers, Array::new([3], vec![1.0, 0.0, 0.0]).unwrap());
+    let check = |target: Target, output: &[usize], classes: Option<Vec<String>>, expected: &str| {
+        let error = encode(target, output, &sparse, &mut classes.clone(), &places).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    let wrong = Target::Numbers(Array::new([3], vec![0.0, 1.0, 2.0]).unwrap());
+    check(wrong, &[2], None, "a.csv, line 5: the label is 2; the model's output has classes 0 to 1");
+    check(
+        names(),
+        &[2],
+        Some(vec!["9".to_owned()]),
+        "a.csv, line 2: the class \"10\" isn't in the training part",
+    );
+    let three = Target::Names(["a", "b", "c"].map(str::to_owned).to_vec());
+    check(three, &[2], None, "there are 3 classes (a, b, c), and the model's output has room for 2");
+}
+
+/// The header as numpy.lib.format describes it.
+fn npy(descr: &str, shape: &str, fortran: bool, data: &[u8]) -> Vec<u8> {
+    let order = if fortran { "True" } else { "False" };
+    let header = format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}\n");
+    let mut file = b"\x93NUMPY\x01\x00".to_vec();
+    file.extend((header.len() as u16).to_le_bytes());
+    file.extend(header.as_bytes());
+    file.extend(data);
+    file
+}
+
+#[test]
+fn npy_values_of_every_type_are_numbers() {
+    let check = |descr: &str, shape: &str, fortran: bool, data: &[u8], expected: &[f32]| {
+        let folder = Folder::new().with("x.npy", npy(descr, shape, fortran, data));
+        let loaded = folder.load("x = 'x.npy'", &[2]).unwrap();
+        assert_eq!(loaded.x[0].values, expected, "{descr}");
+    };
+    check("|u1", "(2, 2)", false, &[1, 2, 3, 255], &[1.0, 2.0, 3.0, 255.0]);
+    check("|u1", "(2, 2)", true, &[1, 2, 3, 255], &[1.0, 3.0, 2.0, 255.0]);
+    check("|i1", "(1, 2)", false, &[255, 1], &[-1.0, 1.0]);
+    check(">i2", "(1, 2)", false, &[255, 254, 0, 7], &[-2.0, 7.0]);
+    check("<f2", "(1, 2)", false, &[0, 0x3c, 0, 0xc0], &[1.0, -2.0]);
+    check("<f8", "(1, 2)", false, &[1.5f64.to_le_bytes(), 2f64.to_le_bytes()].concat(), &[1.5, 2.0]);
+    check("|b1", "(1, 2)", false, &[1, 0], &[1.0, 0.0]);
+    let folder = Folder::new()
+        .with("o.npy", npy("|O", "(2, 2)", false, b"x"))
+        .with("cut.npy", npy("<f4", "(2, 2)", false, &[0; 15]))
+        .with("huge.npy", npy("<f4", "(99999999999, 9999999999)", false, &[0; 15]))
+        .with("text.npy", "hello, this is no array");
+    let error = |file: &str| folder.error(&format!("x = '{file}'"), &[2]);
+    assert!(error("o.npy").contains("o.npy: its values are of type \"|O\""));
+    assert!(error("cut.npy").contains("fewer values than the 4"));
+    assert!(error("huge.npy").contains("has more than"));
+    assert!(error("text.npy").contains("isn't a .npy file"));
+}
+
+#[test]
+fn npz_arrays_are_chosen_by_name() {
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(vec![]));
+    let arrays = [("a", npy("<f4", "(3, 1)", false, &[0; 12])), ("b", npy("|u1", "(3,)", false, &[0, 1, 2]))];
+    for (name, bytes) in arrays {
+        archive.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).unwrap();
+        archive.write_all(&bytes).unwrap();
+    }
+    let folder = Folder::new().with("d.npz", archive.finish().unwrap().into_inner());
+    let loaded = folder.load("path = 'd.npz'\nx = 'a'\ny = 'b'", &[1]).unwrap();
+    assert_eq!(numbers(&loaded.y[0]).values, [0.0, 1.0, 2.0]);
+    assert!(folder.error("path = 'd.npz'\nx = 'c'", &[1]).contains("d.npz: there is no array c"));
+}
+
+#[test]
+fn idx_is_read_plain_and_compressed() {
+    let images = [&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2][..], &[1, 2, 3, 4]].concat();
+    let labels = [0, 0, 8, 1, 0, 0, 0, 2, 7, 9];
+    let mut packed = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+    packed.write_all(&images).unwrap();
+    let folder = Folder::new()
+        .with("train-idx3-ubyte.gz", packed.finish().unwrap())
+        .with("labels-idx1-ubyte", labels)
+        .with("cut-idx3-ubyte", &images[..18])
+        .with("one-idx1-ubyte", [0, 0, 8, 1, 0, 0, 0, 1, 7]);
+    let data = "x = 'train-idx3-ubyte.gz'\ny = 'labels-idx1-ubyte'";
+    let loaded = folder.load(data, &[1, 2, 1]).unwrap();
+    assert_eq!(loaded.x, [Array::new([2, 1, 2, 1], vec![1.0, 2.0, 3.0, 4.0]).unwrap()]);
+    assert_eq!(numbers(&loaded.y[0]).values, [7.0, 9.0]);
+    let cut = folder.error("x = 'cut-idx3-ubyte'", &[2]);
+    assert!(cut.contains("cut-idx3-ubyte: it has fewer values than the 4"), "{cut}");
+    let uneven = folder.error("x = 'train-idx3-ubyte.gz'\ny = 'one-idx1-ubyte'", &[2]);
+    assert!(uneven.contains("x has 2 samples, and another array has 1"), "{uneven}");
+}
+
+#[test]
+fn json_lines_have_one_shape() {
+    let good = "{\"p\": [[1, 2], [3, 4]], \"k\": \"a\"}\n\n{\"p\": [[5, 6], [7, 8]], \"k\": \"b\"}\n";
+    let folder =
+        Folder::new().with("a.jsonl", good).with("b.jsonl", format!("{good}{{\"p\": [1], \"k\": \"a\"}}\n"));
+    let loaded = folder.load("path = 'a.jsonl'\nx = 'p'\ny = 'k'", &[2, 2]).unwrap();
+    assert_eq!(loaded.x[0].values, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+    assert_eq!(loaded.places.of(1), folder.0.path().join("a.jsonl").display().to_string() + ", line 3");
+    let error = folder.error("path = 'b.jsonl'\nx = 'p'\ny = 'k'", &[2, 2]);
+    assert_eq!(error, "b.jsonl, line 4: p has the shape [1], and [2, 2] in lines before");
+    let error = folder.error("path = 'a.jsonl'\nx = 'q'", &[2, 2]);
+    assert!(error.contains("a.jsonl, line 1: there is no key q"), "{error}");
+}
+
+#[test]
+fn image_folders_are_classes() {
+    let png = |width: u32, level: u8| {
+        let mut file = std::io::Cursor::new(vec![]);
+        image::GrayImage::from_pixel(width, 2, image::Luma([level]))
+            .write_to(&mut file, image::ImageFormat::Png)
+            .unwrap();
+        file.into_inner()
+    };
+    let folder = Folder::new()
+        .with("d/10/a.png", png(2, 200))
+        .with("d/9/b.png", png(4, 50))
+        .with("d/9/note.txt", "no");
+    let loaded = folder.load("path = 'd'", &[2, 2, 1]).unwrap();
+    assert_eq!(loaded.x[0].values, [200.0, 200.0, 200.0, 200.0, 50.0, 50.0, 50.0, 50.0]);
+    assert_eq!(loaded.y, [Target::Names(vec!["10".to_owned(), "9".to_owned()])]);
+    let folder = folder.with("d/9/c.png", "no image");
+    assert!(folder.error("path = 'd'", &[2, 2, 1]).starts_with("d/9/c.png: "));
+}
+
+#[test]
+fn splits_are_the_seeds_and_have_every_sample_once() {
+    let (train, validation) = split(100, 0.2, 7);
+    assert_eq!((train.len(), validation.len()), (80, 20));
+    let mut all = [train.clone(), validation.clone()].concat();
+    all.sort_unstable();
+    assert_eq!(all, (0..100).collect::<Vec<_>>());
+    assert_eq!(split(100, 0.2, 7), (train, validation.clone()));
+    assert_ne!(split(100, 0.2, 8).1, validation);
+}
+
+#[test]
+fn scales_are_learned_and_constants_are_left_alone() {
+    let x = Array::new([4, 2], vec![1.0, 5.0, 3.0, 5.0, 1.0, 5.0, 3.0, 5.0]).unwrap();
+    let standard = Scale::learned(&x, Normalize::Standard);
+    assert_eq!((standard.mean, standard.variance), (vec![2.0, 5.0], vec![1.0, 1.0]));
+    let min_max = Scale::learned(&x, Normalize::MinMax);
+    assert_eq!((min_max.mean, min_max.variance), (vec![1.0, 5.0], vec![4.0, 1.0]));
+}

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::OneOrMany;
-use super::named::{Known, Named, unknown_argument};
+use super::named::{Known, Named, snake, unknown_argument};
 use crate::error::{Result, TrainError};
 use crate::losses::{self, Loss};
 use crate::metrics::Metric;
@@ -175,22 +175,6 @@ fn metric(given: &Named) -> Result<Metric> {
     read(&format!("metric {class}"), json!({ "class_name": class, "config": config }))
 }
 
-/// A class in snake case, as Keras names metrics.
-fn snake(class: &str) -> String {
-    let mut snake = String::new();
-    let letters: Vec<char> = class.chars().collect();
-    for (i, letter) in letters.iter().enumerate() {
-        let begins = letter.is_uppercase()
-            && i > 0
-            && (letters[i - 1].is_lowercase() || letters.get(i + 1).is_some_and(|next| next.is_lowercase()));
-        if begins {
-            snake.push('_');
-        }
-        snake.extend(letter.to_lowercase());
-    }
-    snake
-}
-
 fn read<T: serde::de::DeserializeOwned>(place: &str, value: Value) -> Result<T> {
     serde_json::from_value(value)
         .map_err(|error| TrainError::Definition { place: place.to_owned(), problem: error.to_string() })
@@ -198,7 +182,7 @@ fn read<T: serde::de::DeserializeOwned>(place: &str, value: Value) -> Result<T> 
 
 fn optimizer(given: &Named) -> Result<Optimizer> {
     let (known, defaults) = optimizers();
-    let (class, config, others) = known.resolve_with(given, &OF_ALL_OPTIMIZERS)?;
+    let ((class, config), others) = known.resolve_with(given, &OF_ALL_OPTIMIZERS)?;
     let at = known.classes.iter().position(|(name, _)| *name == class).unwrap_or(0);
     let mut optimizer = defaults[at].clone();
     let place = format!("optimizer {class}");

@@ -57,6 +57,9 @@ pub(super) const REQUIRED: &[(&str, &[&str])] = &[
 /// Arguments that have one size for each dimension; one number stands for all.
 pub(super) const SIZES: &[&str] = &["kernel_size", "strides", "dilation_rate", "pool_size", "size"];
 
+/// The largest whole number that an argument of a layer may be.
+const SIZE_MAX: u64 = 1 << 24;
+
 pub(super) fn initializers() -> Known {
     use Initializer::*;
     Known::new(
@@ -74,11 +77,7 @@ pub(super) fn initializers() -> Known {
             HeNormal {},
             LecunUniform {},
             LecunNormal {},
-            VarianceScaling {
-                scale: 1.0,
-                mode: Mode::FanIn,
-                distribution: Distribution::TruncatedNormal,
-            },
+            VarianceScaling { scale: 1.0, mode: Mode::FanIn, distribution: Distribution::TruncatedNormal },
             OrthogonalInitializer { gain: 1.0 },
             IdentityInitializer { gain: 1.0 },
         ],
@@ -115,6 +114,12 @@ pub(super) fn layer(place: &str, class: &str, arguments: &Map<String, Value>) ->
         return Err(TrainError::Unknown { kind: "layer", name: class.to_owned(), known });
     }
     let place = format!("{place} ({class})");
+    if class == "Normalization" {
+        let problem =
+            "say normalize = \"standard\" in [data]: it is learned there, and becomes the first layer";
+        return Err(TrainError::Definition { place, problem: problem.to_owned() });
+    }
+    check_size(&place, &Value::Object(arguments.clone()))?;
     let required = REQUIRED.iter().find(|(name, _)| *name == class).map_or(&[][..], |(_, required)| required);
     if let Some(missing) = required.iter().find(|name| !arguments.contains_key(**name)) {
         let problem = format!("it needs the argument {missing}");
@@ -139,6 +144,19 @@ pub(super) fn layer(place: &str, class: &str, arguments: &Map<String, Value>) ->
     }
 }
 
+/// No whole number of an argument is larger than any network has.
+fn check_size(place: &str, given: &Value) -> Result<()> {
+    match given {
+        Value::Number(number) if number.as_i64().is_some_and(|number| number.unsigned_abs() > SIZE_MAX) => {
+            let problem = format!("an argument is {number}; none is larger than {SIZE_MAX}");
+            Err(TrainError::Definition { place: place.to_owned(), problem })
+        }
+        Value::Array(parts) => parts.iter().try_for_each(|part| check_size(place, part)),
+        Value::Object(parts) => parts.values().try_for_each(|part| check_size(place, part)),
+        _ => Ok(()),
+    }
+}
+
 /// An argument as it stands in a layer's config.
 fn expanded(place: &str, class: &str, name: &str, given: &Value) -> Result<Value> {
     if SIZES.contains(&name) && given.is_u64() {
@@ -146,7 +164,8 @@ fn expanded(place: &str, class: &str, name: &str, given: &Value) -> Result<Value
         return Ok(Value::from(vec![given.clone(); rank as usize]));
     }
     if matches!((class, name), ("ZeroPadding2D", "padding") | ("Cropping2D", "cropping")) {
-        let margins = |vertical: &Value, horizontal: &Value| json!([[vertical, vertical], [horizontal, horizontal]]);
+        let margins =
+            |vertical: &Value, horizontal: &Value| json!([[vertical, vertical], [horizontal, horizontal]]);
         return Ok(match given.as_array().map(Vec::as_slice) {
             None => margins(given, given),
             Some([vertical, horizontal]) if vertical.is_u64() => margins(vertical, horizontal),

@@ -21,6 +21,7 @@ use serde_json::Value;
 pub use compile::Compiling;
 pub use layer::LayerEntry;
 pub use network::Network;
+pub(crate) use network::normalization_of;
 pub use schema::schema;
 
 use crate::error::{Result, TrainError};
@@ -306,7 +307,11 @@ impl Fitting {
             return wrong("batch_size", "1 or more", "0".to_owned());
         }
         if !(0.0..1.0).contains(&self.validation_split) {
-            return wrong("validation_split", "a share from 0 to less than 1", self.validation_split.to_string());
+            return wrong(
+                "validation_split",
+                "a share from 0 to less than 1",
+                self.validation_split.to_string(),
+            );
         }
         if self.checkpoint_seconds.is_nan() || self.checkpoint_seconds < 0.0 {
             return wrong("checkpoint_seconds", "0 or more", self.checkpoint_seconds.to_string());
@@ -314,8 +319,8 @@ impl Fitting {
         if self.checkpoint_steps == Some(0) {
             return wrong("checkpoint_steps", "1 or more", "0".to_owned());
         }
-        if self.threads == Some(0) {
-            return wrong("threads", "1 or more", "0".to_owned());
+        if let Some(threads @ (0 | 1025..)) = self.threads {
+            return wrong("threads", "1 to 1024", threads.to_string());
         }
         Ok(())
     }

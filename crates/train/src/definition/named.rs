@@ -21,8 +21,11 @@ pub struct Known {
     pub classes: Vec<(String, Map<String, Value>)>,
 }
 
+/// A class and all of its arguments.
+pub type Resolved = (String, Map<String, Value>);
+
 /// Keras's short names that aren't the class in other letters.
-const ALIASES: &[(&str, &str)] = &[
+pub(super) const ALIASES: &[(&str, &str)] = &[
     ("mse", "MeanSquaredError"),
     ("mae", "MeanAbsoluteError"),
     ("mape", "MeanAbsolutePercentageError"),
@@ -44,9 +47,26 @@ fn folded(name: &str) -> String {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
+/// A class in snake case, as Keras names metrics.
+pub(super) fn snake(class: &str) -> String {
+    let mut snake = String::new();
+    let letters: Vec<char> = class.chars().collect();
+    for (i, letter) in letters.iter().enumerate() {
+        let begins = letter.is_uppercase()
+            && i > 0
+            && (letters[i - 1].is_lowercase() || letters.get(i + 1).is_some_and(|next| next.is_lowercase()));
+        if begins {
+            snake.push('_');
+        }
+        snake.extend(letter.to_lowercase());
+    }
+    snake
+}
+
 /// `; did you mean "..."?` for the known name nearest to `given`, where one is near enough.
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    let edits_max = (given.chars().count() / 3).max(1);
+    // Any letter is near to any other.
+    let edits_max = (given.chars().count() / 3).max(usize::from(given.len() > 2));
     let given = folded(given);
     let scored = known.into_iter().map(|name| (strsim::damerau_levenshtein(&given, &folded(name)), name));
     match scored.min().filter(|(edits, _)| *edits <= edits_max) {
@@ -88,11 +108,11 @@ impl Known {
     }
 
     /// The class that `given` names, with all of its arguments, and the arguments that it doesn't have.
-    fn split(&self, given: &Named) -> Result<(String, Map<String, Value>, Map<String, Value>)> {
+    fn split(&self, given: &Named) -> Result<(Resolved, Map<String, Value>)> {
         match given {
             Named::Name(name) => {
                 let (class, config) = self.class(name)?;
-                Ok((class.clone(), config.clone(), Map::new()))
+                Ok(((class.clone(), config.clone()), Map::new()))
             }
             Named::Class(arguments) => {
                 let mut arguments = arguments.clone();
@@ -114,35 +134,33 @@ impl Known {
                         None => drop(others.insert(key, value)),
                     }
                 }
-                Ok((class.clone(), config, others))
+                Ok(((class.clone(), config), others))
             }
         }
     }
 
     /// As [`Known::split`], with all arguments known.
-    pub fn resolve(&self, given: &Named) -> Result<(String, Map<String, Value>)> {
-        let (class, config, others) = self.split(given)?;
+    pub fn resolve(&self, given: &Named) -> Result<Resolved> {
+        let ((class, config), others) = self.split(given)?;
         match others.keys().next() {
-            Some(other) => {
-                Err(unknown_argument(&format!("{} {class}", self.kind), other, config.keys().map(String::as_str)))
-            }
+            Some(other) => Err(unknown_argument(
+                &format!("{} {class}", self.kind),
+                other,
+                config.keys().map(String::as_str),
+            )),
             None => Ok((class, config)),
         }
     }
 
     /// As [`Known::split`], where `further` arguments are taken too.
-    pub fn resolve_with(
-        &self,
-        given: &Named,
-        further: &[&str],
-    ) -> Result<(String, Map<String, Value>, Map<String, Value>)> {
-        let (class, config, others) = self.split(given)?;
+    pub fn resolve_with(&self, given: &Named, further: &[&str]) -> Result<(Resolved, Map<String, Value>)> {
+        let ((class, config), others) = self.split(given)?;
         match others.keys().find(|key| !further.contains(&key.as_str())) {
             Some(other) => {
                 let known = config.keys().map(String::as_str).chain(further.iter().copied());
                 Err(unknown_argument(&format!("{} {class}", self.kind), other, known))
             }
-            None => Ok((class, config, others)),
+            None => Ok(((class, config), others)),
         }
     }
 

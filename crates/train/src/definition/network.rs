@@ -37,7 +37,9 @@ impl Network {
     pub fn inputs(&self) -> Result<Vec<(String, Vec<usize>)>> {
         let named: Vec<(String, Vec<usize>)> = match &self.input {
             Some(shape) if self.inputs.is_empty() => vec![("input".to_owned(), shape.clone())],
-            Some(_) => return Err(wrong("[model]", "it has `input` and `inputs`; say one of them".to_owned())),
+            Some(_) => {
+                return Err(wrong("[model]", "it has `input` and `inputs`; say one of them".to_owned()));
+            }
             None => self.inputs.clone().into_iter().collect(),
         };
         if named.is_empty() {
@@ -68,7 +70,7 @@ impl Network {
             inputs.push(input.clone());
             let seen = match normalize {
                 Normalize::None => input,
-                _ => Normalization::new().on(&input),
+                _ => Normalization::new().named(&normalization_of(&name)).on(&input),
             };
             wiring.tensors.insert(name, seen.clone());
             wiring.last = Some(seen);
@@ -100,6 +102,11 @@ impl Network {
     }
 }
 
+/// The name of the layer that brings an input to a common scale.
+pub(crate) fn normalization_of(input: &str) -> String {
+    format!("{input}_normalization")
+}
+
 fn wrong(place: &str, problem: String) -> TrainError {
     TrainError::Definition { place: place.to_owned(), problem }
 }
@@ -119,7 +126,10 @@ impl Wiring {
         self.tensors.get(name).cloned().ok_or_else(|| {
             let known: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
             let tip = nearest(name, known.iter().copied());
-            wrong(place, format!("no input or layer above is named {name:?}{tip}; there are: {}", known.join(", ")))
+            wrong(
+                place,
+                format!("no input or layer above is named {name:?}{tip}; there are: {}", known.join(", ")),
+            )
         })
     }
 
@@ -142,7 +152,10 @@ impl Wiring {
             }
             (None, Some(_)) => {
                 let arguments: Vec<&str> = entry.arguments.keys().map(String::as_str).collect();
-                let problem = format!("a layer that is called again takes no arguments; received {}", arguments.join(", "));
+                let problem = format!(
+                    "a layer that is called again takes no arguments; received {}",
+                    arguments.join(", ")
+                );
                 return Err(wrong(&place, problem));
             }
             _ => return Err(wrong(&place, "it needs a class, or the name of a shared layer".to_owned())),

@@ -7,7 +7,7 @@ use super::{Call, GRU, LSTM, Layer, Recurrent, SimpleRNN, Weight, argument_error
 use crate::error::Result;
 use crate::graph::{Function, Id};
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MergeMode {
     #[default]

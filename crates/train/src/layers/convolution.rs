@@ -9,7 +9,7 @@ use crate::graph::{Id, Windows};
 use crate::initializers::Initializer;
 use crate::penalties::{Constraint, Regularizer};
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Padding {
     #[default]

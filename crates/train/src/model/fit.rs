@@ -249,7 +249,11 @@ impl Model {
         if mode == Mode::Train {
             self.iterations += 1;
         }
-        write_scalars(&entry.program, &mut self.workspace, [rate, self.iterations as f32, self.seed as u32 as f32]);
+        write_scalars(
+            &entry.program,
+            &mut self.workspace,
+            [rate, self.iterations as f32, self.seed as u32 as f32],
+        );
         entry.program.run(&self.compute, &mut self.workspace);
         let loss = entry.program.output(&self.workspace, 0)[0];
         sums.loss += loss as f64 * batch.len() as f64;

@@ -33,6 +33,9 @@ const SEED: u64 = 1234;
 /// The batch that shapes are found with; sizes that follow from it are shown as none.
 const PROBE: usize = 2;
 
+/// Values of all weights of a model.
+const WEIGHTS_MAX: usize = 1 << 31;
+
 /// A weight with its name and where its values are.
 #[derive(Clone, Debug)]
 pub(crate) struct Placed {
@@ -144,7 +147,7 @@ impl Model {
             iterations: 0,
         };
         model.find_shapes()?;
-        model.place_weights();
+        model.place_weights()?;
         Ok(model)
     }
 
@@ -188,7 +191,8 @@ impl Model {
     }
 
     /// Gives weights their places and first values: the trainable ones in one vector, the others each alone.
-    fn place_weights(&mut self) {
+    fn place_weights(&mut self) -> Result<()> {
+        self.check_size()?;
         for placed in self.weights.iter_mut().filter(|placed| placed.weight.trainable) {
             let len = placed.weight.shape.iter().product::<usize>();
             placed.range = self.trainable_len..self.trainable_len + len;
@@ -205,6 +209,18 @@ impl Model {
             let weight = &self.weights[which].weight;
             let values = weight.initializer.values(&weight.shape, self.seed, which);
             self.values_mut(which).copy_from_slice(&values);
+        }
+        Ok(())
+    }
+
+    fn check_size(&self) -> Result<()> {
+        let len = |placed: &Placed| {
+            placed.weight.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
+        };
+        let all = self.weights.iter().try_fold(0usize, |sum, placed| sum.checked_add(len(placed)?));
+        match all {
+            Some(all) if all <= WEIGHTS_MAX => Ok(()),
+            _ => Err(TrainError::Order(format!("the model has more than {WEIGHTS_MAX} weights"))),
         }
     }
 

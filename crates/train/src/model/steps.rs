@@ -21,6 +21,11 @@ impl Model {
         self.weights.iter().map(|placed| placed.range.len()).sum()
     }
 
+    /// The instruction set and the number of threads that it computes with.
+    pub(crate) fn machine(&self) -> (String, usize) {
+        (self.compute.isa().name().to_owned(), self.compute.pool().threads())
+    }
+
     /// One step of the optimiser on the samples `batch`; the loss before it.
     pub(crate) fn train_step(
         &mut self,
@@ -48,7 +53,9 @@ impl Model {
                 self.workspace.values_mut()[start..start + new.len()].copy_from_slice(new);
                 Ok(())
             }
-            _ => Err(TrainError::Order(format!("the optimiser has no slot {number} of {} values", new.len()))),
+            _ => {
+                Err(TrainError::Order(format!("the optimiser has no slot {number} of {} values", new.len())))
+            }
         }
     }
 

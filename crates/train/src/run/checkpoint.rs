@@ -38,7 +38,7 @@ pub(super) struct Progress {
     pub best: Option<Best>,
     /// Epochs since the best.
     pub waited: usize,
-    /// Nothing is left to do.
+    /// None was better for so long that the fit is over.
     pub done: bool,
 }
 
@@ -79,7 +79,8 @@ pub(super) struct Identity {
 /// Writes the checkpoint of `model` to `folder`.
 pub(super) fn save(folder: &Path, identity: &Identity, model: &Model, progress: &Progress) -> Result<()> {
     let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<u64>>();
-    let figures = |figures: &Figures| figures.iter().map(|(name, value)| (name.clone(), value.to_bits())).collect();
+    let figures =
+        |figures: &Figures| figures.iter().map(|(name, value)| (name.clone(), value.to_bits())).collect();
     let state = State {
         version: VERSION,
         definition: identity.definition.clone(),

@@ -41,7 +41,7 @@ impl<'a> Fitting<'a> {
         let logs = Logs::new(folder, progress.history.len())?;
         let steps = session.training.count().div_ceil(session.definition.fit.batch_size);
         let mut fitting = Fitting { session, progress, folder, logs, checkpointed: Instant::now(), steps };
-        if fitting.progress.sums.metrics.is_empty() {
+        if fitting.progress.sums.samples == 0 {
             fitting.progress.sums = fitting.session.model.no_sums();
         }
         if let Some(stopping) = &fitting.session.definition.fit.early_stopping {
@@ -72,10 +72,6 @@ impl<'a> Fitting<'a> {
         let fit = &self.session.definition.fit;
         let (epochs, batch) = (fit.epochs, fit.batch_size);
         let weighted = self.session.training.weights.is_some();
-        // More epochs may be asked for than when it was done.
-        if self.progress.done && self.progress.epoch < epochs && self.session.definition.fit.early_stopping.is_none() {
-            self.progress.done = false;
-        }
         self.session.model.prepare(batch.min(self.session.training.count()), weighted)?;
         let started = Event::Started {
             parameters: self.session.model.parameters(),
@@ -87,9 +83,6 @@ impl<'a> Fitting<'a> {
         let mut stop = on(&started).is_break();
         while !stop && !self.progress.done && self.progress.epoch < epochs {
             stop = self.epoch(on)?;
-        }
-        if !stop {
-            self.progress.done = true;
         }
         self.checkpoint(on)?;
         Ok(stop)
@@ -120,7 +113,7 @@ impl<'a> Fitting<'a> {
             let mut stop = false;
             if said.elapsed() >= STEP_INTERVAL {
                 said = Instant::now();
-                let trained = (number + 1 - first) * size;
+                let trained = (number + 1 - first).saturating_mul(size).min(samples);
                 stop = on(&self.step_event(trained as f64 / started.elapsed().as_secs_f64())).is_break();
             }
             if self.is_checkpoint_due() {
@@ -192,7 +185,8 @@ impl<'a> Fitting<'a> {
 
     fn is_checkpoint_due(&self) -> bool {
         let fit = &self.session.definition.fit;
-        let by_steps = fit.checkpoint_steps.is_some_and(|every| self.session.model.iterations().is_multiple_of(every));
+        let by_steps =
+            fit.checkpoint_steps.is_some_and(|every| self.session.model.iterations().is_multiple_of(every));
         by_steps || self.checkpointed.elapsed().as_secs_f64() >= fit.checkpoint_seconds
     }
 

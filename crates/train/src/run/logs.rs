@@ -69,7 +69,8 @@ struct Board {
 impl Board {
     fn new(folder: &Path, epochs: usize) -> Result<Board> {
         let time = now();
-        let path = folder.join(format!("events.out.tfevents.{}.{epochs}.{}", time as u64, std::process::id()));
+        let path =
+            folder.join(format!("events.out.tfevents.{}.{epochs}.{}", time as u64, std::process::id()));
         let created = std::fs::create_dir_all(folder).and_then(|()| File::create(&path));
         let file = created.map_err(|error| TrainError::file(&path, "written", &error))?;
         let mut board = Board { path, file };

@@ -6,6 +6,7 @@ mod files;
 mod fitting;
 mod logs;
 mod publish;
+mod report;
 mod session;
 
 use std::collections::BTreeMap;
@@ -71,7 +72,8 @@ fn lock(folder: &Path) -> Result<File> {
 
 /// Takes the weights that are published, and their figures.
 fn finish(session: &mut Session, progress: &Progress) -> Result<BTreeMap<String, f64>> {
-    let restores = session.definition.fit.early_stopping.as_ref().is_some_and(|stop| stop.restore_best_weights);
+    let restores =
+        session.definition.fit.early_stopping.as_ref().is_some_and(|stop| stop.restore_best_weights);
     let mut epoch = progress.history.len();
     if let Some(best) = progress.best.as_ref().filter(|_| restores) {
         epoch = best.epoch;

@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint::Progress;
 use super::files::write_whole;
-use super::logs;
 use super::session::Session;
+use super::{logs, report};
 use crate::error::{Result, TrainError};
 use crate::files::onnx;
 
 /// Writes the files of a finished run to `folder`; their paths.
 pub(super) fn publish(
     session: &mut Session,
-    _progress: &Progress,
-    _metrics: &BTreeMap<String, f64>,
+    progress: &Progress,
+    metrics: &BTreeMap<String, f64>,
     definition: &Path,
     folder: &Path,
 ) -> Result<Vec<PathBuf>> {
@@ -33,11 +33,12 @@ pub(super) fn publish(
     let metadata = BTreeMap::from([("format".to_owned(), "tureen".to_owned())]);
     write_whole(&path, |file| formats::safetensors::write(file, &tensors, &metadata))?;
     files.push(path);
-    let text = std::fs::read(definition).map_err(|error| TrainError::file(definition, "read", &error))?;
+    let text =
+        std::fs::read_to_string(definition).map_err(|error| TrainError::file(definition, "read", &error))?;
     let path = folder.join("definition.toml");
     // A definition may lie in its run's folder.
     if !same_file(&path, definition) {
-        write_whole(&path, |file| file.write_all(&text))?;
+        write_whole(&path, |file| file.write_all(text.as_bytes()))?;
     }
     files.push(path);
     if session.classes.iter().any(Option::is_some) {
@@ -59,6 +60,11 @@ pub(super) fn publish(
     if path.exists() {
         files.push(path);
     }
+    let name = definition.file_stem().unwrap_or_default().to_string_lossy();
+    let page = report::report(session, progress, metrics, &name, &text)?;
+    let path = folder.join(report::FILE_NAME);
+    write_whole(&path, |file| file.write_all(page.as_bytes()))?;
+    files.push(path);
     Ok(files)
 }
 

@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use super::checkpoint::Identity;
 use crate::data::{self, Loaded, Places, Scale, Target};
-use crate::definition::{Data, Definition, Normalize, Part};
+use crate::definition::{Data, Definition, Normalize, Part, normalization_of};
 use crate::error::{Result, TrainError};
 use crate::losses::Loss;
 use crate::model::{Array, Model};
@@ -75,7 +75,11 @@ impl Session {
                 return Err(TrainError::data("[fit]", problem));
             }
             let (train, rest) = data::split(training.count(), share, definition.fit.seed);
-            validation = (!rest.is_empty()).then(|| training.chosen(&rest));
+            if rest.is_empty() {
+                let problem = format!("{share} of {} samples is less than one", training.count());
+                return Err(TrainError::data("[fit] validation_split", problem));
+            }
+            validation = Some(training.chosen(&rest));
             training = training.chosen(&train);
         }
         let classes = reader.classes;
@@ -88,25 +92,30 @@ impl Session {
             });
         }
         if definition.data.normalize != Normalize::None {
-            adapt(&mut model, &training.x, definition.data.normalize)?;
+            adapt(&mut model, &definition.model.inputs()?, &training.x, definition.data.normalize)?;
         }
         model.check_data(&training.x, Some(&training.y))?;
-        let identity = Identity { definition: definition.identity(), data: hash(&training, validation.as_ref()) };
+        let identity =
+            Identity { definition: definition.identity(), data: hash(&training, validation.as_ref()) };
         Ok(Session { definition, model, losses, training, validation, test, classes, identity })
     }
 }
 
-/// Sets each input's normalisation to what the training part is like. They are the first layers, in the inputs' order.
-fn adapt(model: &mut Model, x: &[Array], normalize: Normalize) -> Result<()> {
-    let of = |model: &Model, name: &str| -> Vec<String> {
-        let named = model.weights().map(|(path, ..)| path.to_owned());
-        named.filter(|path| path.starts_with("normalization") && path.ends_with(name)).collect()
-    };
-    let (means, variances) = (of(model, "/mean"), of(model, "/variance"));
-    for ((x, mean), variance) in x.iter().zip(means).zip(variances) {
+/// Sets each input's normalisation to what the training part is like.
+fn adapt(
+    model: &mut Model,
+    inputs: &[(String, Vec<usize>)],
+    x: &[Array],
+    normalize: Normalize,
+) -> Result<()> {
+    for ((input, _), x) in inputs.iter().zip(x) {
         let scale = Scale::learned(x, normalize);
-        model.set_weight(&mean, &scale.mean)?;
-        model.set_weight(&variance, &scale.variance)?;
+        let layer = normalization_of(input);
+        // An input that no output depends on has none.
+        if model.weights().any(|(path, ..)| path == format!("{layer}/mean")) {
+            model.set_weight(&format!("{layer}/mean"), &scale.mean)?;
+            model.set_weight(&format!("{layer}/variance"), &scale.variance)?;
+        }
     }
     Ok(())
 }

@@ -42,7 +42,8 @@ impl Epochs {
                 }
             }
             Event::Epoch { epoch, metrics } => {
-                let seconds = self.began.replace(Instant::now()).map_or(0.0, |began| began.elapsed().as_secs_f64());
+                let seconds =
+                    self.began.replace(Instant::now()).map_or(0.0, |began| began.elapsed().as_secs_f64());
                 let steps = self.steps;
                 let (epochs, metrics) = (self.epochs, figures(metrics));
                 let step = duration(seconds / steps.max(1) as f64);

@@ -87,7 +87,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return Err(error);
     }
     if outcome.stopped {
-        say(format!("stopped; a checkpoint is in {}, and the same command goes on from it", folder.display()));
+        say(format!(
+            "stopped; a checkpoint is in {}, and the same command goes on from it",
+            folder.display()
+        ));
         return Err(Interrupted.into());
     }
     if !arguments.json {
@@ -105,7 +108,10 @@ fn check_folder(folder: &Path) -> anyhow::Result<()> {
     let Ok(mut entries) = std::fs::read_dir(folder) else { return Ok(()) };
     let is_ours = folder.join("lock").exists();
     if entries.next().is_some() && !is_ours {
-        bail!("{} holds other files; say --output FOLDER, a new one or that of an earlier run", folder.display());
+        bail!(
+            "{} holds other files; say --output FOLDER, a new one or that of an earlier run",
+            folder.display()
+        );
     }
     Ok(())
 }
@@ -140,8 +146,11 @@ fn closing(name: &str, folder: &Path, outcome: &Outcome) -> String {
     for (figure, value) in &outcome.metrics {
         text.push_str(&format!("{figure:<24} {value:.4}\n"));
     }
-    let names: Vec<String> =
-        outcome.files.iter().filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned())).collect();
+    let names: Vec<String> = outcome
+        .files
+        .iter()
+        .filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned()))
+        .collect();
     text.push_str(&format!("{}: {}\n", folder.display(), names.join(", ")));
     let model = folder.join("model.onnx");
     if outcome.files.contains(&model) {
