@@ -1,5 +1,7 @@
 //! kill -9 at any moment of publishing and removing: then every version is whole, and nothing is half visible.
 
+#![allow(clippy::unwrap_used)] // clippy doesn't see that what the tests call is part of them
+
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -64,7 +66,8 @@ fn kill_9_leaves_whole_versions() {
         child.wait().unwrap();
         let begun = Instant::now();
         let store = Store::new(&models);
-        let versions: Vec<_> = store.list().unwrap().into_iter().map(|(_, version)| version.unwrap()).collect();
+        let versions: Vec<_> =
+            store.list().unwrap().into_iter().map(|(_, version)| version.unwrap()).collect();
         for version in &versions {
             assert_eq!(store.verify(version, |_| {}).unwrap(), [], "{} after kill {kill}", version.id());
         }

@@ -1,5 +1,7 @@
 //! The table of jobs: turns, stops, resumes, processes that are gone, what is published.
 
+#![allow(clippy::unwrap_used)] // clippy doesn't see that what the tests call is part of them
+
 use std::collections::BTreeMap;
 
 use serde_json::json;
@@ -62,7 +64,10 @@ fn a_job_is_given_its_files_and_publishes_a_version() {
     assert_eq!(found.manifest.metrics, [("loss".to_owned(), 0.5)].into());
     assert!(store.verify(&found, |_| {}).unwrap().is_empty());
     let job = store.job(&id).unwrap().unwrap();
-    assert_eq!((job.state, job.version, job.progress.unwrap()["step"].as_u64()), (State::Done, Some(1), Some(1)));
+    assert_eq!(
+        (job.state, job.version, job.progress.unwrap()["step"].as_u64()),
+        (State::Done, Some(1), Some(1))
+    );
     let events = EventFile(&store.job_folder(&id).events()).after(0).unwrap();
     assert!(events.last().unwrap().1.contains("digits@1"), "{events:?}");
     assert!(!store.job_folder(&id).work().exists());
@@ -121,7 +126,10 @@ fn what_names_no_file_of_a_job_is_refused() {
         ("x", &"file-none".to_owned()),
         ("x", &"../../secret".to_owned()),
     ] {
-        assert!(store.create_job("train", &model, "", &[(name.to_owned(), id.clone())]).is_err(), "{name} {id}");
+        assert!(
+            store.create_job("train", &model, "", &[(name.to_owned(), id.clone())]).is_err(),
+            "{name} {id}"
+        );
     }
     assert!(store.jobs().unwrap().is_empty());
     assert_eq!(std::fs::read_dir(store.folder().join(".store/jobs")).unwrap().count(), 0);

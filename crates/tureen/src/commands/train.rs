@@ -73,7 +73,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut epochs = Epochs::default();
     let mut failed = None;
     let outcome = recipe::run(definition, &folder, &mut |event| {
-        let shown = if arguments.json { line(event) } else { Ok(epochs.show(event)) };
+        let shown = if arguments.json {
+            line(event)
+        } else {
+            epochs.show(event);
+            Ok(())
+        };
         // Nobody reads any more: what is so far is kept.
         if let Err(error) = shown {
             failed = Some(error);
