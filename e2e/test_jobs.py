@@ -240,5 +240,8 @@ def test_memory_is_limited(serve):
     service = serve("--job-memory-max", "20MB")
     job = create(service, 5)
     failed = wait(service, job, "failed", "done", "interrupted")
-    assert failed["state"] == "failed", failed
+    assert failed["state"] == "failed" and failed["error"], failed
     assert service.get("/health")[0] == 200
+    service.stop()
+    service = serve("--job-memory-max", "512MB", "--job-threads", "1")
+    wait(service, create(service, 5), "done")
