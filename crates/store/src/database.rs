@@ -76,7 +76,7 @@ impl Database {
             .busy_timeout(WAIT_MAX);
         let place = path.display().to_string();
         let connection = block_on(options.connect())
-            .map_err(|source| StoreError::Database { place: place.clone(), source })?;
+            .map_err(|cause| StoreError::Database { place: place.clone(), cause })?;
         let database = Database { connection: Mutex::new(connection), place, is_read_only };
         database.migrate()?;
         Ok(database)
@@ -166,7 +166,7 @@ impl Connection<'_> {
 }
 
 fn failed(place: &str) -> impl FnOnce(sqlx::Error) -> StoreError + '_ {
-    move |source| StoreError::Database { place: place.to_owned(), source }
+    move |cause| StoreError::Database { place: place.to_owned(), cause }
 }
 
 fn arguments(values: &[Value<'_>], place: &str) -> Result<SqliteArguments> {

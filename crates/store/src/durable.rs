@@ -62,9 +62,9 @@ pub(crate) fn make_folder(folder: &Path) -> Result<()> {
 }
 
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
-    std::fs::rename(from, to).map_err(|source| StoreError::Io {
+    std::fs::rename(from, to).map_err(|cause| StoreError::Io {
         what: format!("moving {} to {}", from.display(), to.display()),
-        source,
+        cause,
     })
 }
 

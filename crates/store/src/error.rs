@@ -12,10 +12,10 @@ pub enum StoreError {
     )]
     BadName { text: String, bytes_max: usize },
     /// `what` says the operation and its place.
-    #[error("{what}")]
-    Io { what: String, source: io::Error },
-    #[error("the store's database {place}: {source}")]
-    Database { place: String, source: sqlx::Error },
+    #[error("{what}: {cause}")]
+    Io { what: String, cause: io::Error },
+    #[error("the store's database {place}: {cause}")]
+    Database { place: String, cause: sqlx::Error },
     #[error("{place} has form {found}, and this tureen reads form {known}: use a newer tureen")]
     Newer { place: String, found: u64, known: u64 },
     #[error("{place} is damaged ({why}); pull the model again, or remove it")]
@@ -35,7 +35,7 @@ impl StoreError {
     /// For `map_err`: an operation at a path that failed.
     pub(crate) fn io(operation: &str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
         let what = format!("{operation} {}", path.display());
-        move |source| StoreError::Io { what, source }
+        move |cause| StoreError::Io { what, cause }
     }
 }
 

@@ -35,9 +35,9 @@ impl Drop for Staging {
 /// The folder can't be made, or another pull of the same model is at it.
 pub fn stage(models: &Path, model: &ModelName) -> Result<Staging> {
     make_folder(&models.join(PARTIAL)).map_err(|error| match error {
-        StoreError::Io { what, source } => StoreError::Io {
+        StoreError::Io { what, cause } => StoreError::Io {
             what: format!("{what} (name another models folder by --models or TUREEN_MODELS)"),
-            source,
+            cause,
         },
         other => other,
     })?;

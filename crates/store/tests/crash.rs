@@ -1,5 +1,7 @@
 //! kill -9 at any moment of publishing and removing: then every version is whole, and nothing is half visible.
 
+#![allow(clippy::unwrap_used)] // clippy doesn't see that what the tests call is part of them
+
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! Versions as their users see them: whole or not at all, numbered, tagged, found again, mended.
 
+#![allow(clippy::unwrap_used)] // clippy doesn't see that what the tests call is part of them
+
 use std::path::{Path, PathBuf};
 
 use store::manifest::{File, Manifest, SCHEMA};

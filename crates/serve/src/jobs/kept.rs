@@ -29,10 +29,10 @@ pub fn error(error: StoreError) -> ApiError {
         StoreError::Refused(_) | StoreError::Busy { .. } => ApiError::conflict(message),
         StoreError::TooLarge { .. } => ApiError::file_too_large(message),
         StoreError::BadName { .. } => ApiError::invalid("model", message),
-        StoreError::Io { source, .. } => {
-            tracing::error!("the store: {message}: {source}");
+        StoreError::Io { cause, .. } => {
+            tracing::error!("the store: {message}");
             // Paths of this machine are nothing to callers.
-            ApiError::internal(format!("the store can't be read or written: {source}"))
+            ApiError::internal(format!("the store can't be read or written: {cause}"))
         }
         _ => {
             tracing::error!("the store: {message}");

@@ -73,12 +73,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut epochs = Epochs::default();
     let mut failed = None;
     let outcome = recipe::run(definition, &folder, &mut |event| {
-        let shown = match arguments.json {
-            true => line(event),
-            false => {
-                epochs.show(event);
-                Ok(())
-            }
+        let shown = if arguments.json {
+            line(event)
+        } else {
+            epochs.show(event);
+            Ok(())
         };
         // Nobody reads any more: what is so far is kept.
         if let Err(error) = shown {
