@@ -302,7 +302,8 @@ fn activations_are_rounded_to_the_nearest_bfloat16() {
         let mut noise = Noise(columns as u64);
         let mut values: Vec<f32> = (0..9 * columns).map(|_| noise.unit() * 1e3).collect();
         // Ties, and what rounds up to the next power of two or to infinity.
-        let ties = [1.00390625, 1.01171875, -1.00390625, 1.9999999, f32::MAX, 0.0, f32::NEG_INFINITY];
+        let tie = 1.0 / 256.0;
+        let ties = [1.0 + tie, 1.0 + 3.0 * tie, -1.0 - tie, 1.999_999_9, f32::MAX, 0.0, f32::NEG_INFINITY];
         values[2 * columns..].iter_mut().zip(ties).for_each(|(value, tie)| *value = tie);
         let mut rows = QuantizedRows::new(9, columns, Forms { pairs: true, ..Forms::default() });
         rows.quantize(&compute, &values, columns);
