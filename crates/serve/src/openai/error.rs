@@ -208,6 +208,14 @@ impl ApiError {
             true => {
                 format!("{method} {path} is not supported yet: use /v1/chat/completions or /v1/completions")
             }
+            false if path.starts_with("/api/") => {
+                format!(
+                    "there is nothing at {method} {path}: Ollama's protocol is not spoken here; use OpenAI's, below /v1"
+                )
+            }
+            false if ["/chat/completions", "/completions", "/models"].contains(&path) => {
+                format!("there is nothing at {method} {path}; did you mean /v1{path}?")
+            }
             false => format!("there is nothing at {method} {path}"),
         };
         ApiError::new(StatusCode::NOT_FOUND, "unknown_url", message)

@@ -231,6 +231,9 @@ fn body(model: &str, prompt: &Prompt, options: &Options) -> Value {
     if sampling.min_p > 0.0 {
         set("min_p", json!(sampling.min_p));
     }
+    if sampling.repetition_penalty != 1.0 {
+        set("repetition_penalty", json!(sampling.repetition_penalty));
+    }
     if let Some(seed) = sampling.seed {
         set("seed", json!(seed));
     }

@@ -20,12 +20,13 @@ const HELP: &str = "\
 /system TEXT       tell the model something before the conversation, and begin anew (`off` for nothing)
 /system            show what it is told
 /set               show how answers are made
-/set NAME VALUE    temperature, top_p, top_k, min_p, seed or tokens_max (`off` for no seed or limit)
+/set NAME VALUE    temperature, top_p, top_k, min_p, repetition_penalty, seed or tokens_max (the last two may be `off`)
 /quit              end, as Ctrl-D does
 Ctrl-C stops an answer. A line that ends with \\ goes on in the next.";
 
 const COMMANDS: [&str; 7] = ["/help", "/clear", "/system", "/set", "/quit", "/exit", "/bye"];
-const OPTIONS: [&str; 6] = ["temperature", "top_p", "top_k", "min_p", "seed", "tokens_max"];
+const OPTIONS: [&str; 7] =
+    ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "tokens_max"];
 
 /// A conversation and how it is led.
 pub struct Chat {
@@ -206,11 +207,12 @@ fn show(options: &Options) -> String {
     let sampling = &options.sampling;
     let or_off = |value: Option<String>| value.unwrap_or_else(|| "off".to_string());
     format!(
-        "temperature {}, top_p {}, top_k {}, min_p {}, seed {}, tokens_max {}",
+        "temperature {}, top_p {}, top_k {}, min_p {}, repetition_penalty {}, seed {}, tokens_max {}",
         sampling.temperature,
         sampling.top_p,
         sampling.top_k,
         sampling.min_p,
+        sampling.repetition_penalty,
         or_off(sampling.seed.map(|seed| seed.to_string())),
         or_off(options.tokens_max.map(|tokens| tokens.to_string())),
     )
@@ -227,6 +229,7 @@ fn set(options: &Options, name: &str, value: &str) -> anyhow::Result<Options> {
         "temperature" => sampling.temperature = number()?,
         "top_p" => sampling.top_p = number()?,
         "min_p" => sampling.min_p = number()?,
+        "repetition_penalty" => sampling.repetition_penalty = number()?,
         "top_k" => sampling.top_k = value.parse().with_context(wrong)?,
         "seed" if off => sampling.seed = None,
         "seed" => sampling.seed = Some(value.parse().with_context(wrong)?),
@@ -249,6 +252,7 @@ pub fn check_options(options: &Options) -> anyhow::Result<()> {
         ("temperature", sampling.temperature, 0.0, 2.0),
         ("top_p", sampling.top_p, f32::MIN_POSITIVE, 1.0),
         ("min_p", sampling.min_p, 0.0, 1.0),
+        ("repetition_penalty", sampling.repetition_penalty, f32::MIN_POSITIVE, 2.0),
     ];
     for (name, value, least, most) in ranges {
         if !(least..=most).contains(&value) {
@@ -306,6 +310,7 @@ mod tests {
         check("/set seed 7", "seed 7");
         check("/set seed off", "seed off");
         check("/set top_p 0", "from above 0 to 1");
+        check("/set repetition_penalty 1.1", "repetition_penalty 1.1");
         check("/set temprature 1", "did you mean temperature?");
         check("/clera", "did you mean /clear?");
         check("/set", "temperature 0.5");

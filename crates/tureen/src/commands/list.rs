@@ -1,7 +1,7 @@
 //! `tureen list`: the models that are here.
 
 use clap::Args;
-use store::Manifest;
+use store::{Manifest, Reference};
 
 use super::Context;
 use super::table::{columns, parameters, size};
@@ -52,7 +52,12 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     }
     for (model, bytes) in context.store.unfinished()? {
         let bytes = size(bytes);
-        say(format!("unfinished: {model}, {bytes} came; pull it again to go on, or: tureen rm {model}"));
+        // `rm` would take the whole one.
+        let next = match context.store.find(&Reference::Tag(model.clone())) {
+            Ok(Some(_)) => "to go on, pull it with --again; what is here already stays until then".to_owned(),
+            _ => format!("pull it again to go on, or: tureen rm {model}"),
+        };
+        say(format!("unfinished: {model}, {bytes} came; {next}"));
     }
     if manifests.is_empty() {
         print(format!("No models in {}.\n", context.resolved.settings.models.display()))?;

@@ -51,6 +51,9 @@ pub struct Arguments {
     /// Drop tokens less likely than this share of the likeliest; 0 keeps all
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     min_p: f32,
+    /// Makes tokens less likely that were there already; 1 doesn't. 1.1 helps where a small model repeats itself
+    #[arg(long, value_name = "NUMBER", default_value_t = 1.0)]
+    repetition_penalty: f32,
     /// Makes answers reproducible
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
@@ -139,6 +142,8 @@ fn input_beside_a_prompt() -> anyhow::Result<Option<String>> {
 
 /// The base of a server's address, without `/v1`.
 fn server_url(context: &Context, url: &str) -> anyhow::Result<String> {
+    // As browsers and curl do.
+    let url = if url.contains("://") { url.to_string() } else { format!("http://{url}") };
     if !url.starts_with("http://") && !url.starts_with("https://") {
         bail!("--at {url}: a server's address is wanted, such as http://127.0.0.1:8080");
     }
@@ -172,6 +177,7 @@ fn options(arguments: &Arguments) -> anyhow::Result<Options> {
         top_p: arguments.top_p,
         top_k: arguments.top_k,
         min_p: arguments.min_p,
+        repetition_penalty: arguments.repetition_penalty,
         seed: arguments.seed,
         ..Sampling::default()
     };

@@ -20,7 +20,11 @@ pub fn require(store: &Store, text: &str) -> anyhow::Result<Version> {
     let wanted = wanted.to_string();
     match nearest(&wanted, names.iter().map(String::as_str)).or_else(same_name) {
         Some(close) => bail!("there is no model {wanted} here; did you mean {close}?"),
-        None if names.is_empty() => bail!("there is no model {wanted} here, nor any other"),
+        None if names.is_empty() => {
+            bail!(
+                "there is no model {wanted} here, nor any other; `tureen list --catalogue` shows what can be pulled"
+            )
+        }
         None => bail!("there is no model {wanted} here; `tureen list` shows what is"),
     }
 }
@@ -50,7 +54,10 @@ mod tests {
         let check = |text: &str, expected: &str| {
             assert_eq!(require(&store, text).unwrap_err().to_string(), expected);
         };
-        check("a", "there is no model a here, nor any other");
+        check(
+            "a",
+            "there is no model a here, nor any other; `tureen list --catalogue` shows what can be pulled",
+        );
         put(&store, "smollm2:135m");
         check("smollm2:135", "there is no model smollm2:135 here; did you mean smollm2:135m?");
         check("smollm2", "there is no model smollm2 here; did you mean smollm2:135m?");
