@@ -201,6 +201,11 @@ fn archives_go_there_and_back() {
     std::fs::create_dir_all(&folder).unwrap();
     for mut network in networks::all() {
         let path = folder.join(format!("{}.keras", network.name));
+        if network.name == networks::LEARNED_NORMALISATION {
+            let refused = save(&network.model, &path).unwrap_err().to_string();
+            assert!(refused.contains("the layer normalization is a Normalization"), "{refused}");
+            continue;
+        }
         save(&network.model, &path).unwrap();
         let mut read = load(&path).unwrap_or_else(|error| panic!("{}: {error}", network.name));
         assert_eq!(to_bytes(&read).unwrap(), std::fs::read(&path).unwrap(), "{}", network.name);

@@ -38,7 +38,7 @@ fn network(name: &str, x: Vec<Array>, inputs: impl Into<Tensors>, outputs: impl 
         model.weights().map(|(path, _, values)| (path.to_owned(), values.len())).collect();
     for (salt, (path, len)) in weights.into_iter().enumerate() {
         let mut values = numbers(len, salt);
-        let variance = path.ends_with("moving_variance");
+        let variance = path.ends_with("variance");
         values.iter_mut().for_each(|x| *x = if variance { 1.5 + *x } else { 0.6 * *x });
         model.set_weight(&path, &values).unwrap();
     }
@@ -89,6 +89,9 @@ fn activations() -> Network {
     network("activations", vec![filled(&[6], 1)], &input, outputs)
 }
 
+/// The one that has no Keras archive yet.
+pub const LEARNED_NORMALISATION: &str = "learned_normalisation";
+
 fn dense() -> Vec<Network> {
     let (a, b) = (Input::named("left", [7]), Input::named("right", [7]));
     let shared = Dense::new(5).activation(Tanh).shared();
@@ -118,6 +121,7 @@ fn dense() -> Vec<Network> {
             let h = Reshape::new([-1, 3]).on(&h);
             Dense::new(2).activation(HardSilu).on(&h)
         }),
+        chain(LEARNED_NORMALISATION, &[6], |x| Normalization::new().on(x)),
         chain("normalised", &[4, 6], |x| {
             let h = BatchNormalization::new().on(x);
             let h = LayerNormalization::new().on(&h);

@@ -46,8 +46,8 @@ Begin with:
   tureen serve smollm2:135m         answer others over the OpenAI API, at http://127.0.0.1:8080/v1
   tureen train network.toml         train a network of your own
 
-MODEL is a .gguf or .onnx file, a folder with config.json and safetensors, or what is in the store:
-NAME, NAME:TAG or NAME@NUMBER.
+MODEL is a .gguf or .onnx file, a folder with config.json and safetensors, or what is in the
+store: NAME, NAME:TAG or NAME@NUMBER.
 Settings come from flags, TUREEN_* variables, a file, defaults, in this order: see tureen config.";
 
 #[derive(Subcommand)]

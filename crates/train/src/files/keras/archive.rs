@@ -123,8 +123,13 @@ fn entry(zip: &mut ZipArchive<Cursor<&[u8]>>, name: &str, bytes_max: u64) -> Res
 /// The bytes of [`save`].
 ///
 /// # Errors
-/// When weights can't be written.
+/// When weights can't be written, or a layer's can't be kept there.
 pub fn to_bytes(model: &Model) -> Result<Vec<u8>> {
+    let learned = model.nodes.iter().find(|node| node.layer().class_name() == "Normalization");
+    if let Some(node) = learned {
+        let what = "is a Normalization, which isn't written to Keras's archives yet: export ONNX instead";
+        return Err(failed(format!("the layer {} {what}", node.name)));
+    }
     let metadata = serde_json::json!({ "keras_version": KERAS_VERSION, "date_saved": "1980-01-01@00:00:00" });
     let mut config = write::described(model);
     if let (Some(config), Some(compiled)) = (config.as_object_mut(), super::training::compile_config(model)) {
