@@ -237,7 +237,7 @@ def test_a_server_that_stops_interrupts_its_jobs(serve):
 
 
 def test_memory_is_limited(serve):
-    service = serve("--job-memory-max", "20MB")
+    service = serve("--job-memory-max", "6MB")
     job = create(service, 5)
     failed = wait(service, job, "failed", "done", "interrupted")
     assert failed["state"] == "failed" and failed["error"], failed
