@@ -19,7 +19,9 @@ fn main() {
         let y = network.model.predict(network.x.clone(), networks::SAMPLES).unwrap();
         let path = folder.join(&network.name);
         std::fs::write(path.with_extension("onnx"), onnx::write(&network.model, &[]).unwrap()).unwrap();
-        keras::save(&network.model, &path.with_extension("keras")).unwrap();
+        if network.name != networks::LEARNED_NORMALISATION {
+            keras::save(&network.model, &path.with_extension("keras")).unwrap();
+        }
         let x = network.x.iter().enumerate().map(|(number, x)| (format!("x{number}"), x));
         let y = y.iter().enumerate().map(|(number, y)| (format!("y{number}"), y));
         let bytes = safetensors(x.chain(y));
