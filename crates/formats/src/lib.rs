@@ -1,5 +1,6 @@
 //! Published files, read as hostile bytes into typed contents.
 
+pub mod calendar;
 pub mod decoder;
 pub mod error;
 mod files;

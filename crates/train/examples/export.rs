@@ -18,7 +18,7 @@ fn main() {
     for mut network in networks::all() {
         let y = network.model.predict(network.x.clone(), networks::SAMPLES).unwrap();
         let path = folder.join(&network.name);
-        std::fs::write(path.with_extension("onnx"), onnx::write(&network.model, &[]).unwrap()).unwrap();
+        std::fs::write(path.with_extension("onnx"), onnx::write(&network.model).unwrap()).unwrap();
         if network.name != networks::LEARNED_NORMALISATION {
             keras::save(&network.model, &path.with_extension("keras")).unwrap();
         }

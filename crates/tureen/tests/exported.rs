@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use engine::onnx::{Batching, Elements, Onnx, Settings, Tensor};
-use train::files::onnx::{Standardize, write};
+use train::files::onnx::write;
 use train::layers::supported;
-use train::prelude::{Array, Model};
+use train::prelude::Array;
 
 const SETTINGS: Settings =
     Settings { threads: 1, queue_max: 1, batch_rows_max: 8, batch_wait: Duration::ZERO };
@@ -52,7 +52,7 @@ fn every_layer_runs_in_the_engine_as_it_does_in_training() {
     let mut seen = BTreeSet::new();
     for mut network in networks::all() {
         seen.extend(network.model.layers().map(|(_, layer)| layer.class_name()));
-        let onnx = load(&write(&network.model, &[]).unwrap());
+        let onnx = load(&write(&network.model).unwrap());
         let expected = network.model.predict(network.x.clone(), networks::SAMPLES).unwrap();
         assert_near(&network.name, &run(&onnx, &network.x), &expected);
         // The batch is open, and calls of others don't change what one is answered.
@@ -68,29 +68,4 @@ fn every_layer_runs_in_the_engine_as_it_does_in_training() {
 fn first(array: &Array, samples: usize) -> Array {
     let values = array.values[..samples * array.sample_len()].to_vec();
     Array::new([&[samples], &array.shape[1..]].concat(), values).unwrap()
-}
-
-#[test]
-fn preprocessing_goes_with_the_model() {
-    let mut network = networks::all().into_iter().find(|network| network.name == "dense").unwrap();
-    let (mean, deviation): (Vec<f32>, Vec<f32>) =
-        (0..100).map(|i| (i as f32 / 10.0, 1.0 + i as f32 / 50.0)).unzip();
-    let mut raw = network.x[0].clone();
-    for (i, value) in raw.values.iter_mut().enumerate() {
-        *value = *value * deviation[i % 100] + mean[i % 100];
-    }
-    let standardize = Standardize { mean, deviation };
-    let bytes = write(&network.model, &[Some(standardize.clone())]).unwrap();
-    let expected = network.model.predict(network.x, networks::SAMPLES).unwrap();
-    assert_near("raw", &run(&load(&bytes), &[raw]), &expected);
-
-    let refused =
-        |standardize: Standardize, model: &Model| write(model, &[Some(standardize)]).unwrap_err().to_string();
-    let short = Standardize { mean: vec![0.0; 3], ..standardize.clone() };
-    assert!(
-        refused(short, &network.model)
-            .contains("takes 100 values, or one, for the input input_layer; received 3")
-    );
-    let flat = Standardize { deviation: vec![0.0], ..standardize };
-    assert!(refused(flat, &network.model).contains("deviations other than 0"));
 }

@@ -212,13 +212,17 @@ impl Step<'_> {
     /// Looks up each token's embedding.
     fn embed(&self, weights: &DecoderWeights, spans: &[Span], residual: &mut [f32]) {
         let (h, scale) = (self.decoder.hidden, self.decoder.embedding_scale);
-        let tokens: Vec<u32> = spans.iter().flat_map(|span| &span.tokens).copied().collect();
-        self.compute.pool().for_each_row(&mut residual[..tokens.len() * h], h, |row, residual| {
-            weights.embed(tokens[row], residual);
-            if scale != 1.0 {
-                residual.iter_mut().for_each(|x| *x *= scale);
-            }
-        });
+        let mut rest = residual;
+        for Span { tokens, .. } in spans {
+            let (rows, others) = rest.split_at_mut(tokens.len() * h);
+            rest = others;
+            self.compute.pool().for_each_row(rows, h, |row, residual| {
+                weights.embed(tokens[row], residual);
+                if scale != 1.0 {
+                    residual.iter_mut().for_each(|x| *x *= scale);
+                }
+            });
+        }
     }
 
     /// Cosines and sines of every row's position, for each rotary embedding.

@@ -10,13 +10,7 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The fit begins, or goes on after `step` steps.
-    Started {
-        parameters: usize,
-        samples: usize,
-        steps_per_epoch: usize,
-        epochs: usize,
-        step: u64,
-    },
+    Started { parameters: usize, samples: usize, steps_per_epoch: usize, epochs: usize, step: u64 },
     /// Now and then: figures over the epoch so far. Epochs and steps count from 1.
     Step {
         epoch: usize,
@@ -35,12 +29,7 @@ pub enum Event {
         metrics: BTreeMap<String, f64>,
     },
     /// What is so far is kept, after `step` steps in all.
-    Checkpoint {
-        step: u64,
-    },
-    Warning {
-        text: String,
-    },
+    Checkpoint { step: u64 },
     Finished {
         #[serde(deserialize_with = "numbers")]
         metrics: BTreeMap<String, f64>,

@@ -21,7 +21,7 @@ pub(super) fn publish(
 ) -> Result<Vec<PathBuf>> {
     let mut files = vec![];
     let path = folder.join("model.onnx");
-    let model = onnx::write(&session.model, &[])?;
+    let model = onnx::write(&session.model)?;
     write_whole(&path, |file| file.write_all(&model))?;
     files.push(path);
     let path = folder.join("model.safetensors");

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use formats::calendar::DateTime;
+
 use super::checkpoint::{Figures, Progress};
 use super::session::{Samples, Session};
 use crate::data::{classes_of, greatest};
@@ -220,16 +222,9 @@ fn environment(session: &Session) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Seconds since 1970 as a date and time of UTC (Hinnant's days_from_civil, backwards).
 fn date(seconds: u64) -> String {
-    let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
-    let year = year + era * 400 + u64::from(month <= 2);
-    format!("{year}-{month:02}-{day:02} {:02}:{:02} UTC", second / 3600, second / 60 % 60)
+    let DateTime { year, month, day, hour, minute, .. } = DateTime::utc(seconds);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
 }
 
 #[test]

@@ -56,7 +56,6 @@ impl Epochs {
                     bar.reset();
                 }
             }
-            Event::Warning { text } => self.say(&format!("warning: {text}")),
             Event::Checkpoint { .. } => {}
             Event::Finished { .. } => self.end(),
         }

@@ -3,6 +3,7 @@
 use std::fmt::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use formats::calendar::DateTime;
 use minijinja::value::{Value, ValueKind};
 
 /// Lists in lists, at most.
@@ -227,10 +228,8 @@ const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday",
 /// that isn't known.
 pub(super) fn strftime(format: &str, time: SystemTime) -> Result<String, String> {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    let weekday = DAYS[((days + 4) % 7) as usize];
+    let DateTime { year, month, day, hour, minute, second, day_of_year, weekday } = DateTime::utc(seconds);
+    let weekday = DAYS[weekday as usize];
     let month_name = MONTHS[month as usize - 1];
     let hour12 = (hour + 11) % 12 + 1;
     let mut out = String::new();
@@ -261,7 +260,7 @@ pub(super) fn strftime(format: &str, time: SystemTime) -> Result<String, String>
             'b' | 'h' => month_name[..3].to_owned(),
             'A' => weekday.to_owned(),
             'a' => weekday[..3].to_owned(),
-            'j' => format!("{:03}", days - days_before_year(year) + 1),
+            'j' => format!("{day_of_year:03}"),
             'F' => format!("{year}-{month:02}-{day:02}"),
             'T' => format!("{hour:02}:{minute:02}:{second:02}"),
             'Z' => "UTC".to_owned(),
@@ -271,37 +270,6 @@ pub(super) fn strftime(format: &str, time: SystemTime) -> Result<String, String>
         });
     }
     Ok(out)
-}
-
-fn is_leap(year: u64) -> bool {
-    year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400)
-}
-
-/// Days from 1970 to the first of January of a year.
-fn days_before_year(year: u64) -> u64 {
-    let leaps = |year: u64| year / 4 - year / 100 + year / 400;
-    (year - 1970) * 365 + leaps(year - 1) - leaps(1969)
-}
-
-/// Days since 1970 to year, month and day of the Gregorian calendar.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let mut year = 1970 + days / 366;
-    while days_before_year(year + 1) <= days {
-        year += 1;
-    }
-    let mut rest = days - days_before_year(year);
-    for month in 1..=12 {
-        let length = match month {
-            2 => 28 + u64::from(is_leap(year)),
-            4 | 6 | 9 | 11 => 30,
-            _ => 31,
-        };
-        if rest < length {
-            return (year, month, rest + 1);
-        }
-        rest -= length;
-    }
-    (year, 12, 31)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use formats::onnx::{AttributeValue, GraphWriter};
 
-use super::{Open, Size, Standardize, failed};
+use super::{Open, Size, failed};
 use crate::error::Result;
 use crate::graph::{Function, Graph, Id, Op};
 use crate::model::Model;
@@ -97,16 +97,6 @@ impl<'a> Lowering<'a> {
 
     pub fn into_writer(self) -> GraphWriter {
         self.out
-    }
-
-    /// Puts `(x - mean) / deviation` between an input and its use.
-    pub fn standardize(&mut self, number: usize, standardize: &Standardize) {
-        let name = self.inputs[number].clone();
-        let mean = self.out.floats(&format!("{name}/mean"), &[standardize.mean.len()], &standardize.mean);
-        let deviation = &standardize.deviation;
-        let deviation = self.out.floats(&format!("{name}/deviation"), &[deviation.len()], deviation);
-        let centred = self.out.node("Sub", &[&name, &mean], &[]);
-        self.inputs[number] = self.out.node("Div", &[&centred, &deviation], &[]);
     }
 
     /// Lowers all nodes, in order. Constants and broadcasts are lowered where they are used.

@@ -17,14 +17,6 @@ use lower::Lowering;
 /// others in case one is.
 const BATCHES: [(usize, usize); 3] = [(61, 67), (131, 137), (257, 263)];
 
-/// What is done to an input before the model sees it: `(x - mean) / deviation`, each for every value of the last axis or
-/// one for all.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Standardize {
-    pub mean: Vec<f32>,
-    pub deviation: Vec<f32>,
-}
-
 /// A size of a node's shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Size {
@@ -41,12 +33,11 @@ pub(super) struct Open {
 }
 
 /// The file. Inputs have the model's names and outputs those of the layers that yield them; each begins with the open
-/// dimension `batch`. `preprocessing` is one for each input, or empty.
+/// dimension `batch`.
 ///
 /// # Errors
-/// When what the model computes depends on the size of a batch, or preprocessing doesn't fit an input.
-pub fn write(model: &Model, preprocessing: &[Option<Standardize>]) -> Result<Vec<u8>> {
-    check(model, preprocessing)?;
+/// When what the model computes depends on the size of a batch.
+pub fn write(model: &Model) -> Result<Vec<u8>> {
     let open = open(model)?;
     let names = model.output_names();
     let mut out = GraphWriter::new("model");
@@ -56,11 +47,6 @@ pub fn write(model: &Model, preprocessing: &[Option<Standardize>]) -> Result<Vec
         out.input(&spec(name, dims));
     }
     let mut lowering = Lowering::new(model, &open, out);
-    for (number, standardize) in preprocessing.iter().enumerate() {
-        if let Some(standardize) = standardize {
-            lowering.standardize(number, standardize);
-        }
-    }
     lowering.all()?;
     let values: Vec<String> = open.outputs.iter().map(|&id| lowering.last(id)).collect::<Result<_>>()?;
     let mut out = lowering.into_writer();
@@ -82,33 +68,6 @@ fn spec(name: &str, dims: impl Iterator<Item = Dimension>) -> TensorSpec {
 
 pub(super) fn failed(problem: impl Into<String>) -> TrainError {
     TrainError::File { file: "ONNX".to_owned(), problem: problem.into() }
-}
-
-fn check(model: &Model, preprocessing: &[Option<Standardize>]) -> Result<()> {
-    let wrong = |expected: String, received: String| TrainError::Argument {
-        place: "onnx::write".to_owned(),
-        argument: "preprocessing",
-        expected,
-        received,
-    };
-    if !preprocessing.is_empty() && preprocessing.len() != model.inputs.len() {
-        let expected = format!("one for each of {} inputs, or none", model.inputs.len());
-        return Err(wrong(expected, preprocessing.len().to_string()));
-    }
-    for ((name, shape), standardize) in model.inputs.iter().zip(preprocessing) {
-        let Some(Standardize { mean, deviation }) = standardize else { continue };
-        let width = shape.last().copied().unwrap_or(1);
-        for values in [mean, deviation] {
-            if values.len() != width && values.len() != 1 {
-                let expected = format!("{width} values, or one, for the input {name}");
-                return Err(wrong(expected, values.len().to_string()));
-            }
-        }
-        if let Some(zero) = deviation.iter().find(|value| !value.is_normal()) {
-            return Err(wrong(format!("deviations other than 0 for the input {name}"), zero.to_string()));
-        }
-    }
-    Ok(())
 }
 
 fn open(model: &Model) -> Result<Open> {
