@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let history = model.fit(&x_train, &y_train, &Fit::epochs(10).batch_size(32))?;
     println!("accuracy of each epoch: {:.3?}", history.of("accuracy"));
 
-    std::fs::write(&file, onnx::write(&model, &[])?)?;
+    std::fs::write(&file, onnx::write(&model)?)?;
     println!("wrote {}; now: tureen serve article={}", file.display(), file.display());
     Ok(())
 }
