@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use kernels::attention::{AttentionSettings, KvCache, KvElement, KvLayout, PAGE_TOKENS};
-use kernels::attention::{SequenceRows, attend};
+use kernels::attention::{Rows, SequenceRows, attend};
 use kernels::compute::{Compute, Isa};
 
 /// Query heads, key/value heads and their size.
@@ -51,9 +51,10 @@ fn measure(
         (0..sequences).map(|i| (0..pages_each).map(|page| (page * sequences + i) as u32).collect()).collect();
     let wave = |n: usize, step: f32| (0..n).map(|i| (i as f32 * step).sin()).collect::<Vec<f32>>();
     let keys = wave(length * kv_heads * head_dim, 0.37);
+    let keys = Rows { values: &keys, stride: kv_heads * head_dim };
     for pages in &tables {
         let all = SequenceRows { rows: 0..length, first_position: 0, pages };
-        cache.write(compute, 0, &[all], &keys, &keys);
+        cache.write(compute, 0, &[all], keys, keys);
     }
     let batch: Vec<SequenceRows<'_>> = tables
         .iter()
@@ -66,11 +67,13 @@ fn measure(
         .collect();
     let queries = wave(sequences * rows * heads * head_dim, 0.71);
     let mut out = vec![0.0; queries.len()];
+    let queries = Rows { values: &queries, stride: heads * head_dim };
     let settings =
         AttentionSettings { heads, scale: 1.0 / (head_dim as f32).sqrt(), softcap: None, window: None };
-    let attend_s = least_s(|| attend(compute, &cache, 0, &queries, &batch, &settings, &mut out));
+    let attend_s = least_s(|| attend(compute, &cache, 0, queries, &batch, &settings, &mut out));
     let new = wave(sequences * rows * kv_heads * head_dim, 0.5);
-    let write_s = least_s(|| cache.write(compute, 0, &batch, &new, &new));
+    let new = Rows { values: &new, stride: kv_heads * head_dim };
+    let write_s = least_s(|| cache.write(compute, 0, &batch, new, new));
     let seen: usize = (length - rows + 1..=length).sum();
     let flops = (4 * sequences * seen * heads * head_dim) as f64;
     let read = (2 * sequences * length * kv_heads * head_dim) as f64

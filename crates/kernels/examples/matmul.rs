@@ -93,9 +93,9 @@ fn measure(settings: &Settings, element_type: ElementType, n: usize, k: usize) {
     for rows in &settings.rows {
         let cold = if settings.warm || *rows > 16 { 1 } else { COLD_BYTES.div_ceil(copies[0].bytes()) };
         copies.resize_with(copies.len().max(cold), pack);
-        let values: Vec<f32> = (0..rows * k).map(|i| (i % 251) as f32 / 125.0 - 1.0).collect();
+        let mut values: Vec<f32> = (0..rows * k).map(|i| (i % 251) as f32 / 125.0 - 1.0).collect();
         let mut quantized = QuantizedRows::new(*rows, k, copies[0].reads());
-        quantized.quantize(compute, &values, k);
+        quantized.fill(compute, &mut values, k, |_, _| {});
         let mut out = vec![0.0; rows * n];
         let (mut best, started, mut run) = (Duration::MAX, Instant::now(), 0);
         while started.elapsed() < settings.time || run < 2 * cold {

@@ -4,7 +4,6 @@
 //! scaled to sum to 1, which the description says.
 
 use formats::model::Experts;
-use kernels::matmul::{PackedWeights, matmul};
 use kernels::softmax::softmax;
 
 use super::forward::{GatedScratch, Step, quantize};
@@ -33,14 +32,18 @@ impl ExpertBuffers {
             made: zeros(hidden),
         }
     }
+
+    /// Where the router writes its scores for `rows` rows, before [`mix_experts`].
+    pub fn probabilities(&mut self, rows: usize) -> &mut [f32] {
+        &mut self.probabilities[..rows * self.settings.count]
+    }
 }
 
-/// The weighted sum of each row's experts: `input` and `out` are `[m, h]`.
+/// The weighted sum of each row's experts, by the router's scores in `buffers`: `input` and `out` are `[m, h]`.
 ///
 /// Experts are added in rising order, whichever rows share the batch, so that a row's sum has one order.
 pub(super) fn mix_experts(
     step: &Step<'_>,
-    router: &PackedWeights,
     experts: &[GatedWeights],
     input: &[f32],
     buffers: &mut ExpertBuffers,
@@ -50,8 +53,6 @@ pub(super) fn mix_experts(
     let h = step.decoder.hidden;
     let count = experts.len();
     let probabilities = &mut buffers.probabilities[..step.m * count];
-    let routed = quantize(step.compute, input, h, scratch.quantized);
-    matmul(step.compute, routed, router, probabilities);
     for (row, shares) in probabilities.chunks_exact_mut(count).zip(buffers.shares.chunks_exact_mut(count)) {
         softmax(step.compute.isa(), row);
         pick(row, &buffers.settings, shares);
@@ -70,13 +71,12 @@ pub(super) fn mix_experts(
         if used == 0 {
             continue;
         }
-        let scratch = GatedScratch {
-            quantized: &mut *scratch.quantized,
-            stacked: &mut *scratch.stacked,
-            inner: &mut *scratch.inner,
-        };
+        let input =
+            quantize(step.compute, &mut buffers.gathered[..used * h], h, &mut *scratch.quantized);
+        let stacked = &mut scratch.stacked[..used * expert.gate_up.columns()];
+        expert.gate_up.multiply(step.compute, input, used, stacked);
         let made = &mut buffers.made[..used * h];
-        step.gated(expert, &buffers.gathered[..used * h], scratch, made);
+        step.finish_gated(expert, stacked, scratch.inner, scratch.quantized, made);
         for (row, made) in rows.zip(made.chunks_exact(h)) {
             let share = shares[row * count + index];
             let out = &mut out[row * h..][..h];

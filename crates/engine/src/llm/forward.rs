@@ -7,14 +7,14 @@ use std::ops::Range;
 
 use formats::model::{Activation, Decoder, ModelFiles, Rotary, RotaryLayout};
 use kernels::activation;
-use kernels::attention::{AttentionSettings, HEAD_DIM_MAX, KvCache, SequenceRows, attend};
+use kernels::attention::{AttentionSettings, HEAD_DIM_MAX, KvCache, Rows, SequenceRows, attend};
 use kernels::compute::Compute;
 use kernels::matmul::{Forms, Input, QuantizedRows, matmul};
 use kernels::norm::rms_norm;
 use kernels::rotary::{Layout, rotate};
 
 use super::experts::{ExpertBuffers, mix_experts};
-use super::weights::{DecoderWeights, FeedForwardWeights, GatedWeights, LayerWeights, Stack};
+use super::weights::{DecoderWeights, FeedForwardWeights, GatedWeights, LayerWeights};
 
 /// Consecutive tokens of one sequence in a batch.
 #[derive(Clone, Debug)]
@@ -48,11 +48,6 @@ struct Buffers {
     quantized: QuantizedRows,
     /// What the stacked products write: query, key, value or gate, up.
     stacked: Vec<f32>,
-    /// `[m, a·d]`.
-    queries: Vec<f32>,
-    /// `[m, g·d]` each.
-    keys: Vec<f32>,
-    values: Vec<f32>,
     /// `[m, a·d]`.
     attended: Vec<f32>,
     /// `[m, f]`.
@@ -94,8 +89,8 @@ impl Forward {
     /// Bytes of the buffers for steps of `rows_max` tokens of which `logit_rows_max` ask for logits.
     pub fn buffer_bytes(decoder: &Decoder, rows_max: usize, logit_rows_max: usize) -> u64 {
         let widths = widths(decoder);
-        let heads = 2 * decoder.heads + 2 * decoder.kv_heads;
-        let row = 3 * decoder.hidden + widths.stacked + widths.inner + heads * decoder.head_dim;
+        let attended = decoder.heads * decoder.head_dim;
+        let row = 3 * decoder.hidden + widths.stacked + widths.inner + attended;
         // As 8-bit codes with what each block has, and as pairs of bfloat16.
         let quantized = widths.columns_max.div_ceil(4) + 3 * widths.columns_max.div_ceil(32);
         let quantized = quantized + widths.columns_max.div_ceil(2);
@@ -187,9 +182,6 @@ impl Buffers {
             normed: vec![0.0; rows.max(sizes.logit_rows_max) * decoder.hidden],
             quantized: QuantizedRows::new(rows.max(sizes.logit_rows_max), widths.columns_max, reads),
             stacked: zeros(widths.stacked),
-            queries: zeros(decoder.heads * decoder.head_dim),
-            keys: zeros(decoder.kv_heads * decoder.head_dim),
-            values: zeros(decoder.kv_heads * decoder.head_dim),
             attended: zeros(decoder.heads * decoder.head_dim),
             inner: zeros(widths.inner),
             projected: vec![0.0; rows.max(sizes.logit_rows_max) * decoder.hidden],
@@ -250,29 +242,19 @@ impl Step<'_> {
         cache: &mut KvCache,
         buffers: &mut Buffers,
     ) {
-        let (h, d) = (self.decoder.hidden, self.decoder.head_dim);
-        self.norm(&buffers.residual[..self.m * h], &weights.attention_norm, &mut buffers.normed);
-        let stacked = &mut buffers.stacked[..self.m * weights.query_key_value.columns()];
-        let input = quantize(self.compute, &buffers.normed[..self.m * h], h, &mut buffers.quantized);
-        weights.query_key_value.multiply(self.compute, input, self.m, stacked);
+        let (h, m) = (self.decoder.hidden, self.m);
+        let stack = &weights.query_key_value;
+        let stacked = &mut buffers.stacked[..m * stack.columns()];
+        let (residual, normed) = (&buffers.residual[..m * h], &mut buffers.normed[..m * h]);
+        let input = self.norm(residual, &weights.attention_norm, normed, &mut buffers.quantized);
+        stack.multiply(self.compute, input, m, stacked);
+        self.finish_heads(weights, &buffers.angles[self.decoder.layers[index].rotary], stacked);
 
-        let angles = &buffers.angles[self.decoder.layers[index].rotary];
-        let bias = |columns: Range<usize>| weights.query_key_value_bias.as_ref().map(|bias| &bias[columns]);
-        let (a, g) = (self.decoder.heads * d, self.decoder.kv_heads * d);
-        let heads =
-            |part, bias, norm, angles| Heads { stack: &weights.query_key_value, part, bias, norm, angles };
-        let queries = heads(0, bias(0..a), weights.query_norm.as_deref(), Some(angles));
-        let keys = heads(1, bias(a..a + g), weights.key_norm.as_deref(), Some(angles));
-        let values = heads(2, bias(a + g..a + 2 * g), None, None);
-        self.finish_heads(queries, stacked, &mut buffers.queries[..self.m * a]);
-        self.finish_heads(keys, stacked, &mut buffers.keys[..self.m * g]);
-        self.finish_heads(values, stacked, &mut buffers.values[..self.m * g]);
-        self.attend(index, sequences, cache, buffers);
-
-        let attention = self.decoder.heads * d;
-        let attended = &buffers.attended[..self.m * attention];
-        let input = quantize(self.compute, attended, attention, &mut buffers.quantized);
-        let projected = &mut buffers.projected[..self.m * h];
+        let attended = &mut buffers.attended[..m * self.decoder.heads * self.decoder.head_dim];
+        self.attend(index, sequences, cache, [0, 1, 2].map(|part| stack.part(stacked, m, part)), attended);
+        let columns = self.decoder.heads * self.decoder.head_dim;
+        let input = quantize(self.compute, attended, columns, &mut buffers.quantized);
+        let projected = &mut buffers.projected[..m * h];
         matmul(self.compute, input, &weights.attention_output, projected);
         if let Some(bias) = &weights.attention_output_bias {
             projected.chunks_exact_mut(h).for_each(|row| add(row, bias));
@@ -280,26 +262,29 @@ impl Step<'_> {
         self.add_to_residual(weights.post_attention_norm.as_deref(), buffers);
     }
 
-    /// Takes one part out of the stacked products: adds its bias, norms each head and rotates it, as far as the
-    /// family has these. `out` is `[m, heads·d]`.
-    fn finish_heads(&self, heads: Heads<'_>, stacked: &[f32], out: &mut [f32]) {
+    /// What becomes of queries, keys and values before attention sees them: adds the bias, norms each head and rotates
+    /// it, as far as the family has these.
+    fn finish_heads(&self, weights: &LayerWeights, angles: &Angles, stacked: &mut [f32]) {
         let layout = match self.decoder.rotary_layout {
             RotaryLayout::Interleaved => Layout::Interleaved,
             RotaryLayout::Halves => Layout::Halves,
         };
-        self.compute.pool().for_each_row(out, out.len() / self.m, |row, out| {
-            out.copy_from_slice(heads.stack.part(stacked, self.m, heads.part, row));
-            if let Some(bias) = heads.bias {
-                add(out, bias);
+        let (a, g) =
+            (self.decoder.heads * self.decoder.head_dim, self.decoder.kv_heads * self.decoder.head_dim);
+        let columns = [0..a, a..a + g, a + g..a + 2 * g];
+        let norms = [weights.query_norm.as_deref(), weights.key_norm.as_deref(), None];
+        weights.query_key_value.for_each(self.compute, self.m, stacked, |part, row, values| {
+            if let Some(bias) = &weights.query_key_value_bias {
+                add(values, &bias[columns[part].clone()]);
             }
             let mut unnormed = [0.0; HEAD_DIM_MAX];
-            for head in out.chunks_exact_mut(self.decoder.head_dim) {
-                if let Some(norm) = heads.norm {
+            for head in values.chunks_exact_mut(self.decoder.head_dim) {
+                if let Some(norm) = norms[part] {
                     let unnormed = &mut unnormed[..head.len()];
                     unnormed.copy_from_slice(head);
                     rms_norm(self.compute.isa(), unnormed, norm, self.decoder.norm_epsilon, head);
                 }
-                if let Some(angles) = heads.angles {
+                if part < 2 {
                     let (cos, sin) = angles.row(row);
                     rotate(head, cos, sin, layout);
                 }
@@ -312,99 +297,103 @@ impl Step<'_> {
         layer: usize,
         sequences: &[SequenceRows<'_>],
         cache: &mut KvCache,
-        buffers: &mut Buffers,
+        [queries, keys, values]: [Rows<'_>; 3],
+        attended: &mut [f32],
     ) {
-        let d = self.decoder.head_dim;
-        let (keys, queries) = (self.m * self.decoder.kv_heads * d, self.decoder.heads * d);
-        cache.write(self.compute, layer, sequences, &buffers.keys[..keys], &buffers.values[..keys]);
+        cache.write(self.compute, layer, sequences, keys, values);
         let settings = AttentionSettings {
             heads: self.decoder.heads,
             scale: self.decoder.attention_scale,
             softcap: self.decoder.attention_softcap,
             window: self.decoder.layers[layer].window,
         };
-        let (queries_in, out) =
-            (&buffers.queries[..self.m * queries], &mut buffers.attended[..self.m * queries]);
-        attend(self.compute, cache, layer, queries_in, sequences, &settings, out);
+        attend(self.compute, cache, layer, queries, sequences, &settings, attended);
     }
 
     fn feed_forward(&self, weights: &LayerWeights, buffers: &mut Buffers) {
         let h = self.decoder.hidden;
-        self.norm(&buffers.residual[..self.m * h], &weights.feed_forward_norm, &mut buffers.normed);
+        let (residual, normed) = (&buffers.residual[..self.m * h], &mut buffers.normed[..self.m * h]);
+        let input = self.norm(residual, &weights.feed_forward_norm, normed, &mut buffers.quantized);
+        let out = &mut buffers.projected[..self.m * h];
         match &weights.feed_forward {
             FeedForwardWeights::Dense(gated) => {
-                let scratch = GatedScratch {
-                    quantized: &mut buffers.quantized,
-                    stacked: &mut buffers.stacked,
-                    inner: &mut buffers.inner,
-                };
-                let normed = &buffers.normed[..self.m * h];
-                self.gated(gated, normed, scratch, &mut buffers.projected[..self.m * h]);
+                let stacked = &mut buffers.stacked[..self.m * gated.gate_up.columns()];
+                gated.gate_up.multiply(self.compute, input, self.m, stacked);
+                self.finish_gated(gated, stacked, &mut buffers.inner, &mut buffers.quantized, out);
             }
             FeedForwardWeights::Experts { router, experts } => {
                 let Some(expert_buffers) = &mut buffers.experts else {
                     unreachable!("a decoder with experts has buffers for them")
                 };
+                matmul(self.compute, input, router, expert_buffers.probabilities(self.m));
                 let scratch = GatedScratch {
                     quantized: &mut buffers.quantized,
                     stacked: &mut buffers.stacked,
                     inner: &mut buffers.inner,
                 };
-                let (normed, out) = (&buffers.normed[..self.m * h], &mut buffers.projected[..self.m * h]);
-                mix_experts(self, router, experts, normed, expert_buffers, scratch, out);
+                mix_experts(self, experts, normed, expert_buffers, scratch, out);
             }
         }
         self.add_to_residual(weights.post_feed_forward_norm.as_deref(), buffers);
     }
 
-    /// `down(activation(gate(x)) * up(x))` for the rows of `input`, `[rows, h]`, into `out`, `[rows, h]`.
-    pub(super) fn gated(
+    /// `down(activation(gate(x)) * up(x))` for the rows whose gates and ups are in `stacked`, into `out`, `[rows, h]`.
+    pub(super) fn finish_gated(
         &self,
         weights: &GatedWeights,
-        input: &[f32],
-        scratch: GatedScratch<'_>,
+        stacked: &[f32],
+        inner: &mut [f32],
+        quantized: &mut QuantizedRows,
         out: &mut [f32],
     ) {
-        let h = self.decoder.hidden;
-        let rows = input.len() / h;
         let f = weights.down.columns();
-        let stacked = &mut scratch.stacked[..rows * 2 * f];
-        let input = quantize(self.compute, input, h, scratch.quantized);
-        weights.gate_up.multiply(self.compute, input, rows, stacked);
-        let inner = &mut scratch.inner[..rows * f];
-        self.compute.pool().for_each_row(inner, f, |row, inner| {
-            inner.copy_from_slice(weights.gate_up.part(stacked, rows, 0, row));
-            let up = weights.gate_up.part(stacked, rows, 1, row);
+        let rows = stacked.len() / weights.gate_up.columns();
+        let [gates, ups] = [0, 1].map(|part| weights.gate_up.part(stacked, rows, part));
+        let inner = &mut inner[..rows * f];
+        quantized.fill(self.compute, inner, f, |row, inner| {
+            let (gate, up) = (gates.part(row, 0..f), ups.part(row, 0..f));
             match self.decoder.activation {
-                Activation::Silu => activation::silu_mul(self.compute.isa(), inner, up),
-                Activation::GeluTanh => activation::gelu_tanh_mul(self.compute.isa(), inner, up),
+                Activation::Silu => activation::silu_mul(self.compute.isa(), gate, up, inner),
+                Activation::GeluTanh => activation::gelu_tanh_mul(self.compute.isa(), gate, up, inner),
             }
         });
-        let input = quantize(self.compute, inner, f, scratch.quantized);
-        matmul(self.compute, input, &weights.down, out);
+        matmul(self.compute, Input { values: inner, quantized }, &weights.down, out);
     }
 
     /// Adds `buffers.projected`, normed first where the family does so, to the residual stream.
     fn add_to_residual(&self, norm: Option<&[f32]>, buffers: &mut Buffers) {
         let h = self.decoder.hidden;
         let projected = &buffers.projected[..self.m * h];
-        let added = match norm {
+        let epsilon = self.decoder.norm_epsilon;
+        let normed = match norm {
             Some(weight) => {
-                self.norm(projected, weight, &mut buffers.normed);
-                &buffers.normed[..self.m * h]
+                let normed = &mut buffers.normed[..self.m * h];
+                self.compute.pool().for_each_row(normed, h, |row, out| {
+                    rms_norm(self.compute.isa(), &projected[row * h..][..h], weight, epsilon, out);
+                });
+                &*normed
             }
             None => projected,
         };
-        add(&mut buffers.residual[..self.m * h], added);
+        self.compute.pool().for_each_row(&mut buffers.residual[..self.m * h], h, |row, residual| {
+            add(residual, &normed[row * h..][..h]);
+        });
     }
 
-    /// RMS norm of every row of `input`, `[m, h]`.
-    fn norm(&self, input: &[f32], weight: &[f32], out: &mut [f32]) {
+    /// RMS norm of every row of `input`, `[m, h]`, as the input of a product.
+    fn norm<'a>(
+        &self,
+        input: &[f32],
+        weight: &[f32],
+        normed: &'a mut [f32],
+        quantized: &'a mut QuantizedRows,
+    ) -> Input<'a> {
         let h = weight.len();
         let epsilon = self.decoder.norm_epsilon;
-        self.compute.pool().for_each_row(&mut out[..input.len()], h, |row, out| {
-            rms_norm(self.compute.isa(), &input[row * h..][..h], weight, epsilon, out);
+        quantized.fill(self.compute, normed, h, |row, normed| {
+            rms_norm(self.compute.isa(), &input[row * h..][..h], weight, epsilon, normed);
         });
+        Input { values: normed, quantized }
     }
 
     /// The output projection of the rows that ask for it.
@@ -420,8 +409,8 @@ impl Step<'_> {
             rows.chunks_exact(h).zip(&mut gathered).for_each(|(row, out)| out.copy_from_slice(row));
             first += span.tokens.len();
         }
-        self.norm(&buffers.projected[..logit_rows * h], &weights.output_norm, &mut buffers.normed);
-        let input = quantize(self.compute, &buffers.normed[..logit_rows * h], h, &mut buffers.quantized);
+        let (last, normed) = (&buffers.projected[..logit_rows * h], &mut buffers.normed[..logit_rows * h]);
+        let input = self.norm(last, &weights.output_norm, normed, &mut buffers.quantized);
         let logits = &mut buffers.logits[..logit_rows * self.decoder.vocabulary];
         matmul(self.compute, input, &weights.output, logits);
         if let Some(cap) = self.decoder.logit_softcap {
@@ -431,15 +420,6 @@ impl Step<'_> {
                 .for_each_row(logits, v, |_, row| activation::softcap(self.compute.isa(), row, cap));
         }
     }
-}
-
-/// What becomes of the queries, the keys or the values before attention sees them.
-struct Heads<'a> {
-    stack: &'a Stack,
-    part: usize,
-    bias: Option<&'a [f32]>,
-    norm: Option<&'a [f32]>,
-    angles: Option<&'a Angles>,
 }
 
 /// Buffers that a gated block writes on its way.
@@ -460,11 +440,11 @@ impl Angles {
 /// Quantises `values`, `[m, columns]`, and pairs both forms as a product's input.
 pub(super) fn quantize<'a>(
     compute: &Compute,
-    values: &'a [f32],
+    values: &'a mut [f32],
     columns: usize,
     quantized: &'a mut QuantizedRows,
 ) -> Input<'a> {
-    quantized.quantize(compute, values, columns);
+    quantized.fill(compute, values, columns, |_, _| {});
     Input { values, quantized }
 }
 

@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 
 use formats::error::FormatError;
 use formats::model::{FeedForward, ModelFiles, Role, Tensor};
+use kernels::attention::Rows;
 use kernels::compute::Compute;
 use kernels::elements::{ElementType, dequantize};
 use kernels::matmul::{Forms, Input, MatmulError, PackedWeights, Weights, matmul};
@@ -117,12 +118,31 @@ impl Stack {
         }
     }
 
-    /// The row of one part in what [`Stack::multiply`] wrote for `rows` rows.
-    pub fn part<'a>(&self, out: &'a [f32], rows: usize, part: usize, row: usize) -> &'a [f32] {
-        let Part { group, first, columns } = self.parts[part];
+    /// Runs `task(part, row, values)` for each part's row in what [`Stack::multiply`] wrote for `rows` rows.
+    pub fn for_each(
+        &self,
+        compute: &Compute,
+        rows: usize,
+        out: &mut [f32],
+        task: impl Fn(usize, usize, &mut [f32]) + Sync,
+    ) {
+        let mut rest = out;
+        for (index, group) in self.groups.iter().enumerate() {
+            let (mine, others) = rest.split_at_mut(rows * group.rows());
+            rest = others;
+            compute.pool().for_each_row(mine, group.rows(), |row, values| {
+                for (number, part) in self.parts.iter().enumerate().filter(|(_, part)| part.group == index) {
+                    task(number, row, &mut values[part.first..][..part.columns]);
+                }
+            });
+        }
+    }
+
+    /// The rows of one part in what [`Stack::multiply`] wrote for `rows` rows.
+    pub fn part<'a>(&self, out: &'a [f32], rows: usize, part: usize) -> Rows<'a> {
+        let Part { group, first, .. } = self.parts[part];
         let before: usize = self.groups[..group].iter().map(PackedWeights::rows).sum();
-        let start = rows * before + row * self.groups[group].rows() + first;
-        &out[start..start + columns]
+        Rows { values: &out[rows * before + first..], stride: self.groups[group].rows() }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::SequenceRows;
+use super::{Rows, SequenceRows};
 use crate::compute::Compute;
 use crate::lanes::{Element, Kernel, Lanes, WIDTH_MAX, dispatch};
 use crate::memory::{AlignedVec, LINE_BYTES, Zeroed, prefetch};
@@ -196,7 +196,7 @@ impl KvCache {
         &self.layout
     }
 
-    /// Stores the keys and values, `[m, g·d]` each, of every sequence's rows of a batch.
+    /// Stores the keys and values, rows of `g·d` elements each, of every sequence's rows of a batch.
     ///
     /// # Panics
     /// When a sequence's pages don't reach its rows' positions, or lengths don't fit.
@@ -205,10 +205,9 @@ impl KvCache {
         compute: &Compute,
         layer: usize,
         sequences: &[SequenceRows<'_>],
-        keys: &[f32],
-        values: &[f32],
+        keys: Rows<'_>,
+        values: Rows<'_>,
     ) {
-        assert_eq!(keys.len(), values.len(), "as many keys as values");
         match &mut self.store {
             Store::F32(store) => store.write(compute, layer, sequences, keys, values),
             Store::F16(store) => store.write(compute, layer, sequences, keys, values),
@@ -259,8 +258,8 @@ impl<E: Kept> KvStore<E> {
         compute: &Compute,
         layer: usize,
         sequences: &[SequenceRows<'_>],
-        keys: &[f32],
-        values: &[f32],
+        keys: Rows<'_>,
+        values: Rows<'_>,
     ) {
         let layout = self.layout;
         let (key_store, value_store) = (DisjointMut::new(&mut self.keys), DisjointMut::new(&mut self.values));
@@ -291,8 +290,8 @@ struct Place<'a> {
 struct WriteHead<'a, E> {
     place: Place<'a>,
     sequences: &'a [SequenceRows<'a>],
-    /// `[m, g·d]`.
-    rows: &'a [f32],
+    /// Of `g·d` elements.
+    rows: Rows<'a>,
     store: &'a DisjointMut<'a, E>,
 }
 
@@ -313,7 +312,7 @@ impl<E: Kept> Kernel for WriteHead<'_, E> {
                 let start = layout.block(layer, page, kv_head) * length;
                 // SAFETY: blocks of different heads don't overlap, and one task has all of a head's blocks in this store.
                 let block = unsafe { self.store.slice(start, length) };
-                let source = &self.rows[(row * layout.kv_heads + kv_head) * d..][..d];
+                let source = self.rows.part(row, kv_head * d..(kv_head + 1) * d);
                 let token = &mut block[position % PAGE_TOKENS * stride..];
                 if is_key {
                     E::narrow(lanes, source, &mut narrowed[..d]);

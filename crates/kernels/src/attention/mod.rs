@@ -44,12 +44,27 @@ pub struct SequenceRows<'a> {
     pub pages: &'a [u32],
 }
 
+/// Rows that stand among others: row `i` begins at element `i * stride`.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    pub values: &'a [f32],
+    pub stride: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Elements `columns` of a row.
+    #[inline(always)]
+    pub fn part(&self, row: usize, columns: Range<usize>) -> &'a [f32] {
+        &self.values[row * self.stride..][columns]
+    }
+}
+
 thread_local! {
     /// Made when a thread first needs it, then kept.
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Causal grouped-query attention: `queries` and `out` are `[m, a·d]`, and the keys and values of every row's own
+/// Causal grouped-query attention: `queries`' rows have `a·d` elements, `out` is `[m, a·d]`, and the keys and values of every row's own
 /// position have been written to the cache. Rows of no sequence are left as they are in `out`.
 ///
 /// The softmax is taken online over blocks of [`PAGE_TOKENS`] keys that start at position 0 (Dao et al.,
@@ -62,14 +77,15 @@ pub fn attend(
     compute: &Compute,
     cache: &KvCache,
     layer: usize,
-    queries: &[f32],
+    queries: Rows<'_>,
     sequences: &[SequenceRows<'_>],
     settings: &AttentionSettings,
     out: &mut [f32],
 ) {
     let (kv_heads, head_dim) = (cache.layout().kv_heads(), cache.layout().head_dim());
     assert!(settings.heads.is_multiple_of(kv_heads), "{} heads over {kv_heads} groups", settings.heads);
-    assert_eq!(queries.len(), out.len(), "as many results as queries");
+    let columns = settings.heads * head_dim;
+    assert!(out.len().is_multiple_of(columns), "{} results are no whole rows of {columns}", out.len());
     assert!(settings.window != Some(0), "a window counts the query's own position");
     let mut end = 0;
     let rise = sequences.iter().all(|SequenceRows { rows, .. }| {

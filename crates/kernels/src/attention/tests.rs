@@ -51,14 +51,10 @@ impl Case {
             let last = (first + chunk).min(self.length);
             let rows = SequenceRows { rows: 0..last - first, first_position: first, pages: &table };
             let rows = [rows];
-            cache.write(
-                &compute,
-                1,
-                &rows,
-                &self.keys[first * k..last * k],
-                &self.values[first * k..last * k],
-            );
-            let queries = &self.queries[first * q..last * q];
+            let keys = Rows { values: &self.keys[first * k..last * k], stride: k };
+            let values = Rows { values: &self.values[first * k..last * k], stride: k };
+            cache.write(&compute, 1, &rows, keys, values);
+            let queries = Rows { values: &self.queries[first * q..last * q], stride: q };
             attend(&compute, &cache, 1, queries, &rows, &self.settings, &mut out[first * q..last * q]);
         }
         out
@@ -149,14 +145,20 @@ fn other_sequences_in_the_batch_change_nothing() {
     let alone = case.run(Isa::detect(), 2, 40, KvElement::F32);
     let other = Case::new(4, 2, 16, 70, 8);
     let mut cache = KvCache::new(KvLayout::new(1, 2, 16, 8, KvElement::F32).unwrap()).unwrap();
-    let both = |one: &[f32], two: &[f32]| [one, two].concat();
+    // Keys and values side by side, as one product leaves them.
+    let columns = |case: &Case, i: usize| [&case.keys[i * 32..][..32], &case.values[i * 32..][..32]].concat();
+    let rows_of = |case: &Case| (0..case.length).flat_map(|i| columns(case, i)).collect::<Vec<f32>>();
+    let stacked = [rows_of(&other), rows_of(&case)].concat();
+    let queries = [&other.queries[..], &case.queries].concat();
     let rows = [
         SequenceRows { rows: 0..70, first_position: 0, pages: &[5, 0, 2] },
         SequenceRows { rows: 70..110, first_position: 0, pages: &[7, 1] },
     ];
-    cache.write(&compute, 0, &rows, &both(&other.keys, &case.keys), &both(&other.values, &case.values));
+    let part = |first| Rows { values: &stacked[first..], stride: 64 };
+    cache.write(&compute, 0, &rows, part(0), part(32));
     let mut out = vec![0.0; 110 * 64];
-    attend(&compute, &cache, 0, &both(&other.queries, &case.queries), &rows, &case.settings, &mut out);
+    let queries = Rows { values: &queries, stride: 64 };
+    attend(&compute, &cache, 0, queries, &rows, &case.settings, &mut out);
     assert_eq!(bits(&out[70 * 64..]), bits(&alone));
 }
 

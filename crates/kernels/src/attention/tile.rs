@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::cache::{Kept, KvStore, PAGE_TOKENS};
 use super::products::{add_values, score};
-use super::{AttentionSettings, SequenceRows};
+use super::{AttentionSettings, Rows, SequenceRows};
 use crate::activation::Softcap;
 use crate::lanes::{Kernel, Lanes, WIDTH_MAX, exp};
 use crate::memory::AlignedVec;
@@ -61,11 +61,9 @@ impl Tile<'_> {
         from.max(self.rows.start)..until.min(self.rows.end)
     }
 
-    /// Index of a row's head among all heads of the batch.
-    fn head_index(&self, row: usize) -> usize {
-        (self.sequence.rows.start + row / self.group) * self.settings.heads
-            + self.kv_head * self.group
-            + row % self.group
+    /// A row's row in the batch, and its head.
+    fn place(&self, row: usize) -> (usize, usize) {
+        (self.sequence.rows.start + row / self.group, self.kv_head * self.group + row % self.group)
     }
 }
 
@@ -101,8 +99,9 @@ impl Default for Scratch {
 pub(super) struct AttendTile<'a, E: Kept> {
     pub store: &'a KvStore<E>,
     pub tile: &'a Tile<'a>,
+    /// Of `a·d` elements.
+    pub queries: Rows<'a>,
     /// `[m, a·d]`.
-    pub queries: &'a [f32],
     pub out: &'a DisjointMut<'a, f32>,
     pub scratch: &'a mut Scratch,
 }
@@ -116,7 +115,8 @@ impl<E: Kept> Kernel for AttendTile<'_, E> {
         let (d, stride) = (store.layout().head_dim(), store.layout().value_stride());
         let rows = tile.rows.len();
         for i in 0..rows {
-            let query = &queries[tile.head_index(tile.rows.start + i) * d..][..d];
+            let (row, head) = tile.place(tile.rows.start + i);
+            let query = queries.part(row, head * d..(head + 1) * d);
             for (scaled, x) in scratch.queries[i * d..][..d].iter_mut().zip(query) {
                 *scaled = x * tile.settings.scale;
             }
@@ -140,8 +140,9 @@ impl<E: Kept> Kernel for AttendTile<'_, E> {
             // A row that only saw scores of -inf has no weights, and becomes zero.
             let weight = lanes.sum(lanes.read(&scratch.weights[i]));
             let scale = if weight == 0.0 { 0.0 } else { 1.0 / weight };
+            let (row, head) = tile.place(tile.rows.start + i);
             // SAFETY: each row and head of the batch belongs to one tile, and one thread has the tile.
-            let out = unsafe { out.slice(tile.head_index(tile.rows.start + i) * d, d) };
+            let out = unsafe { out.slice((row * tile.settings.heads + head) * d, d) };
             for (out, sum) in out.iter_mut().zip(&scratch.sums[i * stride..][..d]) {
                 // Adding zero makes one zero of both: how many hidden keys a row had beside it may decide its sign.
                 *out = sum * scale + 0.0;

@@ -3,9 +3,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512_bf16;
-use crate::compute::Compute;
-#[cfg(target_arch = "x86_64")]
-use crate::compute::Isa;
+use crate::compute::{Compute, Isa};
 use crate::elements::BLOCK;
 use crate::lanes::{Kernel, Lanes, dispatch};
 use crate::memory::AlignedVec;
@@ -75,46 +73,51 @@ impl QuantizedRows {
         }
     }
 
-    /// Takes `values`, `[m, columns]`. Rows that are no whole number of blocks have no codes: only float weights meet
-    /// such.
+    /// Has `fill(row, values)` write each row of `values`, `[m, columns]`, and takes it while it is in the cache. Rows
+    /// that are no whole number of blocks have no codes: only float weights meet such.
     ///
     /// # Panics
     /// When the buffers are too small.
-    pub fn quantize(&mut self, compute: &Compute, values: &[f32], columns: usize) {
+    pub fn fill(
+        &mut self,
+        compute: &Compute,
+        values: &mut [f32],
+        columns: usize,
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        assert!(values.len().is_multiple_of(columns), "{} are no whole rows of {columns}", values.len());
         (self.rows, self.columns) = (values.len() / columns, columns);
-        #[cfg(target_arch = "x86_64")]
-        if self.forms.pairs && compute.isa() == Isa::Avx512Bf16 {
-            let (rows, stride) = (self.rows, columns.div_ceil(2));
-            let pairs = DisjointMut::new(&mut self.pairs[..rows * stride]);
-            for_shares(compute, rows, |row| {
-                // SAFETY: each row is written by one task.
-                let pairs = unsafe { pairs.slice(row * stride, stride) };
-                avx512_bf16::round(&values[row * columns..][..columns], pairs);
-            });
-        }
-        if self.forms.codes && columns.is_multiple_of(BLOCK) {
-            self.quantize_codes(compute, values, columns);
-        }
-    }
-
-    fn quantize_codes(&mut self, compute: &Compute, values: &[f32], columns: usize) {
-        let blocks = columns / BLOCK;
-        let codes = DisjointMut::new(&mut self.codes[..self.rows * columns]);
-        let scales = DisjointMut::new(&mut self.scales[..self.rows * blocks]);
-        let sums = DisjointMut::new(&mut self.sums[..2 * self.rows * blocks]);
-        let scaled_sums = DisjointMut::new(&mut self.scaled_sums[..self.rows * blocks]);
-        for_shares(compute, self.rows, |row| {
+        let rows = self.rows;
+        let rounds = self.forms.pairs && compute.isa() == Isa::Avx512Bf16;
+        let blocks = if self.forms.codes && columns.is_multiple_of(BLOCK) { columns / BLOCK } else { 0 };
+        let stride = if rounds { columns.div_ceil(2) } else { 0 };
+        let values = DisjointMut::new(values);
+        let pairs = DisjointMut::new(&mut self.pairs[..rows * stride]);
+        let codes = DisjointMut::new(&mut self.codes[..rows * blocks * BLOCK]);
+        let scales = DisjointMut::new(&mut self.scales[..rows * blocks]);
+        let sums = DisjointMut::new(&mut self.sums[..2 * rows * blocks]);
+        let scaled_sums = DisjointMut::new(&mut self.scaled_sums[..rows * blocks]);
+        for_shares(compute, rows, |row| {
             // SAFETY: each row is written by one task.
-            let (codes, scales, sums, scaled_sums) = unsafe {
-                (
-                    codes.slice(row * columns, columns),
-                    scales.slice(row * blocks, blocks),
-                    sums.slice(2 * row * blocks, 2 * blocks),
-                    scaled_sums.slice(row * blocks, blocks),
-                )
-            };
-            let values = &values[row * columns..][..columns];
-            dispatch(compute.isa(), QuantizeRow { values, codes, scales, sums, scaled_sums });
+            let values = unsafe { values.slice(row * columns, columns) };
+            fill(row, values);
+            #[cfg(target_arch = "x86_64")]
+            if rounds {
+                // SAFETY: as above.
+                avx512_bf16::round(values, unsafe { pairs.slice(row * stride, stride) });
+            }
+            if blocks > 0 {
+                // SAFETY: as above.
+                let (codes, scales, sums, scaled_sums) = unsafe {
+                    (
+                        codes.slice(row * columns, columns),
+                        scales.slice(row * blocks, blocks),
+                        sums.slice(2 * row * blocks, 2 * blocks),
+                        scaled_sums.slice(row * blocks, blocks),
+                    )
+                };
+                dispatch(compute.isa(), QuantizeRow { values, codes, scales, sums, scaled_sums });
+            }
         });
     }
 

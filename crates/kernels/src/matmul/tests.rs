@@ -96,7 +96,7 @@ impl Case {
             PackedWeights::pack(compute, if first == 0 { &parts[1..] } else { &parts }, &mut Arena::new(0))
                 .unwrap();
         let mut quantized = QuantizedRows::new(values.len() / self.k, self.k, packed.reads());
-        quantized.quantize(compute, values, self.k);
+        quantized.fill(compute, &mut values.to_vec(), self.k, |_, _| {});
         let mut out = vec![f32::NAN; values.len() / self.k * self.n];
         matmul(compute, Input { values, quantized: &quantized }, &packed, &mut out);
         out
@@ -306,7 +306,7 @@ fn activations_are_rounded_to_the_nearest_bfloat16() {
         let ties = [1.0 + tie, 1.0 + 3.0 * tie, -1.0 - tie, 1.999_999_9, f32::MAX, 0.0, f32::NEG_INFINITY];
         values[2 * columns..].iter_mut().zip(ties).for_each(|(value, tie)| *value = tie);
         let mut rows = QuantizedRows::new(9, columns, Forms { pairs: true, ..Forms::default() });
-        rows.quantize(&compute, &values, columns);
+        rows.fill(&compute, &mut values.clone(), columns, |_, _| {});
         for (row, pairs) in values.chunks(columns).zip(rows.pairs(9, columns).chunks(columns.div_ceil(2))) {
             let found = pairs.iter().flat_map(|pair| [*pair as u16, (*pair >> 16) as u16]);
             let expected = row.iter().map(|x| half::bf16::from_f32(*x).to_bits());

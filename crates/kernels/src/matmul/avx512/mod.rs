@@ -87,12 +87,12 @@ fn tile<const T: usize, const R: usize>(
         }
     }
     for r in 0..R {
-        // SAFETY: a panel's columns of a row are written by one task.
-        let place = unsafe { span.place(out, row + r, panel) };
-        let mut all = [0.0f32; N];
-        // SAFETY: `all` has the 16 columns.
-        unsafe { _mm512_storeu_ps(all.as_mut_ptr(), sums[r]) };
-        place.copy_from_slice(&all[..place.len()]);
+        // SAFETY: a panel's columns of a row are written by one task, and the mask keeps to those that are there.
+        unsafe {
+            let place = span.place(out, row + r, panel);
+            let columns = ((1u32 << place.len()) - 1) as __mmask16;
+            _mm512_mask_storeu_ps(place.as_mut_ptr(), columns, sums[r]);
+        }
     }
 }
 
