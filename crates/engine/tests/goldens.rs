@@ -61,12 +61,15 @@ fn golden(family: &str) -> Golden {
 /// The most of [`median_share`] where products take activations rounded to bfloat16, which have 8 bits.
 const ROUNDED_DEPARTURE_MAX: f32 = 0.02;
 
+/// The most of [`median_share`] where keys and values are kept in 16 or 8 bits.
+const KEPT_DEPARTURES_MAX: [(KvElement, f32); 2] = [(KvElement::I16, 1e-3), (KvElement::I8, 0.02)];
+
 /// Logits of all `tokens`, evaluated in chunks of `chunk`.
-fn logits(path: &Path, tokens: &[u32], isa: Isa, threads: usize, chunk: usize) -> Vec<f32> {
+fn logits(path: &Path, tokens: &[u32], kept: KvElement, isa: Isa, threads: usize, chunk: usize) -> Vec<f32> {
     let files = ModelFiles::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let decoder = files.decoder();
     let (layers, pages) = (decoder.layers.len(), tokens.len().div_ceil(PAGE_TOKENS) as u32);
-    let layout = KvLayout::new(layers, decoder.kv_heads, decoder.head_dim, pages, KvElement::F32);
+    let layout = KvLayout::new(layers, decoder.kv_heads, decoder.head_dim, pages, kept);
     let mut cache = KvCache::new(layout.expect("a layout")).expect("memory");
     let sizes =
         StepSizes { context_tokens: tokens.len(), rows_max: tokens.len(), logit_rows_max: tokens.len() };
@@ -101,7 +104,7 @@ fn median_share(off: &[f32], logits: &[f32], vocabulary: usize) -> f32 {
 
 fn check(path: &Path, golden: &Golden) -> Result<(), String> {
     for isa in Isa::available() {
-        let ours = logits(path, &golden.tokens, isa, 2, golden.tokens.len());
+        let ours = logits(path, &golden.tokens, KvElement::F32, isa, 2, golden.tokens.len());
         assert_eq!(ours.len(), golden.logits.len(), "{}: logits", path.display());
         let vocabulary = ours.len() / golden.tokens.len();
         let off: Vec<f32> =
@@ -122,6 +125,16 @@ fn check(path: &Path, golden: &Golden) -> Result<(), String> {
         if let Some(first) = off.iter().position(|off| off.is_nan() || *off > DEPARTURE_MAX) {
             let position = first / vocabulary;
             return Err(format!("{} on {isa}: off by {worst}, from position {position} on", path.display()));
+        }
+        for (kept, share_max) in KEPT_DEPARTURES_MAX {
+            let coded = logits(path, &golden.tokens, kept, isa, 2, golden.tokens.len());
+            let off: Vec<f32> = coded.iter().zip(&ours).map(|(coded, ours)| coded - ours).collect();
+            let share = median_share(&off, &ours, vocabulary);
+            println!("  with keys and values of {}: {share:.1e} of the logits", kept.name());
+            if share.is_nan() || share > share_max {
+                let kept = kept.name();
+                return Err(format!("{} on {isa}: {kept} moves logits by {share} of them", path.display()));
+            }
         }
     }
     Ok(())
@@ -166,9 +179,9 @@ fn splitting_a_prompt_and_adding_threads_changes_no_bit() {
     for family in ["llama-llama3", "gemma2", "qwen3-moe", "phi4-mini"] {
         let (path, golden) = (fixtures().join(family), golden(family));
         for isa in Isa::available() {
-            let whole = logits(&path, &golden.tokens, isa, 1, golden.tokens.len());
+            let whole = logits(&path, &golden.tokens, KvElement::I16, isa, 1, golden.tokens.len());
             for (threads, chunk) in [(1, 1), (2, 7), (3, 33)] {
-                let split = logits(&path, &golden.tokens, isa, threads, chunk);
+                let split = logits(&path, &golden.tokens, KvElement::I16, isa, threads, chunk);
                 let same = whole.iter().zip(&split).all(|(whole, split)| whole.to_bits() == split.to_bits());
                 assert!(same, "{family} on {isa}: {threads} threads and chunks of {chunk} change the logits");
             }

@@ -77,7 +77,7 @@ fn measure(
     let seen: usize = (length - rows + 1..=length).sum();
     let flops = (4 * sequences * seen * heads * head_dim) as f64;
     let read = (2 * sequences * length * kv_heads * head_dim) as f64
-        * if element == KvElement::F16 { 2.0 } else { 4.0 };
+        * if element == KvElement::I16 { 2.0 } else { 1.0 };
     println!(
         "{name}, {} cache, {sequences} x {rows} rows at {length}: {:.1} us, {:.1} GFLOP/s, {:.1} GB/s; write {:.1} us",
         element.name(),
@@ -96,7 +96,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let compute = Compute::new(isa.unwrap_or(Isa::detect()), threads);
     println!("{}, {threads} threads", compute.isa());
     for shape in &SHAPES {
-        for element in [KvElement::F32, KvElement::F16] {
+        for element in [KvElement::I16, KvElement::I8] {
             for (sequences, rows, length) in [(1, 512, 512), (1, 512, 4096), (1, 1, 4096), (16, 1, 512)] {
                 measure(&compute, shape, element, sequences, rows, length)?;
             }

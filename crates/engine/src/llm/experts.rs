@@ -71,8 +71,7 @@ pub(super) fn mix_experts(
         if used == 0 {
             continue;
         }
-        let input =
-            quantize(step.compute, &mut buffers.gathered[..used * h], h, &mut *scratch.quantized);
+        let input = quantize(step.compute, &mut buffers.gathered[..used * h], h, &mut *scratch.quantized);
         let stacked = &mut scratch.stacked[..used * expert.gate_up.columns()];
         expert.gate_up.multiply(step.compute, input, used, stacked);
         let made = &mut buffers.made[..used * h];

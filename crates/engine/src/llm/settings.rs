@@ -40,7 +40,7 @@ impl Default for Settings {
             queue_max: 256,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             isa: Isa::detect(),
-            kv_element: KvElement::F16,
+            kv_element: KvElement::I16,
             step_tokens_max: 512,
             step_beside_answers_max: Duration::from_millis(60),
             draft_tokens_max: 8,

@@ -1,11 +1,14 @@
 //! Where keys and values are kept: pages of a fixed number of positions.
+//!
+//! A head's key, or value, of one token is whole numbers and one scale that they are multiplied with. The largest of the
+//! numbers is as large as exact sums of products in 32 bits allow.
 
-use half::f16;
-
+use super::codes::{Code, Limits, encode};
+use super::reference::Plain;
 use super::{Rows, SequenceRows};
 use crate::compute::Compute;
-use crate::lanes::{Element, Kernel, Lanes, WIDTH_MAX, dispatch};
-use crate::memory::{AlignedVec, LINE_BYTES, Zeroed, prefetch};
+use crate::lanes::{Kernel, Lanes, WIDTH_MAX, dispatch};
+use crate::memory::{AlignedVec, LINE_BYTES, prefetch};
 use crate::threads::DisjointMut;
 
 /// Positions a page; also the keys that a step of the online softmax takes together.
@@ -15,27 +18,35 @@ pub const HEAD_DIM_MAX: usize = 512;
 /// Rows from which on a batch is written by several threads: a fork and a join cost more than a few rows.
 const PARALLEL_ROWS_MIN: usize = 8;
 
-/// How keys and values are stored.
+/// How keys and values are stored: as signed integers with a scale for each token and head, or as they came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KvElement {
+    /// Exact, by plain loops on one thread: what the others are held against, and too slow for anything else.
     F32,
-    /// Half the memory, with a relative rounding of 2^-11 on each key and value.
-    F16,
+    /// 16 bits, of which 13 are used for heads of 64 elements: a rounding of 1 / 11,000 of the head's largest element.
+    I16,
+    /// Half the memory, with a rounding of 1 / 254 of the head's largest element.
+    I8,
 }
 
 impl KvElement {
+    /// What a cache for use may be made of.
+    pub const CODED: [KvElement; 2] = [KvElement::I16, KvElement::I8];
+
     /// The name used in settings and reports.
     pub fn name(self) -> &'static str {
         match self {
             KvElement::F32 => "f32",
-            KvElement::F16 => "f16",
+            KvElement::I16 => "i16",
+            KvElement::I8 => "i8",
         }
     }
 
     fn bytes(self) -> usize {
         match self {
             KvElement::F32 => 4,
-            KvElement::F16 => 2,
+            KvElement::I16 => 2,
+            KvElement::I8 => 1,
         }
     }
 }
@@ -75,7 +86,8 @@ impl KvLayout {
             return Err(KvLayoutError::HeadDim(head_dim));
         }
         let padded = head_dim.next_multiple_of(WIDTH_MAX);
-        let bytes = [layers, kv_heads, padded, pages as usize, PAGE_TOKENS, 2 * element.bytes()]
+        // A scale takes no more than a vector of 16 does.
+        let bytes = [layers, kv_heads, padded, pages as usize, PAGE_TOKENS, 2 * element.bytes() + 4]
             .into_iter()
             .try_fold(1usize, usize::checked_mul);
         match bytes {
@@ -88,7 +100,8 @@ impl KvLayout {
 
     /// Bytes of the whole cache.
     pub fn bytes(&self) -> usize {
-        self.blocks() * (self.key_block() + self.value_block()) * self.element.bytes()
+        let scales = 2 * PAGE_TOKENS * size_of::<f32>();
+        self.blocks() * ((self.key_block() + self.value_block()) * self.element.bytes() + scales)
     }
 
     pub fn pages(&self) -> u32 {
@@ -103,80 +116,65 @@ impl KvLayout {
         self.head_dim
     }
 
-    /// Elements from one token's values to the next one's: the head's size, padded to whole vectors.
+    /// Codes of a token's value: the head's size, padded to whole vectors.
     pub(super) fn value_stride(&self) -> usize {
         self.head_dim.next_multiple_of(WIDTH_MAX)
     }
 
     /// Blocks of the whole cache; one holds the keys, or the values, of a layer, page and head.
-    fn blocks(&self) -> usize {
+    pub(super) fn blocks(&self) -> usize {
         self.layers * self.pages as usize * self.kv_heads
     }
 
+    /// Codes of a token's key: an even number, since kernels multiply pairs.
+    pub(super) fn key_codes(&self) -> usize {
+        self.head_dim.next_multiple_of(2)
+    }
+
     fn key_block(&self) -> usize {
-        PAGE_TOKENS * self.head_dim
+        PAGE_TOKENS * self.key_codes()
     }
 
     fn value_block(&self) -> usize {
         PAGE_TOKENS * self.value_stride()
     }
 
-    fn block(&self, layer: usize, page: u32, kv_head: usize) -> usize {
+    pub(super) fn block(&self, layer: usize, page: u32, kv_head: usize) -> usize {
         assert!(layer < self.layers && page < self.pages && kv_head < self.kv_heads, "outside the cache");
         (layer * self.pages as usize + page as usize) * self.kv_heads + kv_head
     }
 }
 
-/// How one key or value is stored.
-pub(super) trait Kept: Element + Zeroed {
-    /// Rounds `from` to the elements of `to`, which is as long.
-    fn narrow<L: Lanes>(lanes: L, from: &[f32], to: &mut [Self]);
-}
-
-impl Kept for f32 {
-    #[inline(always)]
-    fn narrow<L: Lanes>(_: L, from: &[f32], to: &mut [f32]) {
-        to.copy_from_slice(from);
-    }
-}
-
-impl Kept for f16 {
-    #[inline(always)]
-    fn narrow<L: Lanes>(lanes: L, from: &[f32], to: &mut [f16]) {
-        assert_eq!(from.len(), to.len());
-        let whole = from.len() - from.len() % L::WIDTH;
-        // Beyond the largest half an infinity would reach rows that weigh it with zero, and make them NaN.
-        let (most, least) = (lanes.splat(f16::MAX.to_f32()), lanes.splat(f16::MIN.to_f32()));
-        for i in (0..whole).step_by(L::WIDTH) {
-            // SAFETY: `i + WIDTH` is within `whole`, and that within both lengths.
-            unsafe {
-                let values = lanes.max(least, lanes.min(most, lanes.load(from.as_ptr().add(i))));
-                lanes.store_f16(to.as_mut_ptr().add(i), values);
-            }
-        }
-        for i in whole..from.len() {
-            to[i] = f16::from_f32(from[i].clamp(f16::MIN.to_f32(), f16::MAX.to_f32()));
-        }
-    }
-}
-
-/// Keys and values of all layers. A block (one layer, page and head) holds keys as `[d, PAGE_TOKENS]`, so that scores
-/// are computed for many tokens at once, and values as `[PAGE_TOKENS, d padded to whole vectors]`.
+/// Keys and values of all layers. A block (one layer, page and head) holds the codes of keys as
+/// `[codes of a key / 2, PAGE_TOKENS, 2]` and those of values as `[PAGE_TOKENS / 2, codes of a value, 2]`: sums over two
+/// neighbours, for many tokens or many elements at once.
 pub struct KvCache {
     layout: KvLayout,
     pub(super) store: Store,
 }
 
 pub(super) enum Store {
-    F32(KvStore<f32>),
-    F16(KvStore<f16>),
+    F32(Plain),
+    I16(KvStore<i16>),
+    I8(KvStore<i8>),
 }
 
-/// The blocks of a cache, as elements of one type.
-pub(super) struct KvStore<E: Kept> {
+/// The blocks of a cache, as codes of one type.
+pub(super) struct KvStore<E: Code> {
     layout: KvLayout,
     keys: AlignedVec<E>,
     values: AlignedVec<E>,
+    /// `[blocks, PAGE_TOKENS]`.
+    key_scales: AlignedVec<f32>,
+    value_scales: AlignedVec<f32>,
+}
+
+/// Keys or values of one block.
+#[derive(Clone, Copy)]
+pub(super) struct Block<'a, E> {
+    pub codes: &'a [E],
+    /// Of each token.
+    pub scales: &'a [f32; PAGE_TOKENS],
 }
 
 impl KvCache {
@@ -186,8 +184,9 @@ impl KvCache {
     /// [`std::io::ErrorKind::OutOfMemory`] when the machine refuses the address space.
     pub fn new(layout: KvLayout) -> std::io::Result<KvCache> {
         let store = match layout.element {
-            KvElement::F32 => Store::F32(KvStore::new(layout)?),
-            KvElement::F16 => Store::F16(KvStore::new(layout)?),
+            KvElement::F32 => Store::F32(Plain::new(layout)?),
+            KvElement::I16 => Store::I16(KvStore::new(layout)?),
+            KvElement::I8 => Store::I8(KvStore::new(layout)?),
         };
         Ok(KvCache { layout, store })
     }
@@ -209,44 +208,63 @@ impl KvCache {
         values: Rows<'_>,
     ) {
         match &mut self.store {
-            Store::F32(store) => store.write(compute, layer, sequences, keys, values),
-            Store::F16(store) => store.write(compute, layer, sequences, keys, values),
+            Store::F32(store) => store.write(layer, sequences, keys, values),
+            Store::I16(store) => store.write(compute, layer, sequences, keys, values),
+            Store::I8(store) => store.write(compute, layer, sequences, keys, values),
         }
     }
 }
 
-impl<E: Kept> KvStore<E> {
+impl<E: Code> KvStore<E> {
     fn new(layout: KvLayout) -> std::io::Result<KvStore<E>> {
-        let keys = AlignedVec::try_zeroed(layout.blocks() * layout.key_block())?;
-        let values = AlignedVec::try_zeroed(layout.blocks() * layout.value_block())?;
-        Ok(KvStore { layout, keys, values })
+        let blocks = layout.blocks();
+        Ok(KvStore {
+            layout,
+            keys: AlignedVec::try_zeroed(blocks * layout.key_block())?,
+            values: AlignedVec::try_zeroed(blocks * layout.value_block())?,
+            key_scales: AlignedVec::try_zeroed(blocks * PAGE_TOKENS)?,
+            value_scales: AlignedVec::try_zeroed(blocks * PAGE_TOKENS)?,
+        })
     }
 
     pub(super) fn layout(&self) -> &KvLayout {
         &self.layout
     }
 
-    /// One block's keys, `[d, PAGE_TOKENS]`.
-    #[inline(always)]
-    pub(super) fn keys(&self, layer: usize, page: u32, kv_head: usize) -> &[E] {
-        let length = self.layout.key_block();
-        &self.keys[self.layout.block(layer, page, kv_head) * length..][..length]
+    pub(super) fn limits(&self) -> Limits {
+        Limits::of::<E>(self.layout.head_dim)
     }
 
-    /// One block's values, `[PAGE_TOKENS, d padded]`.
     #[inline(always)]
-    pub(super) fn values(&self, layer: usize, page: u32, kv_head: usize) -> &[E] {
+    pub(super) fn keys(&self, layer: usize, page: u32, kv_head: usize) -> Block<'_, E> {
+        let block = self.layout.block(layer, page, kv_head);
+        let length = self.layout.key_block();
+        Block {
+            codes: &self.keys[block * length..][..length],
+            scales: &self.key_scales.as_chunks::<PAGE_TOKENS>().0[block],
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn values(&self, layer: usize, page: u32, kv_head: usize) -> Block<'_, E> {
+        let block = self.layout.block(layer, page, kv_head);
         let length = self.layout.value_block();
-        &self.values[self.layout.block(layer, page, kv_head) * length..][..length]
+        Block {
+            codes: &self.values[block * length..][..length],
+            scales: &self.value_scales.as_chunks::<PAGE_TOKENS>().0[block],
+        }
     }
 
     /// Asks for a block's keys and values before they are read.
     #[inline(always)]
     pub(super) fn prefetch(&self, layer: usize, page: u32, kv_head: usize) {
-        for block in [self.keys(layer, page, kv_head), self.values(layer, page, kv_head)] {
-            let start = block.as_ptr().addr();
-            for at in (0..size_of_val(block)).step_by(LINE_BYTES) {
-                prefetch(start + at);
+        for Block { codes, scales } in [self.keys(layer, page, kv_head), self.values(layer, page, kv_head)] {
+            for (start, bytes) in
+                [(codes.as_ptr().addr(), size_of_val(codes)), (scales.as_ptr().addr(), size_of_val(scales))]
+            {
+                for at in (0..bytes).step_by(LINE_BYTES) {
+                    prefetch(start + at);
+                }
             }
         }
     }
@@ -261,13 +279,24 @@ impl<E: Kept> KvStore<E> {
         keys: Rows<'_>,
         values: Rows<'_>,
     ) {
-        let layout = self.layout;
-        let (key_store, value_store) = (DisjointMut::new(&mut self.keys), DisjointMut::new(&mut self.values));
+        let (layout, limits) = (self.layout, self.limits());
+        let keys = Side {
+            rows: keys,
+            most: limits.key,
+            codes: DisjointMut::new(&mut self.keys),
+            scales: DisjointMut::new(&mut self.key_scales),
+        };
+        let values = Side {
+            rows: values,
+            most: limits.value,
+            codes: DisjointMut::new(&mut self.values),
+            scales: DisjointMut::new(&mut self.value_scales),
+        };
         let task = |index: usize| {
             let (kv_head, is_key) = (index / 2, index.is_multiple_of(2));
-            let (rows, store) = if is_key { (keys, &key_store) } else { (values, &value_store) };
             let place = Place { layout: &layout, layer, kv_head, is_key };
-            dispatch(compute.isa(), WriteHead { place, sequences, rows, store });
+            let side = if is_key { &keys } else { &values };
+            dispatch(compute.isa(), WriteHead { place, sequences, side });
         };
         let rows: usize = sequences.iter().map(|sequence| sequence.rows.len()).sum();
         if rows < PARALLEL_ROWS_MIN {
@@ -286,41 +315,58 @@ struct Place<'a> {
     is_key: bool,
 }
 
+/// The keys, or the values: what comes and where it goes.
+struct Side<'a, E> {
+    /// Of `g·d` elements.
+    rows: Rows<'a>,
+    /// The largest code.
+    most: f32,
+    codes: DisjointMut<'a, E>,
+    scales: DisjointMut<'a, f32>,
+}
+
 /// Writes the keys, or the values, of one head.
 struct WriteHead<'a, E> {
     place: Place<'a>,
     sequences: &'a [SequenceRows<'a>],
-    /// Of `g·d` elements.
-    rows: Rows<'a>,
-    store: &'a DisjointMut<'a, E>,
+    side: &'a Side<'a, E>,
 }
 
-impl<E: Kept> Kernel for WriteHead<'_, E> {
+impl<E: Code> Kernel for WriteHead<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
         let Place { layout, layer, kv_head, is_key } = self.place;
         let d = layout.head_dim;
-        let (length, stride) =
-            if is_key { (layout.key_block(), 1) } else { (layout.value_block(), layout.value_stride()) };
-        let mut narrowed = [E::zero(); HEAD_DIM_MAX];
+        let length = if is_key { layout.key_block() } else { layout.value_block() };
+        let mut codes = [0i16; HEAD_DIM_MAX];
         for sequence in self.sequences {
             for row in sequence.rows.clone() {
                 let position = sequence.first_position + (row - sequence.rows.start);
-                let page = sequence.pages[position / PAGE_TOKENS];
-                let start = layout.block(layer, page, kv_head) * length;
-                // SAFETY: blocks of different heads don't overlap, and one task has all of a head's blocks in this store.
-                let block = unsafe { self.store.slice(start, length) };
-                let source = self.rows.part(row, kv_head * d..(kv_head + 1) * d);
-                let token = &mut block[position % PAGE_TOKENS * stride..];
+                let block = layout.block(layer, sequence.pages[position / PAGE_TOKENS], kv_head);
+                let token = position % PAGE_TOKENS;
+                let source = self.side.rows.part(row, kv_head * d..(kv_head + 1) * d);
+                let scale = encode(lanes, source, self.side.most, &mut codes[..d]);
+                // SAFETY: blocks of different heads don't overlap, and one task has all of a head's blocks on this side.
+                let (block, scale_place) = unsafe {
+                    (
+                        self.side.codes.slice(block * length, length),
+                        self.side.scales.slice(block * PAGE_TOKENS + token, 1),
+                    )
+                };
+                scale_place[0] = scale;
+                let places = block.as_chunks_mut::<2>().0;
                 if is_key {
-                    E::narrow(lanes, source, &mut narrowed[..d]);
-                    for (i, key) in narrowed[..d].iter().enumerate() {
-                        token[i * PAGE_TOKENS] = *key;
+                    let codes = codes[..layout.key_codes()].as_chunks::<2>().0;
+                    for (pair, place) in codes.iter().zip(places[token..].iter_mut().step_by(PAGE_TOKENS)) {
+                        *place = [E::of(pair[0]), E::of(pair[1])];
                     }
                 } else {
-                    E::narrow(lanes, source, &mut token[..d]);
+                    let places = &mut places[token / 2 * layout.value_stride()..];
+                    for (code, place) in codes[..d].iter().zip(places) {
+                        place[token % 2] = E::of(*code);
+                    }
                 }
             }
         }

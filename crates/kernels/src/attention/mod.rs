@@ -3,7 +3,9 @@
 //! `tile` holds the arithmetic of one tile of query rows; here is who computes which tile.
 
 mod cache;
+mod codes;
 mod products;
+mod reference;
 mod tile;
 
 pub use cache::{HEAD_DIM_MAX, KvCache, KvElement, KvLayout, KvLayoutError, PAGE_TOKENS};
@@ -95,6 +97,9 @@ pub fn attend(
     });
     assert!(rise, "the rows of each sequence come after those of the one before");
     let group = settings.heads / kv_heads;
+    if let Store::F32(store) = &cache.store {
+        return store.attend(layer, queries, sequences, settings, out);
+    }
     let rows_max = rows_max(cache.layout().value_stride());
     let tiles = |sequence: &SequenceRows<'_>| (sequence.rows.len() * group).div_ceil(rows_max) * kv_heads;
     let total: usize = sequences.iter().map(tiles).sum();
@@ -113,8 +118,9 @@ pub fn attend(
             return SCRATCH.with_borrow_mut(|scratch| {
                 let (isa, out) = (compute.isa(), &out);
                 match &cache.store {
-                    Store::F32(store) => dispatch(isa, AttendTile { store, tile, queries, out, scratch }),
-                    Store::F16(store) => dispatch(isa, AttendTile { store, tile, queries, out, scratch }),
+                    Store::F32(_) => unreachable!("attended above"),
+                    Store::I16(store) => dispatch(isa, AttendTile { store, tile, queries, out, scratch }),
+                    Store::I8(store) => dispatch(isa, AttendTile { store, tile, queries, out, scratch }),
                 }
             });
         }

@@ -1,53 +1,70 @@
 //! The two matrix products of attention, of a tile's rows with one block of keys or values.
 //!
-//! Every element of a result is one sum, taken in the order of its terms in a register of its own. So it doesn't matter
-//! to its bits how many rows are computed together; that is chosen to fill the registers.
+//! Sums of products of codes are exact. So it doesn't matter to a result's bits how many rows are computed together;
+//! that is chosen to fill the registers.
 
-use super::cache::PAGE_TOKENS;
-use crate::lanes::{Element, Lanes, for_runs_of_rows};
+use super::cache::{Block, PAGE_TOKENS};
+use super::codes::Code;
+use crate::lanes::{Lanes, for_runs_of_rows};
 
-/// `scores[r, t] = sum over i of queries[r, i] * keys[i, t]`; `queries` is `[r, d]`, `keys` `[d, PAGE_TOKENS]`, `scores`
-/// `[r, PAGE_TOKENS]`.
+/// Rows as codes: row `r` is its codes times `scales[r]`.
+#[derive(Clone, Copy)]
+pub(super) struct Coded<'a> {
+    pub codes: &'a [i16],
+    pub scales: &'a [f32],
+}
+
+/// `scores[r, t] = sum over i of queries[r, i] * keys[t, i]`, `[r, PAGE_TOKENS]`; `codes` are those of a query.
 ///
 /// # Panics
 /// When the lengths don't fit.
 #[inline(always)]
-pub(super) fn score<L: Lanes, E: Element>(
+pub(super) fn score<L: Lanes, E: Code>(
     lanes: L,
-    queries: &[f32],
-    keys: &[E],
-    d: usize,
+    queries: Coded<'_>,
+    keys: Block<'_, E>,
+    codes: usize,
     scores: &mut [f32],
 ) {
-    let rows = queries.len() / d;
-    assert!(queries.len() == rows * d && keys.len() == d * PAGE_TOKENS && scores.len() == rows * PAGE_TOKENS);
-    let (queries, keys, scores) = (queries.as_ptr(), keys.as_ptr(), scores.as_mut_ptr());
+    let rows = queries.scales.len();
+    assert!(codes.is_multiple_of(2) && queries.codes.len() == rows * codes);
+    assert!(keys.codes.len() == codes * PAGE_TOKENS && scores.len() == rows * PAGE_TOKENS);
+    let keys = Keys { start: keys.codes.as_ptr(), pairs: codes / 2, scales: keys.scales.as_ptr() };
+    let (queries, scales, scores) = (queries.codes.as_ptr(), queries.scales.as_ptr(), scores.as_mut_ptr());
     for_runs_of_rows!(rows, lanes, |row| score_rows(
-        queries.add(row * d),
+        queries.add(row * codes),
+        scales.add(row),
         keys,
-        d,
         scores.add(row * PAGE_TOKENS)
     ));
+}
+
+/// A block of keys, `[pairs, PAGE_TOKENS, 2]`.
+#[derive(Clone, Copy)]
+struct Keys<E> {
+    start: *const E,
+    pairs: usize,
+    scales: *const f32,
 }
 
 /// [`score`] for `R` rows.
 ///
 /// # Safety
-/// The pointers are to `[R, d]`, `[d, PAGE_TOKENS]` and `[R, PAGE_TOKENS]`.
+/// The pointers are to `[R, pairs, 2]`, `[R]`, a block of keys and `[R, PAGE_TOKENS]`.
 #[inline(always)]
-unsafe fn score_rows<L: Lanes, E: Element, const R: usize>(
+unsafe fn score_rows<L: Lanes, E: Code, const R: usize>(
     lanes: L,
-    queries: *const f32,
-    keys: *const E,
-    d: usize,
+    queries: *const i16,
+    scales: *const f32,
+    keys: Keys<E>,
     scores: *mut f32,
 ) {
     // SAFETY: the caller's promise, handed on.
     unsafe {
         if 2 * R <= L::ROWS_MAX && 4 * L::WIDTH <= PAGE_TOKENS {
-            score_columns::<L, E, R, 4>(lanes, queries, keys, d, scores);
+            score_columns::<L, E, R, 4>(lanes, queries, scales, keys, scores);
         } else {
-            score_columns::<L, E, R, 2>(lanes, queries, keys, d, scores);
+            score_columns::<L, E, R, 2>(lanes, queries, scales, keys, scores);
         }
     }
 }
@@ -57,85 +74,98 @@ unsafe fn score_rows<L: Lanes, E: Element, const R: usize>(
 /// # Safety
 /// As [`score_rows`].
 #[inline(always)]
-unsafe fn score_columns<L: Lanes, E: Element, const R: usize, const V: usize>(
+unsafe fn score_columns<L: Lanes, E: Code, const R: usize, const V: usize>(
     lanes: L,
-    queries: *const f32,
-    keys: *const E,
-    d: usize,
+    queries: *const i16,
+    scales: *const f32,
+    keys: Keys<E>,
     scores: *mut f32,
 ) {
     for first in (0..PAGE_TOKENS).step_by(V * L::WIDTH) {
-        let mut sums = [[lanes.splat(0.0); V]; R];
-        for i in 0..d {
-            // SAFETY: `i < d`, `first + V * WIDTH <= PAGE_TOKENS` as both are powers of two, and `r < R`.
+        let mut sums = [[lanes.no_pairs(); V]; R];
+        for i in 0..keys.pairs {
+            // SAFETY: `i < pairs`, `first + V * WIDTH <= PAGE_TOKENS` as both are powers of two, and `r < R`.
             unsafe {
-                let mut block = [lanes.splat(0.0); V];
+                let mut block = [lanes.no_pairs(); V];
                 for v in 0..V {
-                    block[v] = E::load(lanes, keys.add(i * PAGE_TOKENS + first + v * L::WIDTH));
+                    block[v] = E::load(lanes, keys.start.add(2 * (i * PAGE_TOKENS + first + v * L::WIDTH)));
                 }
                 for r in 0..R {
-                    let query = lanes.splat(*queries.add(r * d + i));
+                    let query = lanes.splat_pair(queries.add(2 * (r * keys.pairs + i)));
                     for v in 0..V {
-                        sums[r][v] = lanes.fma(query, block[v], sums[r][v]);
+                        sums[r][v] = lanes.add_pairs(sums[r][v], block[v], query);
                     }
                 }
             }
         }
         for r in 0..R {
             for v in 0..V {
+                let at = first + v * L::WIDTH;
                 // SAFETY: as above.
-                unsafe { lanes.store(scores.add(r * PAGE_TOKENS + first + v * L::WIDTH), sums[r][v]) };
+                unsafe {
+                    let scale = lanes.mul(lanes.load(keys.scales.add(at)), lanes.splat(*scales.add(r)));
+                    let score = lanes.mul(lanes.to_float(sums[r][v]), scale);
+                    lanes.store(scores.add(r * PAGE_TOKENS + at), score);
+                }
             }
         }
     }
 }
 
-/// `sums[r, c] = kept[r] * sums[r, c] + sum over t of weights[r, t] * values[t, c]`; `weights` is `[r, PAGE_TOKENS]`,
-/// `values` `[tokens, stride]` for at most [`PAGE_TOKENS`] tokens, `sums` `[r, stride]`, and `stride` a multiple of 16.
+/// `sums[r, c] = kept[r] * sums[r, c] + sum over the first t < tokens of weights[r, t] * values[t, c]`; `weights` is
+/// `[r, PAGE_TOKENS]`, with the values' scales in it, `sums` `[r, stride]`, and `stride` a multiple of 16.
 ///
 /// # Panics
 /// When the lengths don't fit.
 #[inline(always)]
-pub(super) fn add_values<L: Lanes, E: Element>(
+pub(super) fn add_values<L: Lanes, E: Code>(
     lanes: L,
-    weights: &[f32],
+    weights: Coded<'_>,
     values: &[E],
-    stride: usize,
+    tokens: usize,
     kept: &[f32],
     sums: &mut [f32],
 ) {
-    let (rows, tokens) = (kept.len(), values.len() / stride);
-    assert!(weights.len() == rows * PAGE_TOKENS && sums.len() == rows * stride);
-    assert!(tokens <= PAGE_TOKENS && stride.is_multiple_of(crate::lanes::WIDTH_MAX));
-    let block = Values { start: values.as_ptr(), tokens, stride };
-    let (weights, kept, sums) = (weights.as_ptr(), kept.as_ptr(), sums.as_mut_ptr());
+    let (rows, stride) = (kept.len(), values.len() / PAGE_TOKENS);
+    assert!(weights.codes.len() == rows * PAGE_TOKENS && weights.scales.len() == rows);
+    assert!(sums.len() == rows * stride && values.len() == PAGE_TOKENS * stride && tokens <= PAGE_TOKENS);
+    assert!(stride.is_multiple_of(crate::lanes::WIDTH_MAX));
+    let block = Values { start: values.as_ptr(), pairs: tokens.div_ceil(2), stride };
+    let (codes, scales) = (weights.codes.as_ptr(), weights.scales.as_ptr());
+    let (kept, sums) = (kept.as_ptr(), sums.as_mut_ptr());
     for_runs_of_rows!(rows, lanes, |row| add_rows(
-        weights.add(row * PAGE_TOKENS),
+        Weights { codes: codes.add(row * PAGE_TOKENS), scales: scales.add(row), kept: kept.add(row) },
         block,
-        kept.add(row),
         sums.add(row * stride)
     ));
 }
 
-/// A block of values, `[tokens, stride]`.
+/// A block of values, `[pairs, stride, 2]`.
 #[derive(Clone, Copy)]
 struct Values<E> {
     start: *const E,
-    tokens: usize,
+    pairs: usize,
     stride: usize,
+}
+
+/// What some rows are weighted with: `[R, PAGE_TOKENS]`, `[R]` and `[R]`.
+#[derive(Clone, Copy)]
+struct Weights {
+    codes: *const i16,
+    scales: *const f32,
+    kept: *const f32,
 }
 
 /// [`add_values`] for `R` rows.
 ///
 /// # Safety
-/// The pointers are to `[R, PAGE_TOKENS]`, `[tokens, stride]`, `[R]` and `[R, stride]`; `tokens <= PAGE_TOKENS`, and
+/// The pointers are to as many elements as their types say, `sums` to `[R, stride]`; `pairs <= PAGE_TOKENS / 2`, and
 /// `stride` is a multiple of the width.
 #[inline(always)]
-unsafe fn add_rows<L: Lanes, E: Element, const R: usize>(
+unsafe fn add_rows<L: Lanes, E: Code, const R: usize>(
     lanes: L,
-    weights: *const f32,
+    weights: Weights,
     values: Values<E>,
-    kept: *const f32,
     sums: *mut f32,
 ) {
     let mut first = 0;
@@ -146,15 +176,15 @@ unsafe fn add_rows<L: Lanes, E: Element, const R: usize>(
             * unsafe {
                 match left {
                     4.. if 2 * R <= L::ROWS_MAX => {
-                        add_columns::<L, E, R, 4>(lanes, weights, values, kept, sums, first);
+                        add_columns::<L, E, R, 4>(lanes, weights, values, sums, first);
                         4
                     }
                     2.. => {
-                        add_columns::<L, E, R, 2>(lanes, weights, values, kept, sums, first);
+                        add_columns::<L, E, R, 2>(lanes, weights, values, sums, first);
                         2
                     }
                     _ => {
-                        add_columns::<L, E, R, 1>(lanes, weights, values, kept, sums, first);
+                        add_columns::<L, E, R, 1>(lanes, weights, values, sums, first);
                         1
                     }
                 }
@@ -167,43 +197,39 @@ unsafe fn add_rows<L: Lanes, E: Element, const R: usize>(
 /// # Safety
 /// As [`add_rows`], and `first + V * WIDTH <= stride`.
 #[inline(always)]
-unsafe fn add_columns<L: Lanes, E: Element, const R: usize, const V: usize>(
+unsafe fn add_columns<L: Lanes, E: Code, const R: usize, const V: usize>(
     lanes: L,
-    weights: *const f32,
+    weights: Weights,
     values: Values<E>,
-    kept: *const f32,
     sums: *mut f32,
     first: usize,
 ) {
-    let mut partial = [[lanes.splat(0.0); V]; R];
-    for r in 0..R {
-        for v in 0..V {
-            // SAFETY: row `r < R`, columns within the stride.
-            unsafe {
-                let sum = lanes.load(sums.add(r * values.stride + first + v * L::WIDTH));
-                partial[r][v] = lanes.mul(sum, lanes.splat(*kept.add(r)));
-            }
-        }
-    }
-    for t in 0..values.tokens {
-        // SAFETY: token `t < tokens <= PAGE_TOKENS`, row `r < R`, columns within the stride.
+    let mut partial = [[lanes.no_pairs(); V]; R];
+    for pair in 0..values.pairs {
+        // SAFETY: `pair < pairs <= PAGE_TOKENS / 2`, row `r < R`, columns within the stride.
         unsafe {
-            let mut block = [lanes.splat(0.0); V];
+            let mut block = [lanes.no_pairs(); V];
             for v in 0..V {
-                block[v] = E::load(lanes, values.start.add(t * values.stride + first + v * L::WIDTH));
+                let at = pair * values.stride + first + v * L::WIDTH;
+                block[v] = E::load(lanes, values.start.add(2 * at));
             }
             for r in 0..R {
-                let weight = lanes.splat(*weights.add(r * PAGE_TOKENS + t));
+                let weight = lanes.splat_pair(weights.codes.add(r * PAGE_TOKENS + 2 * pair));
                 for v in 0..V {
-                    partial[r][v] = lanes.fma(weight, block[v], partial[r][v]);
+                    partial[r][v] = lanes.add_pairs(partial[r][v], block[v], weight);
                 }
             }
         }
     }
     for r in 0..R {
         for v in 0..V {
-            // SAFETY: as for the loads.
-            unsafe { lanes.store(sums.add(r * values.stride + first + v * L::WIDTH), partial[r][v]) };
+            // SAFETY: row `r < R`, columns within the stride.
+            unsafe {
+                let at = sums.add(r * values.stride + first + v * L::WIDTH);
+                let before = lanes.mul(lanes.load(at), lanes.splat(*weights.kept.add(r)));
+                let scale = lanes.splat(*weights.scales.add(r));
+                lanes.store(at, lanes.fma(lanes.to_float(partial[r][v]), scale, before));
+            }
         }
     }
 }

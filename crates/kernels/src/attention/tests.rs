@@ -121,7 +121,8 @@ proptest! {
         case.settings.window = window;
         case.settings.softcap = softcap;
         check(&case, KvElement::F32, 2e-5);
-        check(&case, KvElement::F16, 3e-2);
+        check(&case, KvElement::I16, 2e-3);
+        check(&case, KvElement::I8, 5e-2);
     }
 
     #[test]
@@ -131,9 +132,9 @@ proptest! {
         let mut case = Case::new(6, 2, 16, length, seed);
         case.settings.window = window;
         for isa in Isa::available() {
-            let whole = bits(&case.run(isa, 1, length, KvElement::F16));
-            prop_assert_eq!(&whole, &bits(&case.run(isa, 2, chunk, KvElement::F16)));
-            prop_assert_eq!(&whole, &bits(&case.run(isa, 2, 1, KvElement::F16)));
+            let whole = bits(&case.run(isa, 1, length, KvElement::I8));
+            prop_assert_eq!(&whole, &bits(&case.run(isa, 2, chunk, KvElement::I8)));
+            prop_assert_eq!(&whole, &bits(&case.run(isa, 2, 1, KvElement::I8)));
         }
     }
 }
@@ -142,9 +143,9 @@ proptest! {
 fn other_sequences_in_the_batch_change_nothing() {
     let compute = Compute::new(Isa::detect(), 2);
     let case = Case::new(4, 2, 16, 40, 7);
-    let alone = case.run(Isa::detect(), 2, 40, KvElement::F32);
+    let alone = case.run(Isa::detect(), 2, 40, KvElement::I16);
     let other = Case::new(4, 2, 16, 70, 8);
-    let mut cache = KvCache::new(KvLayout::new(1, 2, 16, 8, KvElement::F32).unwrap()).unwrap();
+    let mut cache = KvCache::new(KvLayout::new(1, 2, 16, 8, KvElement::I16).unwrap()).unwrap();
     // Keys and values side by side, as one product leaves them.
     let columns = |case: &Case, i: usize| [&case.keys[i * 32..][..32], &case.values[i * 32..][..32]].concat();
     let rows_of = |case: &Case| (0..case.length).flat_map(|i| columns(case, i)).collect::<Vec<f32>>();
@@ -164,20 +165,24 @@ fn other_sequences_in_the_batch_change_nothing() {
 
 #[test]
 fn impossible_layouts_are_errors() {
-    assert_eq!(KvLayout::new(1, 1, 0, 1, KvElement::F32), Err(KvLayoutError::HeadDim(0)));
-    assert_eq!(KvLayout::new(1, 1, 513, 1, KvElement::F32), Err(KvLayoutError::HeadDim(513)));
-    assert!(KvLayout::new(usize::MAX, 8, 128, 100, KvElement::F16).is_err());
+    assert_eq!(KvLayout::new(1, 1, 0, 1, KvElement::I16), Err(KvLayoutError::HeadDim(0)));
+    assert_eq!(KvLayout::new(1, 1, 513, 1, KvElement::I16), Err(KvLayoutError::HeadDim(513)));
+    assert!(KvLayout::new(usize::MAX, 8, 128, 100, KvElement::I8).is_err());
 }
 
 #[test]
-fn a_value_beyond_halves_reaches_no_earlier_row() {
-    let mut case = Case::new(2, 1, 20, 40, 3);
-    let last = case.values.len() - 20;
-    case.values[last..].fill(1e9);
-    for isa in Isa::available() {
-        let together = case.run(isa, 1, 40, KvElement::F16);
-        let apart = case.run(isa, 1, 1, KvElement::F16);
-        assert!(together.iter().all(|x| x.is_finite()), "{isa}");
-        assert_eq!(together, apart, "{isa}");
+fn what_is_no_number_reaches_those_who_see_it_and_no_earlier_row() {
+    for (spoilt, seen_as_one) in [(1e9, true), (f32::NAN, false), (f32::INFINITY, false)] {
+        let mut case = Case::new(2, 1, 20, 40, 3);
+        let last = case.values.len() - 20;
+        case.values[last + 3] = spoilt;
+        for isa in Isa::available() {
+            let together = case.run(isa, 1, 40, KvElement::I8);
+            let apart = case.run(isa, 1, 1, KvElement::I8);
+            let (before, after) = together.split_at(39 * 40);
+            assert!(before.iter().all(|x| x.is_finite()), "{isa}");
+            assert_eq!(after.iter().all(|x| x.is_finite()), seen_as_one, "{isa}: {spoilt} is hidden");
+            assert_eq!(bits(&together), bits(&apart), "{isa}");
+        }
     }
 }

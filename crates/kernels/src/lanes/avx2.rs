@@ -35,6 +35,7 @@ impl Lanes for Avx2 {
     const ROWS_MAX: usize = 6;
     type F = __m256;
     type Mask = __m256;
+    type Pairs = __m256i;
 
     instruction!(add(a, b) _mm256_add_ps);
     instruction!(sub(a, b) _mm256_sub_ps);
@@ -78,12 +79,6 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn store_f16(self, to: *mut f16, values: Self::F) {
-        // SAFETY: the caller promises 8 writable places, which are 16 bytes; `self` proves the instructions.
-        unsafe { _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values)) }
-    }
-
-    #[inline(always)]
     unsafe fn store_i8(self, to: *mut i8, values: Self::F) {
         // SAFETY: the caller promises 8 writable places, which are 8 bytes; `self` proves the instructions.
         unsafe {
@@ -91,6 +86,52 @@ impl Lanes for Avx2 {
             let halves = _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256::<1>(wide));
             _mm_storel_epi64(to.cast(), _mm_packs_epi16(halves, halves));
         }
+    }
+
+    #[inline(always)]
+    unsafe fn store_i16(self, to: *mut i16, values: Self::F) {
+        // SAFETY: the caller promises 8 writable places, which are 16 bytes; `self` proves the instructions.
+        unsafe {
+            let wide = _mm256_cvtps_epi32(values);
+            let halves = _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256::<1>(wide));
+            _mm_storeu_si128(to.cast(), halves);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_pairs(self, from: *const i16) -> Self::Pairs {
+        // SAFETY: the caller promises 16 readable integers; `self` proves the instruction.
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_byte_pairs(self, from: *const i8) -> Self::Pairs {
+        // SAFETY: the caller promises 16 readable integers; `self` proves the instructions.
+        unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_pair(self, from: *const i16) -> Self::Pairs {
+        // SAFETY: the caller promises 2 readable integers; `self` proves the instruction.
+        unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    fn no_pairs(self) -> Self::Pairs {
+        // SAFETY: `self` proves that the machine has it.
+        unsafe { _mm256_setzero_si256() }
+    }
+
+    #[inline(always)]
+    fn add_pairs(self, sums: Self::Pairs, a: Self::Pairs, b: Self::Pairs) -> Self::Pairs {
+        // SAFETY: `self` proves that the machine has them.
+        unsafe { _mm256_add_epi32(sums, _mm256_madd_epi16(a, b)) }
+    }
+
+    #[inline(always)]
+    fn to_float(self, sums: Self::Pairs) -> Self::F {
+        // SAFETY: `self` proves that the machine has it.
+        unsafe { _mm256_cvtepi32_ps(sums) }
     }
 
     #[inline(always)]

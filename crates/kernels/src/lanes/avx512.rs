@@ -6,15 +6,15 @@ use half::{bf16, f16};
 
 use super::{Kernel, Lanes};
 
-/// The proof that the machine has AVX-512 F, BW and VL: only [`call`] makes one.
+/// The proof that the machine has AVX-512 F, BW, VL and VNNI: only [`call`] makes one.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(());
 
 /// Runs `kernel` compiled for AVX-512.
 ///
 /// # Safety
-/// The machine must have AVX-512 F, BW and VL, AVX2, FMA and F16C.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
+/// The machine must have AVX-512 F, BW, VL and VNNI, AVX2, FMA and F16C.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub(super) unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx512(()))
 }
@@ -35,6 +35,7 @@ impl Lanes for Avx512 {
     const ROWS_MAX: usize = 12;
     type F = __m512;
     type Mask = __mmask16;
+    type Pairs = __m512i;
 
     instruction!(add(a, b) _mm512_add_ps);
     instruction!(sub(a, b) _mm512_sub_ps);
@@ -78,15 +79,51 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn store_f16(self, to: *mut f16, values: Self::F) {
-        // SAFETY: the caller promises 16 writable places, which are 32 bytes; `self` proves the instructions.
-        unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values)) }
-    }
-
-    #[inline(always)]
     unsafe fn store_i8(self, to: *mut i8, values: Self::F) {
         // SAFETY: the caller promises 16 writable places, which are 16 bytes; `self` proves the instructions.
         unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(values))) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_i16(self, to: *mut i16, values: Self::F) {
+        // SAFETY: the caller promises 16 writable places, which are 32 bytes; `self` proves the instructions.
+        unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(values))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_pairs(self, from: *const i16) -> Self::Pairs {
+        // SAFETY: the caller promises 32 readable integers; `self` proves the instruction.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_byte_pairs(self, from: *const i8) -> Self::Pairs {
+        // SAFETY: the caller promises 32 readable integers; `self` proves the instructions.
+        unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_pair(self, from: *const i16) -> Self::Pairs {
+        // SAFETY: the caller promises 2 readable integers; `self` proves the instruction.
+        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    fn no_pairs(self) -> Self::Pairs {
+        // SAFETY: `self` proves that the machine has it.
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    fn add_pairs(self, sums: Self::Pairs, a: Self::Pairs, b: Self::Pairs) -> Self::Pairs {
+        // SAFETY: `self` proves that the machine has it.
+        unsafe { _mm512_dpwssd_epi32(sums, a, b) }
+    }
+
+    #[inline(always)]
+    fn to_float(self, sums: Self::Pairs) -> Self::F {
+        // SAFETY: `self` proves that the machine has it.
+        unsafe { _mm512_cvtepi32_ps(sums) }
     }
 
     #[inline(always)]

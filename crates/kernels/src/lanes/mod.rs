@@ -32,6 +32,8 @@ pub(crate) trait Lanes: Copy {
     const ROWS_MAX: usize;
     type F: Copy;
     type Mask: Copy;
+    /// [`Lanes::WIDTH`] pairs of 16-bit integers, or sums of 32 bits.
+    type Pairs: Copy;
 
     fn splat(self, value: f32) -> Self::F;
     /// # Safety
@@ -50,17 +52,34 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// `from` must be readable for `WIDTH` values.
     unsafe fn load_bf16(self, from: *const bf16) -> Self::F;
-    /// Rounds to nearest, ties to even.
-    ///
-    /// # Safety
-    /// `to` must be writable for `WIDTH` values.
-    unsafe fn store_f16(self, to: *mut f16, values: Self::F);
-
     /// `values` are integers from -128 to 127.
     ///
     /// # Safety
     /// `to` must be writable for `WIDTH` values.
     unsafe fn store_i8(self, to: *mut i8, values: Self::F);
+    /// `values` are integers of 16 bits.
+    ///
+    /// # Safety
+    /// `to` must be writable for `WIDTH` values.
+    unsafe fn store_i16(self, to: *mut i16, values: Self::F);
+
+    /// # Safety
+    /// `from` must be readable for `2 * WIDTH` integers.
+    unsafe fn load_pairs(self, from: *const i16) -> Self::Pairs;
+    /// Widens.
+    ///
+    /// # Safety
+    /// `from` must be readable for `2 * WIDTH` integers.
+    unsafe fn load_byte_pairs(self, from: *const i8) -> Self::Pairs;
+    /// # Safety
+    /// `from` must be readable for 2 integers.
+    unsafe fn splat_pair(self, from: *const i16) -> Self::Pairs;
+    /// Zeros.
+    fn no_pairs(self) -> Self::Pairs;
+    /// `sums + a.0 * b.0 + a.1 * b.1`, where that is within 32 bits.
+    fn add_pairs(self, sums: Self::Pairs, a: Self::Pairs, b: Self::Pairs) -> Self::Pairs;
+    /// Of sums, rounded to nearest.
+    fn to_float(self, sums: Self::Pairs) -> Self::F;
 
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
@@ -121,7 +140,7 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 | Isa::Avx512Bf16 if isa.is_available() => {
-            // SAFETY: the machine has AVX-512 F, BW and VL with AVX2, FMA and F16C, as just checked.
+            // SAFETY: the machine has AVX-512 F, BW, VL and VNNI with AVX2, FMA and F16C, as just checked.
             unsafe { avx512::call(kernel) }
         }
         _ => panic!("this machine has no {isa}; it has {:?}", Isa::available()),

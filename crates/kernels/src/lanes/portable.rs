@@ -9,11 +9,17 @@ pub(crate) struct Portable;
 
 const WIDTH: usize = 8;
 
+fn pair_of([first, second]: [i16; 2]) -> i32 {
+    i32::from(second) << 16 | i32::from(first as u16)
+}
+
 impl Lanes for Portable {
     const WIDTH: usize = WIDTH;
     const ROWS_MAX: usize = 2;
     type F = [f32; WIDTH];
     type Mask = [bool; WIDTH];
+    /// A pair has its first integer in the low half.
+    type Pairs = [i32; WIDTH];
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {
@@ -47,15 +53,52 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    unsafe fn store_f16(self, to: *mut f16, values: Self::F) {
-        // SAFETY: the caller promises `WIDTH` writable places.
-        unsafe { to.cast::<[f16; WIDTH]>().write_unaligned(values.map(f16::from_f32)) }
-    }
-
-    #[inline(always)]
     unsafe fn store_i8(self, to: *mut i8, values: Self::F) {
         // SAFETY: the caller promises `WIDTH` writable places.
         unsafe { to.cast::<[i8; WIDTH]>().write_unaligned(values.map(|x| x as i8)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_i16(self, to: *mut i16, values: Self::F) {
+        // SAFETY: the caller promises `WIDTH` writable places.
+        unsafe { to.cast::<[i16; WIDTH]>().write_unaligned(values.map(|x| x as i16)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_pairs(self, from: *const i16) -> Self::Pairs {
+        // SAFETY: the caller promises twice `WIDTH` readable integers.
+        unsafe { from.cast::<[[i16; 2]; WIDTH]>().read_unaligned() }.map(pair_of)
+    }
+
+    #[inline(always)]
+    unsafe fn load_byte_pairs(self, from: *const i8) -> Self::Pairs {
+        // SAFETY: the caller promises twice `WIDTH` readable integers.
+        let pairs = unsafe { from.cast::<[[i8; 2]; WIDTH]>().read_unaligned() };
+        pairs.map(|pair| pair_of(pair.map(i16::from)))
+    }
+
+    #[inline(always)]
+    unsafe fn splat_pair(self, from: *const i16) -> Self::Pairs {
+        // SAFETY: the caller promises 2 readable integers.
+        [pair_of(unsafe { from.cast::<[i16; 2]>().read_unaligned() }); WIDTH]
+    }
+
+    #[inline(always)]
+    fn no_pairs(self) -> Self::Pairs {
+        [0; WIDTH]
+    }
+
+    #[inline(always)]
+    fn add_pairs(self, sums: Self::Pairs, a: Self::Pairs, b: Self::Pairs) -> Self::Pairs {
+        std::array::from_fn(|i| {
+            let (low, high) = (|x: i32| i32::from(x as i16), |x: i32| x >> 16);
+            sums[i].wrapping_add(low(a[i]) * low(b[i])).wrapping_add(high(a[i]) * high(b[i]))
+        })
+    }
+
+    #[inline(always)]
+    fn to_float(self, sums: Self::Pairs) -> Self::F {
+        sums.map(|sum| sum as f32)
     }
 
     #[inline(always)]

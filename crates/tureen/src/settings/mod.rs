@@ -115,8 +115,8 @@ settings! {
         "Threads that compute; the default is what this machine has";
     isa: CpuPath, "NAME", MODEL, "auto", "",
         "Instruction set: auto (the best here), portable, avx2, avx512 or avx512-bf16";
-    kv_element: KvKind, "TYPE", MODEL, "f16", "",
-        "How keys and values are kept: f16, or f32 for twice the memory";
+    kv_element: KvKind, "TYPE", MODEL, "i16", "",
+        "How keys and values are kept: i16, or i8 for half the memory and a rounding of 1/254";
     memory_max: Option<ByteSize>, "BYTES", MODEL, "", "nine tenths of what is free",
         "Memory a model may take in all, such as 8GiB or 500MB";
     origins: Option<Origins>, "URL,URL", SERVER, "", "none",

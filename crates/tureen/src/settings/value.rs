@@ -253,8 +253,8 @@ pub struct KvKind(pub KvElement);
 
 impl SettingValue for KvKind {
     fn parse(text: &str) -> Result<KvKind, String> {
-        let found = [KvElement::F16, KvElement::F32].into_iter().find(|element| element.name() == text);
-        found.map(KvKind).ok_or_else(|| expected("f16 or f32", text))
+        let found = KvElement::CODED.into_iter().find(|element| element.name() == text);
+        found.map(KvKind).ok_or_else(|| expected("i16 or i8", text))
     }
 
     fn show(&self) -> String {
@@ -318,10 +318,10 @@ mod tests {
 
     #[test]
     fn how_keys_and_values_are_kept_is_shown_as_it_is_read() {
-        for text in ["f16", "f32"] {
+        for text in ["i16", "i8"] {
             assert_eq!(KvKind::parse(text).unwrap().show(), text);
         }
-        assert!(KvKind::parse("f64").is_err());
+        assert!(KvKind::parse("f16").is_err());
     }
 
     #[test]
