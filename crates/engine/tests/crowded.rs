@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use engine::llm::Settings;
 use engine::llm::request::{Event, Failure, FinishReason, GenerateRequest, Terms};
 
-use tight::{answer, is_idle, load, load_with_pages, request, settings, wait_until};
+use tight::{answer, fixture, is_idle, load, load_with_pages, request, settings, wait_until};
 
 #[test]
 fn who_is_pushed_out_for_want_of_pages_says_the_same_later() {
@@ -24,7 +24,8 @@ fn who_is_pushed_out_for_want_of_pages_says_the_same_later() {
         for (threads, step_tokens_max, draft_tokens_max, pages) in
             [(1, 512, 8, 4), (2, 16, 0, 7), (2, 512, 8, 6)]
         {
-            let settings = Settings { threads, step_tokens_max, draft_tokens_max, ..settings() };
+            let draft_model = (pages == 6).then(|| fixture("qwen3"));
+            let settings = Settings { threads, step_tokens_max, draft_tokens_max, draft_model, ..settings() };
             let tight = load_with_pages(family, &settings, pages);
             let place = format!("{family}, {pages} pages, steps of {step_tokens_max}");
             for round in 0..2 {

@@ -88,9 +88,9 @@ fn an_answer_has_the_same_bits_alone_and_in_a_crowd() {
             let expected: Vec<_> = (0..REQUESTS).map(|i| answer(submit(&alone, request(i)))).collect();
             for (threads, step_tokens_max, sequences_max) in [(1, 512, 8), (2, 16, 24), (3, 512, 24)] {
                 let draft_tokens_max = if threads == 2 { 0 } else { 8 };
-                let settings =
-                    Settings { isa, threads, step_tokens_max, sequences_max, draft_tokens_max, ..settings() };
-                let crowd = load(family, settings);
+                let draft_model = (threads == 3).then(|| fixture("qwen3"));
+                let limits = Settings { step_tokens_max, sequences_max, draft_tokens_max, ..settings() };
+                let crowd = load(family, Settings { isa, threads, draft_model, ..limits });
                 for cache in ["cold", "warm"] {
                     let together: Vec<_> = (0..REQUESTS).map(|i| submit(&crowd, request(i))).collect();
                     for (index, generation) in together.into_iter().enumerate() {
@@ -246,4 +246,49 @@ fn guessing_ahead_changes_no_answer() {
         assert!(right > 0 && right < drafted, "{family}: {right} of {drafted}");
         assert_eq!(plain.stats().drafted_tokens_total, 0);
     }
+}
+
+#[test]
+fn guesses_of_a_draft_model_change_no_answer() {
+    const REQUESTS: usize = 10;
+    // One that says the same, one that says something else, and one that says it for a mixture of experts.
+    for (family, draft) in [("llama", "llama"), ("gemma2", "mistral"), ("qwen3-moe", "qwen3")] {
+        let asked = |index: usize| GenerateRequest { tokens_max: 20 + 5 * index, ..request(index) };
+        let plain = load(family, Settings { draft_tokens_max: 0, ..settings() });
+        let expected: Vec<_> = (0..REQUESTS).map(|index| answer(submit(&plain, asked(index)))).collect();
+        let draft_model = Some(fixture(draft));
+        let drafting = load(family, Settings { draft_model, draft_tokens_max: 5, ..settings() });
+        // Alone, then two together, which is as many as it guesses for, with their beginnings in the cache.
+        for together in [1, 2] {
+            for first in (0..REQUESTS).step_by(together) {
+                let generations: Vec<_> =
+                    (first..first + together).map(|index| submit(&drafting, asked(index))).collect();
+                for (generation, index) in generations.into_iter().zip(first..) {
+                    assert_eq!(answer(generation), expected[index], "{family} by {draft}: {index}");
+                }
+            }
+        }
+        let stats = drafting.stats();
+        assert!(stats.model_drafted_tokens_total > 0, "{family} by {draft}: {stats:?}");
+        assert!(stats.model_accepted_drafts_total > 0 || draft != family, "{stats:?}");
+        assert_eq!(drafting.facts().fingerprint, plain.facts().fingerprint);
+        let (with, without) = (drafting.facts().memory, plain.facts().memory);
+        assert!(with.weights_bytes > without.weights_bytes && with.kv_bytes > without.kv_bytes);
+    }
+}
+
+#[test]
+fn a_draft_model_of_another_tokeniser_is_refused() {
+    let other = damaged("llama", "tokenizer.json", |text| {
+        let places: Vec<usize> = (5..text.len()).filter(|end| &text[end - 5..*end] == b"<pad>").collect();
+        places.into_iter().for_each(|end| text[end - 4] = b'b');
+    });
+    let refused = |path: &Path| {
+        let settings = Settings { draft_model: Some(path.to_owned()), ..settings() };
+        Llm::load(&fixture("llama"), &settings, &mut |_, _| {}).err().expect("refused").to_string()
+    };
+    let error = refused(other.path());
+    assert!(error.contains("\"<pad>\" in the served model and \"<bad>\" in the draft model"), "{error}");
+    let error = refused(Path::new("/no/such/draft.gguf"));
+    assert!(error.starts_with("the draft model: ") && error.contains("/no/such/draft.gguf"), "{error}");
 }

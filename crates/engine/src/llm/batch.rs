@@ -2,20 +2,28 @@
 //! they fit.
 
 use super::forward::Span;
-use super::pages::Pages;
 use super::sequence::Sequence;
-
-/// Answers that run together, at most, for guesses at their next tokens to be worth the rows that they take.
-const DRAFTING_SEQUENCES_MAX: usize = 2;
 
 /// How large a step may be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StepLimits {
     /// Tokens in all.
     pub tokens: usize,
-    /// Tokens guessed ahead of an answer.
-    pub draft_tokens: usize,
     pub logit_rows: usize,
+}
+
+impl StepLimits {
+    /// Tokens and rows of logits for guesses and prompts, beside one token of each answer.
+    fn left(&self, running: usize, answering: usize) -> (usize, usize) {
+        // One row of logits is kept for each sequence, so that reports on prompts hold up nobody's answer.
+        (self.tokens.saturating_sub(answering), self.logit_rows.saturating_sub(running))
+    }
+
+    /// Tokens that may be guessed in all.
+    pub fn guesses(&self, running: usize, answering: usize) -> usize {
+        let (tokens, logits) = self.left(running, answering);
+        tokens.min(logits)
+    }
 }
 
 /// One step's rows. It is used again for the next, so that nothing is allocated.
@@ -37,26 +45,19 @@ impl Batch {
     /// `running` stands in order of rank.
     pub fn choose(
         &mut self,
-        running: &mut [Sequence],
-        pages: &mut Pages,
+        running: &[Sequence],
         limits: &StepLimits,
         answering: usize,
         prompt_tokens_beside_answers: usize,
     ) {
         self.members.clear();
-        let mut tokens_left = limits.tokens.saturating_sub(answering);
-        // One row of logits is kept for each sequence, so that reports on prompts hold up nobody's answer.
-        let mut logits_left = limits.logit_rows.saturating_sub(running.len());
-        for (index, sequence) in
-            running.iter_mut().enumerate().filter(|(_, sequence)| sequence.is_answering())
-        {
-            let few = answering <= DRAFTING_SEQUENCES_MAX;
-            let drafts = if few { limits.draft_tokens.min(tokens_left).min(logits_left) } else { 0 };
+        let (mut tokens_left, mut logits_left) = limits.left(running.len(), answering);
+        for (index, sequence) in running.iter().enumerate().filter(|(_, sequence)| sequence.is_answering()) {
             let span = self.add(index);
-            sequence.fill_answer(span, drafts, pages);
-            let drafted = span.tokens.len() - 1;
-            tokens_left -= drafted;
-            logits_left -= drafted;
+            sequence.fill_answer(span);
+            let guessed = span.tokens.len() - 1;
+            tokens_left -= guessed;
+            logits_left -= guessed;
         }
         if answering > 0 {
             tokens_left = tokens_left.min(prompt_tokens_beside_answers);

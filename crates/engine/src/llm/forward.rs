@@ -4,6 +4,7 @@
 //! depends on the other rows, so prompts may be split and sequences mixed at will.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use formats::model::{Activation, Decoder, ModelFiles, Rotary, RotaryLayout};
 use kernels::activation;
@@ -30,7 +31,7 @@ pub struct Span {
 
 /// A model ready to run, with the buffers of a step, which are made once.
 pub struct Forward {
-    pub compute: Compute,
+    pub compute: Arc<Compute>,
     decoder: Decoder,
     weights: DecoderWeights,
     rotaries: Vec<Rotary>,
@@ -104,11 +105,12 @@ impl Forward {
     /// # Errors
     /// A tensor that is missing or of the wrong shape.
     pub fn load(
-        compute: Compute,
+        compute: impl Into<Arc<Compute>>,
         files: &ModelFiles,
         sizes: StepSizes,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Forward, super::weights::WeightsError> {
+        let compute = compute.into();
         let weights = DecoderWeights::load(&compute, files, progress)?;
         let decoder = files.decoder().clone();
         let rotaries = decoder.rotaries_at(sizes.context_tokens);

@@ -8,9 +8,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::batch::StepLimits;
+use super::draft_model::{DraftFiles, DraftModel};
 use super::events::{Generation, answer};
 use super::fingerprint::fingerprint;
 use super::forward::Forward;
+use super::guessing::Guessing;
 use super::pace::Pace;
 use super::pages::Pages;
 use super::plan::{Plan, PlanError, plan};
@@ -46,6 +48,17 @@ pub enum LoadError {
         "the vocabulary has {tokenizer} entries in the tokeniser and {embedding} in the embedding: they must be the same model's"
     )]
     Vocabulary { tokenizer: usize, embedding: usize },
+    #[error("the draft model: {0}")]
+    Draft(Box<LoadError>),
+    #[error(
+        "the served model has {served} tokens and the draft model {draft}: a draft model must have the same tokeniser"
+    )]
+    DraftVocabulary { served: usize, draft: usize },
+    #[error(
+        "token {id} is {served:?} in the served model and {draft:?} in the draft model, which must have the same \
+         tokeniser"
+    )]
+    DraftToken { id: u32, served: String, draft: String },
     #[error("making room for keys and values: {0}; ask for a shorter context or fewer sequences")]
     Cache(std::io::Error),
     #[error("starting the engine's thread")]
@@ -65,6 +78,8 @@ pub struct ModelFacts {
     pub vocabulary: usize,
     pub quantisation: String,
     pub licence: Option<String>,
+    /// The name of the model that guesses ahead for it, where there is one.
+    pub draft: Option<String>,
     /// Names model, settings and instruction set: the same fingerprint means the same bits.
     pub fingerprint: String,
     pub memory: MemoryPlan,
@@ -107,13 +122,21 @@ impl Llm {
             Some(source) => Some(ChatTemplate::new(source, TemplateTokens::of(&tokenizer))?),
             None => None,
         };
-        let Plan { layout, sizes, mut memory } = plan(files.decoder(), files.facts().file_bytes, settings)?;
+        let draft = DraftFiles::open(settings, &tokenizer)?;
+        let draft_size = draft.as_ref().map(DraftFiles::size);
+        let plan = plan(files.decoder(), files.facts().file_bytes, draft_size, settings)?;
+        let Plan { layout, sizes, draft: draft_sizes, mut memory } = plan;
         let end_tokens = files.end_tokens().to_vec();
-        let compute = compute(settings)?;
+        let compute = Arc::new(compute(settings)?);
         let fingerprint = fingerprint(&compute, &files, settings, sizes.context_tokens);
         let mut facts = facts(&files, fingerprint, sizes.context_tokens, memory);
-        let forward = Forward::load(compute, &files, sizes, progress)?;
-        memory.weights_bytes = forward.weights_bytes() as u64;
+        facts.draft = draft.as_ref().map(DraftFiles::name);
+        let forward = Forward::load(compute.clone(), &files, sizes, progress)?;
+        let step_max = settings.step_beside_answers_max;
+        let draft = draft.zip(draft_sizes);
+        let draft = draft.map(|(files, sizes)| files.load(compute, sizes, step_max, progress)).transpose()?;
+        let draft_weights = draft.as_ref().map_or(0, DraftModel::weights_bytes);
+        memory.weights_bytes = (forward.weights_bytes() + draft_weights) as u64;
         facts.memory = memory;
 
         let counters = Arc::new(Counters::default());
@@ -128,12 +151,9 @@ impl Llm {
             tokenizer: tokenizer.clone(),
             end_tokens,
             sequences_max: settings.sequences_max,
-            limits: StepLimits {
-                tokens: settings.step_tokens_max,
-                draft_tokens: settings.draft_tokens_max,
-                logit_rows: sizes.logit_rows_max,
-            },
-            pace: Pace::new(settings.step_beside_answers_max),
+            limits: StepLimits { tokens: settings.step_tokens_max, logit_rows: sizes.logit_rows_max },
+            pace: Pace::new(step_max),
+            guessing: Guessing::new(settings.draft_tokens_max, draft),
             inbox: receiver,
             counters: counters.clone(),
             lines: Lines::default(),
@@ -294,6 +314,7 @@ fn facts(files: &ModelFiles, fingerprint: String, context: usize, memory: Memory
         vocabulary: decoder.vocabulary,
         quantisation: facts.quantisation.clone(),
         licence: facts.licence.clone(),
+        draft: None,
         fingerprint,
         memory,
     }

@@ -2,12 +2,14 @@
 
 mod batch;
 pub mod detokenizer;
+mod draft_model;
 mod drafts;
 mod durations;
 mod events;
 mod experts;
 mod fingerprint;
 pub mod forward;
+mod guessing;
 mod handle;
 mod pace;
 mod pages;

@@ -22,6 +22,11 @@ impl Pace {
         Pace { step_max, token_s: None }
     }
 
+    /// Seconds a token, once it was measured.
+    pub fn token_s(&self) -> Option<f64> {
+        self.token_s
+    }
+
     /// Prompt tokens for the next step, beside `answer_tokens`.
     pub fn prompt_tokens(&self, answer_tokens: usize) -> usize {
         let Some(token_s) = self.token_s else { return PROMPT_TOKENS_FIRST };

@@ -33,6 +33,8 @@ struct Node {
     place: Option<Place>,
     children: HashMap<Box<[u32]>, u32>,
     last_used: u64,
+    /// Positions, from its first, for which the draft model's page of the same number is filled.
+    drafted: usize,
 }
 
 struct Place {
@@ -118,6 +120,7 @@ impl Pages {
             assert!(page.is_some(), "of the pages that nobody uses, some are neither free nor leaves");
             page.into_iter().for_each(|page| {
                 self.hold(page);
+                self.nodes[page as usize].drafted = 0;
                 lease.pages.push(page);
             });
         }
@@ -172,6 +175,29 @@ impl Pages {
             }
             self.nodes[page as usize].place = Some(Place { parent: lease.tip, tokens });
             lease.tip = Some(page);
+        }
+    }
+
+    /// Tokens at the sequence's beginning whose keys and values the draft model has.
+    pub fn drafted(&self, lease: &Lease) -> usize {
+        let filled = |page: &u32| self.nodes[*page as usize].drafted;
+        let whole = lease.pages.iter().take_while(|page| filled(page) == PAGE_TOKENS).count();
+        whole * PAGE_TOKENS + lease.pages.get(whole).map_or(0, filled)
+    }
+
+    /// The draft model has evaluated the sequence's first `tokens` tokens.
+    pub fn fill_draft(&mut self, lease: &Lease, tokens: usize) {
+        for (page, first) in lease.pages.iter().zip((0..tokens).step_by(PAGE_TOKENS)) {
+            let drafted = &mut self.nodes[*page as usize].drafted;
+            *drafted = (*drafted).max(tokens - first).min(PAGE_TOKENS);
+        }
+    }
+
+    /// Beyond its first `tokens` tokens, the sequence goes on in another way than the draft model was told.
+    pub fn cut_draft(&mut self, lease: &Lease, tokens: usize) {
+        for (index, page) in lease.pages.iter().enumerate().skip(tokens / PAGE_TOKENS) {
+            let drafted = &mut self.nodes[*page as usize].drafted;
+            *drafted = (*drafted).min(tokens.saturating_sub(index * PAGE_TOKENS));
         }
     }
 
@@ -379,6 +405,35 @@ mod tests {
         pages.give_back(two);
         pages.give_back(third);
         assert_eq!(serve(&mut pages, &mixed), 3 * P);
+    }
+
+    #[test]
+    fn what_the_draft_model_has_follows_the_pages() {
+        let mut pages = Pages::new(6);
+        let tokens = text(1, 3 * P);
+        let mut lease = pages.take(&tokens, 3 * P, 0).unwrap();
+        let check =
+            |pages: &Pages, lease: &Lease, expected: usize| assert_eq!(pages.drafted(lease), expected);
+        check(&pages, &lease, 0);
+        pages.fill_draft(&lease, P + 5);
+        check(&pages, &lease, P + 5);
+        pages.cut_draft(&lease, P + 7);
+        check(&pages, &lease, P + 5);
+        pages.cut_draft(&lease, P + 2);
+        check(&pages, &lease, P + 2);
+        pages.fill_draft(&lease, 3 * P);
+        check(&pages, &lease, 3 * P);
+        pages.cut_draft(&lease, 2 * P + 1);
+        pages.publish(&mut lease, |range| tokens[range].into(), 2 * P);
+        pages.give_back(lease);
+        // Whoever takes the pages over has what they hold, and new ones hold nothing.
+        let lease = pages.take(&tokens, 4 * P, 0).unwrap();
+        assert_eq!(lease.cached_tokens, 2 * P);
+        check(&pages, &lease, 2 * P);
+        pages.give_back(lease);
+        let other = text(2, 6 * P);
+        let lease = pages.take(&other, 6 * P, 0).unwrap();
+        check(&pages, &lease, 0);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use kernels::attention::KvCache;
 
 use super::batch::{Batch, StepLimits};
 use super::forward::{Forward, Span};
+use super::guessing::Guessing;
 use super::pace::Pace;
 use super::pages::Pages;
 use super::queue::{GENERATED_TOKEN_WEIGHT, PROMPT_TOKEN_WEIGHT, Queue};
@@ -32,6 +33,7 @@ pub(super) struct Scheduler {
     pub sequences_max: usize,
     pub limits: StepLimits,
     pub pace: Pace,
+    pub guessing: Guessing,
     pub inbox: Receiver<Box<Accepted>>,
     pub counters: Arc<Counters>,
     pub lines: Lines,
@@ -239,7 +241,10 @@ impl Scheduler {
             self.counters.cached_tokens_total.fetch_add(adopted, Ordering::Relaxed);
         }
         let prompt_tokens_beside_answers = self.pace.prompt_tokens(answering);
-        batch.choose(running, &mut self.pages, &self.limits, answering, prompt_tokens_beside_answers);
+        let guesses_max = self.limits.guesses(running.len(), answering);
+        self.guessing.guess(running, &mut self.pages, answering, guesses_max);
+        batch.choose(running, &self.limits, answering, prompt_tokens_beside_answers);
+        let evaluated_from = Instant::now();
         self.counters.steps_total.fetch_add(1, Ordering::Relaxed);
         let (compute, mut logits) = self.forward.run(batch.spans(), &mut self.cache);
         let vocabulary = self.vocabulary;
@@ -262,11 +267,15 @@ impl Scheduler {
         for Turn { sequence, advanced, .. } in turns {
             let Some(advanced) = advanced else { continue };
             waiting.charge(sequence.account, advanced.generated as u64 * GENERATED_TOKEN_WEIGHT);
+            self.guessing.learn(&advanced);
             count(&self.counters, &advanced);
         }
         let (now, ran, pages) = (Instant::now(), running.len(), &mut self.pages);
         if batch.prompt_tokens() > 0 {
             self.pace.learn(batch.tokens(), now - started);
+        } else {
+            let guessed = batch.tokens() - answering;
+            self.guessing.learn_step(answering, guessed, now - evaluated_from);
         }
         running.retain_mut(|sequence| {
             sequence.publish(pages);
@@ -323,6 +332,8 @@ fn count(counters: &Counters, advanced: &Advanced) {
         (&counters.generated_tokens_total, advanced.generated),
         (&counters.drafted_tokens_total, advanced.drafted),
         (&counters.accepted_drafts_total, advanced.right),
+        (&counters.model_drafted_tokens_total, if advanced.by_model { advanced.drafted } else { 0 }),
+        (&counters.model_accepted_drafts_total, if advanced.by_model { advanced.right } else { 0 }),
     ] {
         counter.fetch_add(count as u64, Ordering::Relaxed);
     }

@@ -55,6 +55,8 @@ pub(super) struct Advanced {
     /// Guessed ahead, and those of them that were right.
     pub drafted: usize,
     pub right: usize,
+    /// Whether the draft model guessed them.
+    pub by_model: bool,
 }
 
 /// Where a sequence stands in line: the more urgent first, then who had a place first. It keeps that when it is pushed
@@ -81,7 +83,11 @@ pub(super) struct Sequence {
     found: usize,
     sampler: Sampler,
     detokenizer: Detokenizer,
-    drafts: Drafts,
+    /// How good guesses are that it makes itself.
+    pub drafts: Drafts,
+    /// Guesses at what comes after `tokens`, for the next step, and who made them.
+    guesses: Vec<u32>,
+    guessed_by_model: bool,
     /// Where log-probabilities of the prompt are still to be told, those known by now.
     prompt_logprobs: Option<Vec<TokenLogprob>>,
     finished: bool,
@@ -107,6 +113,8 @@ impl Sequence {
             sampler: Sampler::new(isa, &request.sampling, vocabulary, &tokens),
             detokenizer: Detokenizer::new(stop),
             drafts: Drafts::new(),
+            guesses: Vec::new(),
+            guessed_by_model: false,
             tokens_max: accepted.tokens_max,
             events: accepted.events,
             rank: (accepted.terms.priority, turn),
@@ -175,6 +183,7 @@ impl Sequence {
 
     /// Lets others find the pages that it has filled.
     pub fn publish(&mut self, pages: &mut Pages) {
+        pages.cut_draft(&self.lease, self.cached);
         let tokens = &self.tokens;
         pages.publish(&mut self.lease, |range| tokens[range].into(), self.cached);
     }
@@ -233,18 +242,46 @@ impl Sequence {
         span.pages.extend_from_slice(&self.lease.pages);
     }
 
-    /// Makes `span` the last token of a running answer with at most `draft_tokens_max` guesses at what follows, all with
-    /// logits. Guesses get the pages that they need where nobody has to give any up for them.
-    pub fn fill_answer(&mut self, span: &mut Span, draft_tokens_max: usize, pages: &mut Pages) {
-        // The last token of an answer needs no guess after it.
-        let left = self.tokens_max.saturating_sub(self.generated() + 1);
-        let mut draft_tokens = draft_tokens_max.min(left);
-        if !self.grow(1 + draft_tokens, pages) {
-            draft_tokens = draft_tokens.min(self.lease.positions() - self.cached - 1);
-        }
+    /// Makes `span` the last token of a running answer with the guesses at what follows, all with logits.
+    pub fn fill_answer(&self, span: &mut Span) {
         self.fill(span, 1, 1);
-        self.drafts.guess(&self.tokens, draft_tokens, &mut span.tokens);
+        span.tokens.extend_from_slice(&self.guesses);
         span.logits = 0..span.tokens.len();
+    }
+
+    /// The prompt, and the answer so far.
+    pub fn said(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Tokens that its answer may have yet, and is expected to: as many as it has, and no fewer than `least`.
+    pub fn expected_tokens(&self, least: usize) -> usize {
+        self.generated().max(least).min(self.tokens_max - self.generated())
+    }
+
+    /// How many tokens can be guessed, of at most `most`. Guesses get the pages that they need where nobody has to give
+    /// any up for them.
+    pub fn make_room_for_guesses(&mut self, most: usize, pages: &mut Pages) -> usize {
+        // The last token of an answer needs no guess after it.
+        let most = most.min(self.tokens_max.saturating_sub(self.generated() + 1));
+        if self.grow(1 + most, pages) { most } else { most.min(self.lease.positions() - self.cached - 1) }
+    }
+
+    pub fn guesses(&self) -> &[u32] {
+        &self.guesses
+    }
+
+    pub fn add_guess(&mut self, token: u32) {
+        self.guesses.push(token);
+    }
+
+    /// What is guessed for the next step is the draft model's.
+    pub fn set_guessed_by_model(&mut self) {
+        self.guessed_by_model = true;
     }
 
     /// Takes the logits of a span, `[span.logits, v]`: reports prompt tokens, or chooses the next token.
@@ -261,7 +298,8 @@ impl Sequence {
         let known = span.tokens.len() - drafted;
         let recomputed = self.reached.saturating_sub(self.cached).min(known);
         let prompt = self.prompt_tokens.saturating_sub(self.cached).min(known).saturating_sub(recomputed);
-        let mut advanced = Advanced { prompt, recomputed, drafted, ..Advanced::default() };
+        let by_model = std::mem::take(&mut self.guessed_by_model);
+        let mut advanced = Advanced { prompt, recomputed, drafted, by_model, ..Advanced::default() };
         self.cached += span.tokens.len();
         let vocabulary = logits.len().checked_div(span.logits.len()).unwrap_or(0);
         for (row, logits) in span.logits.clone().zip(logits.chunks_exact_mut(vocabulary.max(1))) {
@@ -287,7 +325,10 @@ impl Sequence {
                 break;
             }
         }
-        self.drafts.learn(advanced.drafted, advanced.right);
+        self.guesses.clear();
+        if drafted > 0 && !by_model {
+            self.drafts.learn(drafted, advanced.right);
+        }
         self.reached = self.reached.max(self.cached);
         advanced.generated = self.generated() - before;
         advanced

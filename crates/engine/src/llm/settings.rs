@@ -1,6 +1,7 @@
 //! How a model is to be run, resolved once, and the memory that this takes.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use kernels::attention::KvElement;
@@ -26,6 +27,9 @@ pub struct Settings {
     pub step_beside_answers_max: Duration,
     /// Tokens guessed ahead of an answer, at most, and checked in one step; 0 guesses none. Answers are the same.
     pub draft_tokens_max: usize,
+    /// A smaller model of the same tokeniser, a `.gguf` file or a Hugging Face folder, that guesses them where that brings
+    /// more tokens a second than what was said before does.
+    pub draft_model: Option<PathBuf>,
     /// Memory for weights, keys/values and activations together; `None` takes nine tenths of what is free.
     pub memory_max_bytes: Option<u64>,
     /// Of what is free, what others have been promised and have not touched yet.
@@ -44,6 +48,7 @@ impl Default for Settings {
             step_tokens_max: 512,
             step_beside_answers_max: Duration::from_millis(60),
             draft_tokens_max: 8,
+            draft_model: None,
             memory_max_bytes: None,
             memory_promised_bytes: 0,
         }

@@ -28,6 +28,9 @@ pub struct Stats {
     /// Tokens guessed ahead, and those of them that were right.
     pub drafted_tokens_total: u64,
     pub accepted_drafts_total: u64,
+    /// Of both, what a draft model guessed.
+    pub model_drafted_tokens_total: u64,
+    pub model_accepted_drafts_total: u64,
     pub requests_finished_total: u64,
     /// Requests whose caller went away before their end.
     pub requests_cancelled_total: u64,
@@ -77,6 +80,8 @@ counters!(
     generated_tokens_total,
     drafted_tokens_total,
     accepted_drafts_total,
+    model_drafted_tokens_total,
+    model_accepted_drafts_total,
     requests_finished_total,
     requests_cancelled_total,
     requests_timed_out_total,

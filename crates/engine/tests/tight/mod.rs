@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use engine::llm::request::{Event, GenerateRequest, Sampling, Usage};
 use engine::llm::{Generation, Llm, Settings};
 
-fn fixture(family: &str) -> PathBuf {
+pub fn fixture(family: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/decoders").join(family)
 }
 

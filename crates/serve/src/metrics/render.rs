@@ -19,7 +19,7 @@ const TENSOR_METRICS: [EngineMetric<OnnxStats>; 4] = [
     ("tureen_tensor_runs_total", "counter", "Runs of a model, each of one or more calls.", |s| s.runs_total),
 ];
 
-const ENGINE_METRICS: [EngineMetric<Stats>; 18] = [
+const ENGINE_METRICS: [EngineMetric<Stats>; 20] = [
     ("tureen_requests_running", "gauge", "Sequences that hold a place in the batch.", |s| s.running),
     ("tureen_requests_waiting", "gauge", "Sequences that wait for a place.", |s| s.waiting),
     ("tureen_slots", "gauge", "Places in the batch.", |s| s.slots),
@@ -50,6 +50,12 @@ const ENGINE_METRICS: [EngineMetric<Stats>; 18] = [
     ("tureen_drafted_tokens_total", "counter", "Tokens guessed ahead.", |s| s.drafted_tokens_total),
     ("tureen_accepted_drafts_total", "counter", "Guessed tokens that were right.", |s| {
         s.accepted_drafts_total
+    }),
+    ("tureen_model_drafted_tokens_total", "counter", "Of the tokens guessed ahead, the draft model's.", |s| {
+        s.model_drafted_tokens_total
+    }),
+    ("tureen_model_accepted_drafts_total", "counter", "Of the draft model's, those that were right.", |s| {
+        s.model_accepted_drafts_total
     }),
     ("tureen_steps_total", "counter", "Forward passes.", |s| s.steps_total),
 ];

@@ -14,7 +14,7 @@ use super::render::{head, quoted};
 /// Name, kind, what it is, how it is read.
 type Metric = (&'static str, &'static str, &'static str, fn(&Stats) -> f64);
 
-const METRICS: [Metric; 8] = [
+const METRICS: [Metric; 10] = [
     ("vllm:num_requests_running", "gauge", "Requests in the batch.", |s| s.running as f64),
     ("vllm:num_requests_waiting", "gauge", "Requests that wait.", |s| s.waiting as f64),
     ("vllm:kv_cache_usage_perc", "gauge", "Share of the key/value cache in use, 1 is all.", |s| {
@@ -32,6 +32,12 @@ const METRICS: [Metric; 8] = [
         (s.prompt_tokens_total + s.cached_tokens_total) as f64
     }),
     ("vllm:generation_tokens_total", "counter", "Tokens generated.", |s| s.generated_tokens_total as f64),
+    ("vllm:spec_decode_num_draft_tokens_total", "counter", "Tokens guessed ahead.", |s| {
+        s.drafted_tokens_total as f64
+    }),
+    ("vllm:spec_decode_num_accepted_tokens_total", "counter", "Guessed tokens that were right.", |s| {
+        s.accepted_drafts_total as f64
+    }),
 ];
 
 /// Name, what it is, which.

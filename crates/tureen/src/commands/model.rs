@@ -35,6 +35,8 @@ pub struct Model {
     pub manifest: Option<Manifest>,
     /// Of one that was pulled just now. Whoever listens for Ctrl-C drops it.
     pub ends: Option<EndsAtInterrupt>,
+    /// The model that guesses ahead for it.
+    pub draft: Option<PathBuf>,
 }
 
 /// # Errors
@@ -46,21 +48,33 @@ pub fn find(context: &Context, text: &str) -> anyhow::Result<Model> {
         let path = path.canonicalize().with_context(|| format!("there is no model at {text:?}"))?;
         let file =
             path.file_name().map_or_else(|| text.to_string(), |name| name.to_string_lossy().into_owned());
-        return Ok(Model { name: stem(&file), path, manifest: None, ends: None });
+        return Ok(Model { name: stem(&file), path, manifest: None, ends: None, draft: None });
     }
     let found = require(&context.store, text).map_err(|error| match path.exists() {
         true => anyhow!("{error}; ./{text} is a folder without config.json, so no model either"),
         false => error,
     });
     let (version, name) = (found?, Reference::parse(text)?.to_string());
-    Ok(Model { name, path: version.entry()?, manifest: Some(version.manifest), ends: None })
+    let (path, manifest) = (version.entry()?, Some(version.manifest));
+    Ok(Model { name, path, manifest, ends: None, draft: None })
 }
 
-/// As [`find`]; a short name whose model isn't here is fetched, where somebody is there to say so.
+/// As [`find`]; a short name whose model isn't here is fetched, where somebody is there to say so. So is the draft model
+/// that the settings name.
 ///
 /// # Errors
 /// As for [`find`], with the command that would get the model.
-pub fn find_or_pull(context: &Context, text: &str) -> anyhow::Result<Model> {
+pub fn find_to_load(context: &Context, text: &str) -> anyhow::Result<Model> {
+    let mut model = find_or_pull(context, text)?;
+    if let Some(draft) = context.resolved.settings.draft_model.as_ref().filter(|_| !is_onnx(&model.path)) {
+        let draft = find_or_pull(context, &draft.0).context("finding the draft model")?;
+        model.draft = Some(draft.path);
+        model.ends = model.ends.or(draft.ends);
+    }
+    Ok(model)
+}
+
+fn find_or_pull(context: &Context, text: &str) -> anyhow::Result<Model> {
     let error = match find(context, text) {
         Ok(model) => return Ok(model),
         Err(error) => error,
@@ -115,8 +129,12 @@ pub fn read_facts(path: &Path) -> anyhow::Result<Facts> {
 /// Loads one model and, where that is wanted, says what it is and what it takes. `promised_bytes` of memory are other
 /// models', though they have not touched them yet.
 pub fn load(model: &Model, settings: &Settings, promised_bytes: u64, is_said: bool) -> anyhow::Result<Llm> {
-    let settings =
-        engine::llm::Settings { memory_promised_bytes: promised_bytes, ..engine_settings(settings) };
+    let draft_model = model.draft.clone();
+    let settings = engine::llm::Settings {
+        memory_promised_bytes: promised_bytes,
+        draft_model,
+        ..engine_settings(settings)
+    };
     if is_onnx(&model.path) {
         bail!(
             "{} is an ONNX model, which takes tensors and generates no text: tureen serve serves it",
@@ -190,8 +208,9 @@ fn loaded_line(
     } else {
         String::new()
     };
+    let drafts = facts.draft.as_ref().map(|draft| format!("guesses by {draft}; ")).unwrap_or_default();
     format!(
-        "loaded {name}: {}, {} parameters, {}, context {} of {} tokens, {} at once{fewer}; {}; {} on {} threads; {:.1} s",
+        "loaded {name}: {}, {} parameters, {}, context {} of {} tokens, {} at once{fewer}; {}; {drafts}{} on {} threads; {:.1} s",
         facts.family,
         parameters(facts.parameters),
         facts.quantisation,
@@ -228,6 +247,7 @@ fn engine_settings(settings: &Settings) -> engine::llm::Settings {
         step_tokens_max: settings.step_tokens_max.0,
         step_beside_answers_max: Duration::from_millis(settings.step_beside_answers_max.0 as u64),
         draft_tokens_max: settings.draft_tokens_max.0,
+        draft_model: None,
         memory_max_bytes: settings.memory_max.map(|bytes| bytes.0),
         memory_promised_bytes: 0,
     }

@@ -164,7 +164,7 @@ fn answerer(context: &Context, arguments: &Arguments, is_chat: bool) -> anyhow::
         let key = std::env::var("TUREEN_KEY").ok().filter(|key| !key.is_empty());
         return Ok(Answerer::Server { url, model: arguments.model.clone(), key });
     }
-    let model = model::find_or_pull(context, &arguments.model)?;
+    let model = model::find_to_load(context, &arguments.model)?;
     // One conversation at a time, whatever a server would be set to.
     let settings = crate::settings::Settings { sequences_max: Count(1), ..context.resolved.settings.clone() };
     let llm = model::load(&model, &settings, 0, is_chat || arguments.stats)?;

@@ -12,7 +12,7 @@ use serve::{JobSettings, ServeError, ServeSettings, Server, Services, shutdown_s
 use store::Store;
 
 use super::Context;
-use super::model::{Model, find_or_pull, load, load_onnx};
+use super::model::{Model, find_to_load, load, load_onnx};
 use crate::models::find::names;
 use crate::settings::{Listen, SettingValue, Settings};
 use crate::terminal::say;
@@ -51,7 +51,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let mut models = Vec::new();
     for text in &arguments.served {
         let (name, text) = named(text, Path::new(text).exists());
-        let mut model = find_or_pull(context, text)?;
+        let mut model = find_to_load(context, text)?;
         if let Some(name) = name {
             model.name = name.to_string();
         }

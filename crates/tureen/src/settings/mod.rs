@@ -9,7 +9,9 @@ use std::path::PathBuf;
 
 use resolve::Reading;
 pub use resolve::{Misused, Origin, Resolved, arguments, resolve};
-pub use value::{ByteSize, Count, CpuPath, Keys, KvKind, Listen, LogLevel, Origins, SettingValue};
+pub use value::{
+    ByteSize, Count, CpuPath, Keys, KvKind, Listen, LogLevel, ModelText, Origins, SettingValue,
+};
 
 /// The commands that a setting shows up in as a flag. `config` takes them all.
 pub const ALL: &[&str] = &[
@@ -106,7 +108,9 @@ settings! {
     step_beside_answers_max: Count<1, 60_000>, "MILLISECONDS", MODEL, "60", "",
         "About how long a step may take that evaluates prompts while others are answering";
     draft_tokens_max: Count<0, 64>, "TOKENS", MODEL, "8", "",
-        "Tokens guessed ahead out of what was said, and checked in one step; 0 guesses none";
+        "Tokens guessed ahead, and checked in one step; 0 guesses none";
+    draft_model: Option<ModelText>, "MODEL", MODEL, "", "what was said before",
+        "Smaller model of the same tokeniser that guesses too, where that is faster; answers stay the same";
     batch_rows_max: Count<1, 1_000_000>, "COUNT", SERVER, "64", "",
         "Rows of tensor calls that are run together; 1 runs each call alone";
     batch_wait_us: Count<0, 60_000_000>, "MICROSECONDS", SERVER, "0", "",

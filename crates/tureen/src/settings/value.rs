@@ -127,6 +127,25 @@ impl<T: SettingValue> SettingValue for Option<T> {
     }
 }
 
+/// What MODEL means on the command line: a file, a folder, or the name of a model that was pulled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelText(pub String);
+
+impl SettingValue for ModelText {
+    const EXAMPLE: &str = "smollm2:135m";
+
+    fn parse(text: &str) -> Result<ModelText, String> {
+        if text.trim().is_empty() {
+            return Err(expected("a file, a folder or a model's name", text));
+        }
+        Ok(ModelText(text.to_string()))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
 /// A number of bytes, written with or without a unit: `4096`, `500MB`, `8GiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ByteSize(pub u64);

@@ -1,0 +1,256 @@
+//! A smaller model of the same tokeniser, which guesses what the served one will say.
+//!
+//! Its keys and values lie in pages of the same numbers as the served model's, so that they come and go with those: they
+//! are shared where beginnings are, and given up where a sequence is pushed out. `Pages` knows how far each is filled.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use formats::model::{Decoder, ModelFiles};
+use kernels::attention::{KvCache, KvLayout};
+use kernels::compute::Compute;
+
+use super::drafts::{Chance, Choice, Costs, best};
+use super::forward::{Forward, Span, StepSizes};
+use super::handle::LoadError;
+use super::pace::Pace;
+use super::pages::Pages;
+use super::sequence::Sequence;
+use super::settings::Settings;
+use super::tokenizer::Tokenizer;
+
+/// Answers that it guesses for at once.
+pub(super) const SEQUENCES_MAX: usize = 2;
+/// Rows of its steps: more are taken in turns.
+pub(super) const ROWS_MAX: usize = 256;
+/// Tokens that it may be behind, of one sequence, and still guess in the same step: some guesses that came from elsewhere.
+const BEHIND_TOKENS_MAX: usize = 32;
+/// Chance of its guesses before any was made.
+const CHANCE_FIRST: f64 = 0.75;
+/// Share of the newest measurement in what a guess costs.
+const NEWEST: f64 = 0.1;
+/// Tokens that an answer is expected to have yet, at least; else as many as it has.
+const EXPECTED_TOKENS_MIN: usize = 64;
+/// While it doesn't pay, the share of the time that finding out whether it does again may cost.
+const TRIAL_SHARE: f64 = 0.03;
+
+/// Tokens that the one model's vocabulary may have beyond the other's: files round it up in different ways.
+const PADDING_TOKENS_MAX: usize = 512;
+
+/// A draft model's files, found to fit the served model.
+pub(super) struct DraftFiles {
+    files: ModelFiles,
+    /// Tokens that it and the served model have in common, from 0 on.
+    vocabulary: usize,
+}
+
+impl DraftFiles {
+    /// Those that `settings` name, if any; where nothing is guessed, none is needed.
+    pub fn open(settings: &Settings, served: &Tokenizer) -> Result<Option<DraftFiles>, LoadError> {
+        let path = settings.draft_model.as_deref().filter(|_| settings.draft_tokens_max > 0);
+        path.map(|path| {
+            let wrong = |error: LoadError| LoadError::Draft(Box::new(error));
+            let files = ModelFiles::open(path).map_err(|error| wrong(error.into()))?;
+            let tokenizer = Tokenizer::new(files.tokenizer());
+            let tokenizer = tokenizer.map_err(|error| wrong(LoadError::Tokenizer(error)))?;
+            let (own, embedding) = (tokenizer.vocabulary(), files.decoder().vocabulary);
+            if own > embedding {
+                return Err(wrong(LoadError::Vocabulary { tokenizer: own, embedding }));
+            }
+            let vocabulary = common_tokens(served, &tokenizer)?;
+            Ok(DraftFiles { files, vocabulary })
+        })
+        .transpose()
+    }
+
+    pub fn name(&self) -> String {
+        self.files.facts().name.clone()
+    }
+
+    /// What memory is planned by: its description and the bytes of its files.
+    pub fn size(&self) -> (&Decoder, u64) {
+        (self.files.decoder(), self.files.facts().file_bytes)
+    }
+
+    pub fn load(
+        self,
+        compute: Arc<Compute>,
+        (layout, sizes): (KvLayout, StepSizes),
+        step_max: Duration,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<DraftModel, LoadError> {
+        let wrong = |error: LoadError| LoadError::Draft(Box::new(error));
+        let forward =
+            Forward::load(compute, &self.files, sizes, progress).map_err(|error| wrong(error.into()))?;
+        Ok(DraftModel {
+            forward,
+            cache: KvCache::new(layout).map_err(LoadError::Cache)?,
+            context: sizes.context_tokens,
+            vocabulary: self.vocabulary,
+            chance: Chance(CHANCE_FIRST),
+            guess_s: None,
+            pace: Pace::new(step_max),
+            tried: Instant::now(),
+            spans: Vec::new(),
+        })
+    }
+}
+
+/// How many tokens both have; each must mean the same in both, by its bytes.
+fn common_tokens(served: &Tokenizer, draft: &Tokenizer) -> Result<usize, LoadError> {
+    let vocabularies = (served.vocabulary(), draft.vocabulary());
+    let common = vocabularies.0.min(vocabularies.1);
+    let differs = |id: &u32| served.token_bytes_with_special(*id) != draft.token_bytes_with_special(*id);
+    if let Some(id) = (0..common as u32).find(differs) {
+        let (served, draft) = (served.token_text(id), draft.token_text(id));
+        return Err(LoadError::DraftToken { id, served, draft });
+    }
+    if vocabularies.0.abs_diff(vocabularies.1) > PADDING_TOKENS_MAX {
+        return Err(LoadError::DraftVocabulary { served: vocabularies.0, draft: vocabularies.1 });
+    }
+    Ok(common)
+}
+
+pub(super) struct DraftModel {
+    forward: Forward,
+    cache: KvCache,
+    /// Positions that it can take.
+    context: usize,
+    /// Tokens that it and the served model have in common, from 0 on.
+    vocabulary: usize,
+    chance: Chance,
+    /// What a guess costs.
+    guess_s: Option<f64>,
+    /// What a token costs that it is behind.
+    pace: Pace,
+    tried: Instant,
+    spans: Vec<Span>,
+}
+
+/// What it is to do for a sequence.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Turn {
+    Guess(Choice),
+    /// Evaluate what was said before it can guess.
+    CatchUp,
+    Nothing,
+}
+
+impl DraftModel {
+    pub fn weights_bytes(&self) -> usize {
+        self.forward.weights_bytes()
+    }
+
+    /// What is worth while for an answer, of which at most `most` tokens may be guessed.
+    pub fn choose(
+        &self,
+        sequence: &Sequence,
+        pages: &Pages,
+        costs: &Costs,
+        most: usize,
+        now: Instant,
+    ) -> Turn {
+        let said = sequence.said();
+        let most = most.min(self.context.saturating_sub(said.len()));
+        let missing = &said[pages.drafted(sequence.lease()).min(said.len() - 1)..];
+        if most == 0 || missing.iter().any(|token| *token as usize >= self.vocabulary) {
+            return Turn::Nothing;
+        }
+        // Before it was measured: a tenth of the served model, which most are for which this is done.
+        let guess_s = self.guess_s.unwrap_or(costs.plain_s / 10.0);
+        let behind_s = missing.len() as f64 * self.pace.token_s().unwrap_or(guess_s / 10.0);
+        let choice = best(self.chance, costs, guess_s, most);
+        let is_worth_while = if choice.length > 0 {
+            let gain_s = costs.plain_s - 1.0 / choice.rate;
+            behind_s <= gain_s * sequence.expected_tokens(EXPECTED_TOKENS_MIN) as f64
+        } else {
+            behind_s + guess_s <= TRIAL_SHARE * now.saturating_duration_since(self.tried).as_secs_f64()
+        };
+        match (is_worth_while, missing.len() > BEHIND_TOKENS_MAX) {
+            (false, _) => Turn::Nothing,
+            (true, true) => Turn::CatchUp,
+            (true, false) => Turn::Guess(Choice { length: choice.length.max(1), ..choice }),
+        }
+    }
+
+    /// Evaluates some of what it is behind, as much as answers that run can wait for.
+    pub fn catch_up(&mut self, sequence: &Sequence, pages: &mut Pages) {
+        let started = Instant::now();
+        let (said, first) = (sequence.said(), pages.drafted(sequence.lease()));
+        // The last token is evaluated for what comes after it.
+        let rows = (said.len() - 1 - first).min(ROWS_MAX).min(self.pace.prompt_tokens(0));
+        let span = span(&mut self.spans, 0);
+        set(span, &said[first..first + rows], first, &sequence.lease().pages, false);
+        self.forward.run(&self.spans[..1], &mut self.cache);
+        pages.fill_draft(sequence.lease(), first + rows);
+        self.pace.learn(rows, started.elapsed());
+    }
+
+    /// Guesses as many tokens as each of `asked` says, from the likeliest to the likeliest.
+    pub fn guess(&mut self, asked: &mut [(&mut Sequence, usize)], pages: &mut Pages) {
+        let started = Instant::now();
+        let longest = asked.iter().map(|(_, length)| *length).max().unwrap_or(0);
+        for pass in 0..longest {
+            let mut spans = 0;
+            for (sequence, _) in asked.iter().filter(|(_, length)| pass < *length) {
+                let (said, guesses) = (sequence.said(), sequence.guesses());
+                let first = pages.drafted(sequence.lease()).min(said.len() - 1);
+                let (tokens, first) = match guesses.len().checked_sub(1) {
+                    None => (&said[first..], first),
+                    Some(last) => (&guesses[last..], said.len() + last),
+                };
+                set(span(&mut self.spans, spans), tokens, first, &sequence.lease().pages, true);
+                spans += 1;
+            }
+            let vocabulary = self.forward.decoder().vocabulary;
+            let (_, logits) = self.forward.run(&self.spans[..spans], &mut self.cache);
+            let waiting = asked.iter_mut().filter(|(_, length)| pass < *length);
+            for ((sequence, _), logits) in waiting.zip(logits.chunks_exact(vocabulary)) {
+                sequence.add_guess(likeliest(&logits[..self.vocabulary]));
+            }
+        }
+        for (sequence, length) in asked.iter() {
+            pages.fill_draft(sequence.lease(), sequence.said().len() + length - 1);
+        }
+        let guessed: usize = asked.iter().map(|(_, length)| length).sum();
+        let measured = started.elapsed().as_secs_f64() / guessed.max(1) as f64;
+        let known = self.guess_s.unwrap_or(measured);
+        // One pass that was held up by something else shall not end all guessing.
+        self.guess_s = Some(known + NEWEST * (measured.min(2.0 * known) - known));
+        self.tried = Instant::now();
+    }
+
+    /// Of a guess of `guessed` tokens, the first `right` were right.
+    pub fn learn(&mut self, guessed: usize, right: usize) {
+        self.chance.learn(guessed, right);
+    }
+}
+
+/// Number `index` of `spans`, which are used again from step to step.
+fn span(spans: &mut Vec<Span>, index: usize) -> &mut Span {
+    if index == spans.len() {
+        spans.push(Span { tokens: Vec::new(), first_position: 0, pages: Vec::new(), logits: 0..0 });
+    }
+    &mut spans[index]
+}
+
+/// Makes `span` so many tokens, of which the last has logits or none.
+fn set(span: &mut Span, tokens: &[u32], first: usize, pages: &[u32], logits: bool) {
+    span.tokens.clear();
+    span.tokens.extend_from_slice(tokens);
+    span.pages.clear();
+    span.pages.extend_from_slice(pages);
+    span.first_position = first;
+    span.logits = tokens.len() - usize::from(logits)..tokens.len();
+}
+
+/// The first of the greatest; of logits that are no numbers, any.
+fn likeliest(logits: &[f32]) -> u32 {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (token, logit) in logits.iter().enumerate() {
+        if *logit > best.1 {
+            best = (token, *logit);
+        }
+    }
+    best.0 as u32
+}

@@ -1,0 +1,107 @@
+//! Who guesses the next tokens of which answer: what it said before, or a model. Whatever is expected to bring most
+//! tokens a second goes first, going by what steps took and how many guesses were right of late; so guessing ends where
+//! it doesn't pay. Times decide how much is guessed, and never what is said.
+
+use std::time::{Duration, Instant};
+
+use super::draft_model::{DraftModel, SEQUENCES_MAX, Turn};
+use super::drafts::{Costs, follows};
+use super::pages::Pages;
+use super::sequence::{Advanced, Sequence};
+
+/// Steps with guesses after which one has none, to see what that costs.
+const PLAIN_AFTER_STEPS: u32 = 64;
+/// Share of the newest measurement in the estimates.
+const NEWEST: f64 = 0.1;
+/// What checking a guess is taken to add to a step before it was measured.
+const CHECK_SHARE_FIRST: f64 = 0.1;
+
+pub(super) struct Guessing {
+    /// Tokens guessed ahead of an answer, at most.
+    tokens_max: usize,
+    model: Option<DraftModel>,
+    /// What a step takes, in seconds, that evaluates a token of each of so many answers and nothing else.
+    plain_s: [Option<f64>; SEQUENCES_MAX],
+    /// What a guess adds to it.
+    check_s: Option<f64>,
+    /// Steps since the last without guesses.
+    since_plain: u32,
+}
+
+impl Guessing {
+    pub fn new(tokens_max: usize, model: Option<DraftModel>) -> Guessing {
+        Guessing { tokens_max, model, plain_s: [None; SEQUENCES_MAX], check_s: None, since_plain: 0 }
+    }
+
+    /// Guesses for those of `running` that answer, `answering` of them, at most `rows` tokens in all. Only few answers
+    /// leave a step the time for more rows.
+    pub fn guess(&mut self, running: &mut [Sequence], pages: &mut Pages, answering: usize, mut rows: usize) {
+        let plain_s = answering.checked_sub(1).and_then(|index| *self.plain_s.get(index)?);
+        let Some(plain_s) = plain_s.filter(|_| self.tokens_max > 0 && self.since_plain < PLAIN_AFTER_STEPS)
+        else {
+            return;
+        };
+        let costs = Costs {
+            // What a guess is held against is what all answers gain by a step.
+            plain_s: plain_s / answering as f64,
+            check_s: self.check_s.unwrap_or(CHECK_SHARE_FIRST * plain_s),
+        };
+        let now = Instant::now();
+        let mut asked = Vec::with_capacity(SEQUENCES_MAX);
+        for sequence in running.iter_mut().filter(|sequence| sequence.is_answering()) {
+            let most = sequence.make_room_for_guesses(self.tokens_max.min(rows), pages);
+            let follow = follows(sequence.said()).map(|follow| follow.take(most).collect::<Vec<u32>>());
+            let lookup = follow.as_ref().map(|_| sequence.drafts.choose(&costs, most));
+            let model = self.model.as_mut();
+            let turn = model.as_ref().map_or(Turn::Nothing, |m| m.choose(sequence, pages, &costs, most, now));
+            let model_rate = if let Turn::Guess(choice) = turn { choice.rate } else { 0.0 };
+            match (lookup, follow) {
+                (Some(choice), Some(follow)) if choice.length > 0 && choice.rate >= model_rate => {
+                    follow[..choice.length].iter().for_each(|token| sequence.add_guess(*token));
+                    rows -= choice.length;
+                }
+                _ => match (turn, model) {
+                    (Turn::Guess(choice), Some(_)) => {
+                        rows -= choice.length;
+                        asked.push((sequence, choice.length));
+                    }
+                    (Turn::CatchUp, Some(model)) => model.catch_up(sequence, pages),
+                    _ => {}
+                },
+            }
+        }
+        if let Some(model) = self.model.as_mut().filter(|_| !asked.is_empty()) {
+            asked.iter_mut().for_each(|(sequence, _)| sequence.set_guessed_by_model());
+            model.guess(&mut asked, pages);
+        }
+    }
+
+    /// A step of so many answers with so many guesses, and no prompts, took so long.
+    pub fn learn_step(&mut self, answering: usize, guessed: usize, took: Duration) {
+        let took = took.as_secs_f64().max(1e-9);
+        let Some(plain_s) = answering.checked_sub(1).and_then(|index| self.plain_s.get_mut(index)) else {
+            return;
+        };
+        if guessed == 0 {
+            self.since_plain = 0;
+            return *plain_s = Some(mixed(*plain_s, took));
+        }
+        self.since_plain += 1;
+        let Some(plain_s) = *plain_s else { return };
+        let measured = (took - plain_s).max(0.0) / guessed as f64;
+        self.check_s = Some(mixed(self.check_s, measured));
+    }
+
+    /// What became of the guesses for one sequence.
+    pub fn learn(&mut self, advanced: &Advanced) {
+        if let Some(model) = self.model.as_mut().filter(|_| advanced.by_model) {
+            model.learn(advanced.drafted, advanced.right);
+        }
+    }
+}
+
+/// An estimate with a measurement added to it: one step that was held up by something else shall not change much.
+fn mixed(known: Option<f64>, measured: f64) -> f64 {
+    let Some(known) = known else { return measured };
+    known + NEWEST * (measured.min(2.0 * known.max(1e-6)) - known)
+}
