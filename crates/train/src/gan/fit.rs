@@ -18,7 +18,7 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    /// Means by name. A figure that nothing was added to is left out.
+    /// Means by name; NaN where there was no step.
     pub fn figures(&self, has_penalty: bool) -> Vec<(String, f64)> {
         let names = [
             "discriminator_loss",
@@ -27,14 +27,9 @@ impl Totals {
             "discriminator_penalty",
             "generator_loss",
         ];
-        let mut figures = vec![];
-        for (index, name) in names.into_iter().enumerate().filter(|(index, _)| *index != 3 || has_penalty) {
-            let samples = self.samples[(index == 4) as usize];
-            if samples > 0 {
-                figures.push((name.to_owned(), self.sums[index] / samples as f64));
-            }
-        }
-        figures
+        let each = names.into_iter().enumerate().filter(|(index, _)| *index != 3 || has_penalty);
+        let mean = |index: usize| self.sums[index] / self.samples[(index == 4) as usize] as f64;
+        each.map(|(index, name)| (name.to_owned(), mean(index))).collect()
     }
 }
 

@@ -178,6 +178,16 @@ impl Gan {
         &mut self.discriminator
     }
 
+    /// Both, for what doesn't depend on their weights.
+    pub(crate) fn models(&self) -> [&Model; 2] {
+        [&self.generator, &self.discriminator]
+    }
+
+    /// Threads that it computes with.
+    pub(crate) fn threads(&self) -> usize {
+        self.compute.pool().threads()
+    }
+
     pub fn settings(&self) -> &GanSettings {
         &self.settings
     }

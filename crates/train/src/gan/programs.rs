@@ -119,7 +119,7 @@ impl Gan {
         Ok(Loss { total, shown, updates })
     }
 
-    pub(super) fn has_penalty(&self) -> bool {
+    pub(crate) fn has_penalty(&self) -> bool {
         self.settings.r1 > 0.0 || self.settings.loss.gradient_penalty().is_some()
     }
 
