@@ -7,6 +7,7 @@ pub mod data;
 pub mod definition;
 pub mod error;
 pub mod files;
+pub mod gan;
 pub mod graph;
 pub mod initializers;
 pub mod layers;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::OneOrMany;
 use super::named::{Known, Named, snake, unknown_argument};
 use crate::error::{Result, TrainError};
+use crate::gan::GanLoss;
 use crate::losses::{self, Loss};
 use crate::metrics::Metric;
 use crate::model::Model;
@@ -55,6 +56,13 @@ pub(super) fn losses() -> Known {
         CategoricalHinge.into(),
     ];
     Known::new("loss", all)
+}
+
+pub(super) fn gan_losses() -> Known {
+    use GanLoss::*;
+    let wasserstein = [Wasserstein { gradient_penalty: 10.0 }, WassersteinClipped { clip: 0.01 }];
+    let others = [NonSaturating {}, LeastSquares {}, Hinge {}];
+    Known::new("loss of a GAN", others.into_iter().chain(wasserstein))
 }
 
 pub(super) fn metrics() -> Known {
@@ -180,7 +188,7 @@ fn read<T: serde::de::DeserializeOwned>(place: &str, value: Value) -> Result<T> 
         .map_err(|error| TrainError::Definition { place: place.to_owned(), problem: error.to_string() })
 }
 
-fn optimizer(given: &Named) -> Result<Optimizer> {
+pub(super) fn optimizer(given: &Named) -> Result<Optimizer> {
     let (known, defaults) = optimizers();
     let ((class, config), others) = known.resolve_with(given, &OF_ALL_OPTIMIZERS)?;
     let at = known.classes.iter().position(|(name, _)| *name == class).unwrap_or(0);

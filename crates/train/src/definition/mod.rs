@@ -4,6 +4,7 @@
 //! Keras's arguments and defaults. What isn't known is an error that names the nearest.
 
 mod compile;
+mod gan;
 mod layer;
 mod named;
 mod network;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use compile::Compiling;
+pub use gan::{Adversaries, Figure, GanDefinition};
 pub use layer::LayerEntry;
 pub use network::Network;
 pub(crate) use network::normalization_of;
@@ -44,6 +46,14 @@ pub struct Definition {
     /// How the fit goes.
     #[serde(default)]
     pub fit: Fitting,
+}
+
+/// What a definition file holds.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Defined {
+    Model(Definition),
+    Gan(GanDefinition),
 }
 
 /// One value, or a list of them.
@@ -239,12 +249,12 @@ impl Default for EarlyStopping {
     }
 }
 
-impl Definition {
+impl Defined {
     /// Reads the definition file at `path`.
     ///
     /// # Errors
     /// When it can't be read, isn't TOML, or has a key or a value that isn't known.
-    pub fn read(path: &Path) -> Result<Definition> {
+    pub fn read(path: &Path) -> Result<Defined> {
         let name = path.display().to_string();
         let bytes = std::fs::metadata(path).map_err(|error| TrainError::file(path, "read", &error))?.len();
         if bytes > FILE_BYTES_MAX {
@@ -252,7 +262,7 @@ impl Definition {
             return Err(TrainError::Definition { place: name, problem });
         }
         let text = std::fs::read_to_string(path).map_err(|error| TrainError::file(path, "read", &error))?;
-        Definition::parse(&text).map_err(|error| match error {
+        Defined::parse(&text).map_err(|error| match error {
             TrainError::Definition { place, problem } if place.is_empty() => {
                 TrainError::Definition { place: name, problem }
             }
@@ -263,16 +273,36 @@ impl Definition {
         })
     }
 
-    /// Reads a definition's text.
+    /// Reads a definition's text: of a GAN, if it has a generator or a discriminator.
     ///
     /// # Errors
-    /// As [`Definition::read`].
+    /// As [`Defined::read`].
+    pub fn parse(text: &str) -> Result<Defined> {
+        let table: toml::Table = toml_of(text)?;
+        let has = |key: &str| table.contains_key(key);
+        if !["generator", "discriminator", "gan"].into_iter().any(has) {
+            return Definition::parse(text).map(Defined::Model);
+        }
+        if let Some(other) = ["model", "compile"].into_iter().find(|key| has(key)) {
+            let problem = format!(
+                "[{other}] stands beside the networks of a GAN; a definition has [model] and [compile], or [generator] and \
+                 [discriminator]"
+            );
+            return Err(TrainError::Definition { place: String::new(), problem });
+        }
+        let definition: GanDefinition = toml_of(text)?;
+        definition.check()?;
+        Ok(Defined::Gan(definition))
+    }
+}
+
+impl Definition {
+    /// Reads the text of a model's definition.
+    ///
+    /// # Errors
+    /// As [`Defined::read`].
     pub fn parse(text: &str) -> Result<Definition> {
-        let definition: Definition = toml::from_str(text).map_err(|error| {
-            let problem = named::with_nearest(error.message());
-            let place = error.span().map(|span| line_of(text, span.start)).unwrap_or_default();
-            TrainError::Definition { place, problem }
-        })?;
+        let definition: Definition = toml_of(text)?;
         definition.fit.check()?;
         Ok(definition)
     }
@@ -280,12 +310,17 @@ impl Definition {
     /// What a checkpoint must agree with to be gone on with: all but how long the fit goes and how it is kept.
     pub fn identity(&self) -> Value {
         let mut same = self.clone();
-        same.fit.epochs = 0;
-        same.fit.checkpoint_seconds = 0.0;
-        same.fit.checkpoint_steps = None;
-        same.fit.threads = None;
+        same.fit = same.fit.identity();
         serde_json::to_value(&same).unwrap_or_default()
     }
+}
+
+fn toml_of<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    toml::from_str(text).map_err(|error| {
+        let problem = named::with_nearest(error.message());
+        let place = error.span().map(|span| line_of(text, span.start)).unwrap_or_default();
+        TrainError::Definition { place, problem }
+    })
 }
 
 fn line_of(text: &str, at: usize) -> String {
@@ -294,6 +329,11 @@ fn line_of(text: &str, at: usize) -> String {
 }
 
 impl Fitting {
+    /// What decides the bits of a fit.
+    fn identity(&self) -> Fitting {
+        Fitting { epochs: 0, checkpoint_seconds: 0.0, checkpoint_steps: None, threads: None, ..self.clone() }
+    }
+
     fn check(&self) -> Result<()> {
         let wrong = |argument: &'static str, expected: &str, received: String| {
             Err(TrainError::Argument {

@@ -9,7 +9,7 @@ use super::layer::{LayerEntry, layer};
 use super::named::nearest;
 use super::{Normalize, OneOrMany};
 use crate::error::{Result, TrainError};
-use crate::layers::Normalization;
+use crate::layers::{Normalization, Rescaling};
 use crate::model::{Input, Model, Shared, Tensor, Wire};
 
 /// The network: its inputs and layers.
@@ -63,6 +63,17 @@ impl Network {
     /// # Errors
     /// When a layer isn't known or doesn't fit; the error names it.
     pub fn build(&self, normalize: Normalize, seed: u64, threads: usize) -> Result<Model> {
+        self.build_with(normalize, None, seed, threads)
+    }
+
+    /// As [`Network::build`], where `last` is called on the one output.
+    pub(super) fn build_with(
+        &self,
+        normalize: Normalize,
+        last: Option<Rescaling>,
+        seed: u64,
+        threads: usize,
+    ) -> Result<Model> {
         let mut wiring = Wiring::default();
         let mut inputs = vec![];
         for (name, shape) in self.inputs()? {
@@ -84,12 +95,15 @@ impl Network {
         for (number, entry) in self.layers.iter().enumerate() {
             wiring.call(number + 1, entry)?;
         }
-        let outputs: Vec<Tensor> = match &self.outputs {
+        let mut outputs: Vec<Tensor> = match &self.outputs {
             None => wiring.last.into_iter().collect(),
             Some(names) => {
                 names.as_slice().iter().map(|name| wiring.tensor("outputs", name)).collect::<Result<_>>()?
             }
         };
+        if let (Some(last), [output]) = (last, &mut outputs[..]) {
+            *output = last.named("samples").on(&*output);
+        }
         Model::with(inputs, outputs, seed, threads)
     }
 

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Definition;
+use super::Defined;
 use super::compile::{self, OF_ALL_OPTIMIZERS};
 use super::layer::{self, REQUIRED, SIZES};
 use super::named::{ALIASES, Known, snake};
@@ -12,7 +12,7 @@ use crate::layers::{self, MergeMode, Padding};
 
 /// The schema, made from the structs and the classes.
 pub fn schema() -> Value {
-    let mut schema = serde_json::to_value(schemars::schema_for!(Definition)).unwrap_or(json!({}));
+    let mut schema = serde_json::to_value(schemars::schema_for!(Defined)).unwrap_or(json!({}));
     schema["title"] = json!("A definition for `tureen train`");
     let Some(definitions) = schema["$defs"].as_object_mut() else { return schema };
     for (name, words) in [
@@ -31,6 +31,7 @@ pub fn schema() -> Value {
         ("Loss", compile::losses(), vec![]),
         ("Metric", compile::metrics(), vec![]),
         ("Schedule", compile::schedules(), vec![]),
+        ("GanLoss", compile::gan_losses(), vec![]),
     ];
     kinds.push(("Optimizer", compile::optimizers().0, OF_ALL_OPTIMIZERS.to_vec()));
     for (name, known, further) in kinds {
@@ -46,6 +47,14 @@ pub fn schema() -> Value {
         "anyOf": [{ "$ref": "#/$defs/Loss" }, { "type": "array", "items": { "$ref": "#/$defs/Loss" } }],
     });
     compiling["metrics"] = json!({ "type": "array", "items": { "$ref": "#/$defs/Metric" } });
+    let adversaries = &mut definitions["Adversaries"]["properties"];
+    for key in ["generator_optimizer", "discriminator_optimizer"] {
+        let words = adversaries[key]["description"].take();
+        adversaries[key] = json!({ "description": words, "$ref": "#/$defs/Optimizer" });
+    }
+    let words = adversaries["loss"]["description"].take();
+    adversaries["loss"] =
+        json!({ "description": words, "$ref": "#/$defs/GanLoss", "default": "non_saturating" });
     // What serde takes as a map is said by the classes now.
     definitions.retain(|name, words| name != "Named" && !words.to_string().contains("#/$defs/Named\""));
     schema

@@ -42,7 +42,7 @@ impl Array {
     }
 
     /// Copies the samples `which` one after the other.
-    pub(super) fn gather(&self, which: &[usize], to: &mut [f32]) {
+    pub(crate) fn gather(&self, which: &[usize], to: &mut [f32]) {
         let len = self.sample_len();
         for (to, &sample) in to.chunks_exact_mut(len.max(1)).zip(which) {
             to.copy_from_slice(&self.values[sample * len..][..len]);

@@ -1,9 +1,9 @@
 //! What a model computes when it isn't trained, as a graph whose weights are constants: what is written for runtimes.
 
-use super::{Model, Node, Origin, PROBE, Placed, at};
+use super::{Model, Node, Origin, PROBE, Placed, When};
 use crate::error::{Result, TrainError};
 use crate::graph::{Graph, Id};
-use crate::layers::{Call, Layer};
+use crate::layers::Layer;
 
 /// Values of a layer's result for a sample, and weights of a model: 1 and 4 GiB.
 const SAMPLE_MAX: usize = 1 << 28;
@@ -72,15 +72,8 @@ impl Model {
         let inputs: Vec<Id> = (0..self.inputs.len())
             .map(|i| graph.input(i, &[&[batch], &self.inputs[i].1[..]].concat()))
             .collect();
-        let mut ids: Vec<Vec<Id>> = Vec::new();
-        for called in &self.steps {
-            let given: Vec<Id> = called.inputs.iter().map(|&source| at(source, &inputs, &ids)).collect();
-            let Node { name, layer, weights: own, .. } = &self.nodes[called.node];
-            graph.set_scope(name);
-            let mut call = Call { graph: &mut graph, training: false, seed, step, updates: vec![] };
-            ids.push(layer.0.layer.call(&mut call, &given, &weights[own.clone()])?);
-        }
-        let outputs: Vec<Id> = self.outputs.iter().map(|&source| at(source, &inputs, &ids)).collect();
+        let outputs =
+            self.passed(&mut graph, &weights, &inputs, When { training: false, seed, step })?.outputs;
         graph.reduced_except(&outputs, |shape| shape.iter().any(|size| size % batch == 0))
     }
 

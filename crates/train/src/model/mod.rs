@@ -8,6 +8,7 @@ mod programs;
 mod steps;
 mod summary;
 mod wiring;
+mod within;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -21,6 +22,7 @@ pub(crate) use fit::Sums;
 pub use fit::{Fit, History};
 use wiring::{Called, Source};
 pub use wiring::{Input, Shared, Tensor, Tensors, Wire};
+pub(crate) use within::{Weights, When};
 
 use crate::compile::Variables;
 use crate::error::{Result, TrainError};

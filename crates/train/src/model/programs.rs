@@ -1,13 +1,13 @@
 //! The programs of a model: a step of training, an evaluation and a prediction, each for one size of batch.
 
-use super::{Model, Node, Origin, PROBE, at};
+use super::within::{Passed, Weights, When};
+use super::{Model, Origin, PROBE};
 use crate::compile::{Program, compile};
 use crate::error::{Result, TrainError};
 use crate::graph::{Graph, Id};
-use crate::layers::Call;
 use crate::losses::Loss;
 use crate::metrics::Metric;
-use crate::optimizers::{Optimizer, Step};
+use crate::optimizers::Optimizer;
 
 /// Numbers of inputs that aren't data. Targets follow the model's inputs, weights of samples follow targets.
 pub(super) const RATE: usize = 1_000_000;
@@ -45,13 +45,7 @@ pub(super) struct Compiled {
 /// A graph of the model's forward pass.
 pub(super) struct Forward {
     pub graph: Graph,
-    /// The vector of all trainable weights.
-    vector: Id,
-    /// Each weight's node.
-    weights: Vec<Id>,
-    /// Each trainable weight's part of the vector. Gradients are taken for these: a layer may see a weight under another
-    /// shape, and a reshape of a reshape is one, which passes the weight's own node by.
-    slices: Vec<Id>,
+    weights: Weights,
     outputs: Vec<Id>,
     /// What each step yields.
     pub every: Vec<Vec<Id>>,
@@ -61,36 +55,14 @@ pub(super) struct Forward {
 impl Model {
     pub(super) fn forward(&self, batch: usize, training: bool) -> Result<Forward> {
         let mut graph = Graph::new();
-        let vector = graph.variable(0, &[self.trainable_len]);
-        let mut weights = Vec::with_capacity(self.weights.len());
-        let mut slices = vec![];
-        for placed in &self.weights {
-            let shape = &placed.weight.shape;
-            weights.push(if placed.weight.trainable {
-                let slice = graph.slice_axis(vector, 0, placed.range.start, placed.range.len())?;
-                slices.push(slice);
-                graph.reshape(slice, shape)?
-            } else {
-                graph.variable(placed.variable, shape)
-            });
-        }
+        let weights = self.weight_nodes(&mut graph, 0)?;
         let (seed, step) = (graph.input(SEED, &[]), graph.input(ITERATION, &[]));
         let inputs: Vec<Id> = (0..self.inputs.len())
             .map(|i| graph.input(i, &[&[batch], &self.inputs[i].1[..]].concat()))
             .collect();
-        let mut ids: Vec<Vec<Id>> = Vec::new();
-        let mut updates = vec![];
-        for called in &self.steps {
-            let given: Vec<Id> = called.inputs.iter().map(|&source| at(source, &inputs, &ids)).collect();
-            let Node { name, layer, weights: own, .. } = &self.nodes[called.node];
-            graph.set_scope(name);
-            let mut call = Call { graph: &mut graph, training, seed, step, updates: vec![] };
-            let outputs = layer.0.layer.call(&mut call, &given, &weights[own.clone()])?;
-            updates.extend(call.updates);
-            ids.push(outputs);
-        }
-        let outputs = self.outputs.iter().map(|&source| at(source, &inputs, &ids)).collect();
-        Ok(Forward { graph, vector, weights, slices, outputs, every: ids, updates })
+        let Passed { outputs, every, updates } =
+            self.passed(&mut graph, &weights.each, &inputs, When { training, seed, step })?;
+        Ok(Forward { graph, weights, outputs, every, updates })
     }
 
     /// The shape of a sample of output `index`.
@@ -135,58 +107,17 @@ impl Model {
                 sums.push(metric.sums(graph, t, y, loss)?);
             }
         }
-        for (placed, &weight) in self.weights.iter().zip(weights.iter()) {
-            if let Some(regularizer) = &placed.weight.regularizer {
-                let penalty = regularizer.penalty(graph, weight)?;
-                total = graph.add(total, penalty)?;
-            }
-        }
-        Ok((total, sums))
+        Ok((self.regularized(graph, weights, total)?, sums))
     }
 
     /// A step of the optimiser: new values of variables.
     fn training(&self, forward: &mut Forward, compiled: &Compiled, loss: Id) -> Result<Vec<(usize, Id)>> {
-        let trainable: Vec<usize> =
-            (0..self.weights.len()).filter(|&i| self.weights[i].weight.trainable).collect();
-        let gradients = forward.graph.gradients(loss, &forward.slices)?;
-        let graph = &mut forward.graph;
-        graph.set_scope("optimizer");
-        let mut updates = vec![];
-        if !gradients.is_empty() {
-            let g = graph.concat(&gradients, 0)?;
-            let (rate, t) = (graph.input(RATE, &[]), graph.input(ITERATION, &[]));
-            let slots: Vec<Id> =
-                compiled.slots.iter().map(|&slot| graph.variable(slot, &[self.trainable_len])).collect();
-            let parts = self.parts();
-            let step = Step { graph, parts: &parts, p: forward.vector, g, rate, t };
-            let (p, new_slots) = compiled.optimizer.step(step, &slots)?;
-            updates.push((0, self.constrained(&mut forward.graph, p, &trainable)?));
-            updates.extend(compiled.slots.iter().copied().zip(new_slots));
-        }
-        for (weight, value) in &forward.updates {
-            if let Some(which) = forward.weights.iter().position(|id| id == weight) {
-                updates.push((self.weights[which].variable, *value));
-            }
-        }
+        let Forward { graph, weights, .. } = forward;
+        let (rate, t) = (graph.input(RATE, &[]), graph.input(ITERATION, &[]));
+        let optimizer = (&compiled.optimizer, &compiled.slots[..]);
+        let mut updates = self.optimized(graph, weights, loss, optimizer, [rate, t])?;
+        updates.extend(self.placed_updates(weights, &forward.updates, 0));
         Ok(updates)
-    }
-
-    fn constrained(&self, graph: &mut Graph, p: Id, trainable: &[usize]) -> Result<Id> {
-        if trainable.iter().all(|&which| self.weights[which].weight.constraint.is_none()) {
-            return Ok(p);
-        }
-        let mut parts = vec![];
-        for &which in trainable {
-            let placed = &self.weights[which];
-            let mut part = graph.slice_axis(p, 0, placed.range.start, placed.range.len())?;
-            if let Some(constraint) = &placed.weight.constraint {
-                part = graph.reshape(part, &placed.weight.shape)?;
-                part = constraint.applied(graph, part)?;
-                part = graph.reshape(part, &[placed.range.len()])?;
-            }
-            parts.push(part);
-        }
-        graph.concat(&parts, 0)
     }
 
     /// Makes the program of `key`, unless there is one.

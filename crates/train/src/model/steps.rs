@@ -16,6 +16,11 @@ impl Model {
         self.iterations = iterations;
     }
 
+    /// What weights and random numbers were drawn from.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// Values of all weights.
     pub fn parameters(&self) -> usize {
         self.weights.iter().map(|placed| placed.range.len()).sum()

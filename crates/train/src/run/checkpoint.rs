@@ -1,6 +1,7 @@
 //! Checkpoints: everything that a fit needs to go on as if it had never been interrupted, in one safetensors file.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use crate::error::{Result, TrainError};
 use crate::model::{Model, Sums};
 
 /// The version of what [`Progress`] says.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 const STATE: &str = "tureen.training";
 pub(super) const FILE_NAME: &str = "checkpoint.safetensors";
 /// Names of tensors begin with what they are.
@@ -97,8 +98,6 @@ pub(super) fn save(folder: &Path, identity: &Identity, model: &Model, progress: 
         waited: progress.waited,
         done: progress.done,
     };
-    let state = serde_json::to_string(&state)
-        .map_err(|error| TrainError::data(folder.display().to_string(), error.to_string()))?;
     let mut tensors: Vec<(String, Vec<usize>, &[f32])> = vec![];
     let mut at = 0;
     for (path, shape, values) in model.weights() {
@@ -112,15 +111,34 @@ pub(super) fn save(folder: &Path, identity: &Identity, model: &Model, progress: 
     for (number, slot) in model.slots().into_iter().enumerate() {
         tensors.push((format!("{SLOT}{number}"), vec![slot.len()], slot));
     }
-    let metadata = BTreeMap::from([(STATE.to_owned(), state)]);
-    write_whole(&folder.join(FILE_NAME), |file| formats::safetensors::write(file, &tensors, &metadata))
+    write(folder, &state, &tensors)
 }
 
-/// Reads the checkpoint of `folder` into `model`; none where there is none.
+/// Writes a checkpoint's file: tensors, and the state beside them.
+pub(super) fn write(
+    folder: &Path,
+    state: &impl Serialize,
+    tensors: &[(String, Vec<usize>, &[f32])],
+) -> Result<()> {
+    let state = serde_json::to_string(state)
+        .map_err(|error| TrainError::data(folder.display().to_string(), error.to_string()))?;
+    let metadata = BTreeMap::from([(STATE.to_owned(), state)]);
+    write_whole(&folder.join(FILE_NAME), |file| formats::safetensors::write(file, tensors, &metadata))
+}
+
+/// A checkpoint's file, read.
+pub(super) struct Kept {
+    place: String,
+    file: Vec<u8>,
+    tensors: Vec<(String, Range<usize>)>,
+    state: Value,
+}
+
+/// The checkpoint's file in `folder`; none where there is none.
 ///
 /// # Errors
 /// When it is of another definition or other data, or can't be read.
-pub(super) fn load(folder: &Path, identity: &Identity, model: &mut Model) -> Result<Option<Progress>> {
+pub(super) fn read(folder: &Path, identity: &Identity) -> Result<Option<Kept>> {
     let path = folder.join(FILE_NAME);
     let file = match std::fs::read(&path) {
         Ok(file) => file,
@@ -131,25 +149,51 @@ pub(super) fn load(folder: &Path, identity: &Identity, model: &mut Model) -> Res
     let broken = |problem: String| TrainError::data(place.clone(), problem);
     let metadata = formats::safetensors::metadata(&file).map_err(|error| broken(error.to_string()))?;
     let text = metadata.get(STATE).ok_or_else(|| broken("it isn't a checkpoint of a fit".to_owned()))?;
-    let state: State = serde_json::from_str(text).map_err(|error| broken(error.to_string()))?;
-    if state.version != VERSION {
-        return Err(broken(format!("it is of version {}, and this program reads {VERSION}", state.version)));
+    let state: Value = serde_json::from_str(text).map_err(|error| broken(error.to_string()))?;
+    if state["version"] != VERSION {
+        return Err(broken(format!(
+            "it is of version {}, and this program reads {VERSION}",
+            state["version"]
+        )));
     }
     let other = |what: &str| {
         broken(format!("the checkpoint is of {what}; give another folder, or remove this file to begin anew"))
     };
-    if state.definition != identity.definition {
+    // Through text as the checkpoint's, which may round the last bit of a number.
+    let definition: Value =
+        serde_json::from_str(&identity.definition.to_string()).map_err(|error| broken(error.to_string()))?;
+    if state["definition"] != definition {
         return Err(other("another definition"));
     }
-    if state.data != identity.data {
+    if state["data"] != identity.data {
         return Err(other("other data: what the definition names has changed"));
     }
     let tensors = formats::safetensors::read(&file).map_err(|error| broken(error.to_string()))?;
-    let values = |name: &str| -> Result<Vec<f32>> {
-        let tensor = tensors.iter().find(|tensor| tensor.name == name);
-        let tensor = tensor.ok_or_else(|| broken(format!("it lacks {name}")))?;
-        Ok(file[tensor.bytes.clone()].as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
-    };
+    let tensors = tensors.iter().map(|tensor| (tensor.name.to_string(), tensor.bytes.clone())).collect();
+    Ok(Some(Kept { place, file, tensors, state }))
+}
+
+impl Kept {
+    pub fn state<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
+        T::deserialize(&self.state).map_err(|error| TrainError::data(self.place.clone(), error.to_string()))
+    }
+
+    pub fn values(&self, name: &str) -> Result<Vec<f32>> {
+        let tensor = self.tensors.iter().find(|(other, _)| other == name);
+        let (_, bytes) =
+            tensor.ok_or_else(|| TrainError::data(self.place.clone(), format!("it lacks {name}")))?;
+        Ok(self.file[bytes.clone()].as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    }
+}
+
+/// Reads the checkpoint of `folder` into `model`; none where there is none.
+///
+/// # Errors
+/// When it is of another definition or other data, or can't be read.
+pub(super) fn load(folder: &Path, identity: &Identity, model: &mut Model) -> Result<Option<Progress>> {
+    let Some(kept) = read(folder, identity)? else { return Ok(None) };
+    let state: State = kept.state()?;
+    let values = |name: &str| kept.values(name);
     let paths: Vec<String> = model.weights().map(|(path, ..)| path.to_owned()).collect();
     let mut best_weights = vec![];
     for path in &paths {

@@ -58,6 +58,22 @@ impl Logs {
     }
 }
 
+impl Logs {
+    /// A picture of samples after `epoch` epochs, a PNG file of this height and width.
+    pub fn picture(&mut self, epoch: usize, png: &[u8], [height, width]: [usize; 2]) -> Result<()> {
+        let mut image = vec![];
+        // Height, width, and how many channels the file has: 3 stand for color.
+        for (number, value) in [(1u8, height), (2, width), (3, 3)] {
+            image.push(number << 3);
+            image.extend(varint(value as u64));
+        }
+        image.extend(bytes(4, png));
+        let mut value = bytes(1, b"samples");
+        value.extend(bytes(4, &image));
+        self.training.summary(epoch - 1, &bytes(1, &value))
+    }
+}
+
 /// An event file of TensorBoard.
 ///
 /// Source: TensorFlow's record format (length, its masked crc32c, data, its masked crc32c) around its `Event` message.
@@ -88,10 +104,14 @@ impl Board {
             scalar.extend((*value as f32).to_le_bytes());
             summary.extend(bytes(1, &scalar));
         }
+        self.summary(epoch, &summary)
+    }
+
+    fn summary(&mut self, epoch: usize, summary: &[u8]) -> Result<()> {
         let mut event = double(1, now());
         event.push(2 << 3);
         event.extend(varint(epoch as u64));
-        event.extend(bytes(5, &summary));
+        event.extend(bytes(5, summary));
         self.write(&event)
     }
 

@@ -4,6 +4,7 @@ mod checkpoint;
 mod event;
 mod files;
 mod fitting;
+mod gan;
 mod logs;
 mod publish;
 mod report;
@@ -16,7 +17,7 @@ use std::path::Path;
 
 pub use event::{Event, Outcome};
 
-use crate::definition::Definition;
+use crate::definition::{Defined, Definition};
 use crate::error::{Result, TrainError};
 use checkpoint::Progress;
 use fitting::Fitting;
@@ -37,10 +38,24 @@ pub fn run(
     folder: &Path,
     on: &mut dyn FnMut(&Event) -> ControlFlow<()>,
 ) -> Result<Outcome> {
-    let read = Definition::read(definition)?;
+    let read = Defined::read(definition)?;
     let base = definition.parent().unwrap_or(Path::new(""));
     std::fs::create_dir_all(folder).map_err(|error| TrainError::file(folder, "made", &error))?;
     let _lock = lock(folder)?;
+    match read {
+        Defined::Model(read) => fit(read, definition, base, folder, on),
+        Defined::Gan(read) => gan::run(read, definition, base, folder, on),
+    }
+}
+
+/// A fit of one model.
+fn fit(
+    read: Definition,
+    definition: &Path,
+    base: &Path,
+    folder: &Path,
+    on: &mut dyn FnMut(&Event) -> ControlFlow<()>,
+) -> Result<Outcome> {
     let mut session = Session::new(read, base)?;
     let identity = session.identity.clone();
     let progress = checkpoint::load(folder, &identity, &mut session.model)?.unwrap_or_else(Progress::default);

@@ -10,6 +10,7 @@ use super::checkpoint::{Figures, Progress};
 use super::session::{Samples, Session};
 use crate::data::{classes_of, greatest};
 use crate::error::Result;
+use crate::model::Model;
 
 pub(super) const FILE_NAME: &str = "report.html";
 /// Classes that a table of confusions has room for.
@@ -37,13 +38,7 @@ pub(super) fn report(
     name: &str,
     definition: &str,
 ) -> Result<String> {
-    let mut page = String::new();
-    let title = escaped(name);
-    let _ = write!(
-        page,
-        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style>\n<h1>{title}</h1>\n"
-    );
+    let mut page = opening(name);
     let steps = session.model.iterations();
     let _ = writeln!(
         page,
@@ -56,37 +51,64 @@ pub(super) fn report(
     if let Some(best) = &progress.best {
         let _ = writeln!(page, "<p>Best epoch: {}, with {}.</p>", best.epoch, shown(best.figure));
     }
-    page += "<table class=\"figures\">";
-    for (name, value) in metrics {
-        let _ = write!(page, "<tr><th>{}</th><td>{}</td></tr>", escaped(name), shown(*value));
-    }
-    page += "</table>\n<h2>Curves</h2>\n<div class=\"curves\">\n";
-    let names: Vec<String> =
-        progress.history.first().into_iter().flatten().map(|(name, _)| name.clone()).collect();
-    for name in names.iter().filter(|name| !name.starts_with("val_")) {
-        page += &curve(name, &progress.history);
-    }
-    page += "</div>\n";
+    page += &figures(metrics.iter().map(|(name, value)| (name.as_str(), shown(*value))));
+    page += &curves(&progress.history);
     page += &confusions(session)?;
-    let _ = write!(
-        page,
-        "<h2>Model</h2>\n<pre>{}</pre>\n<h2>Definition</h2>\n<pre>{}</pre>\n<h2>Environment</h2>\n<table \
-         class=\"figures\">",
-        escaped(&session.model.summary()),
-        escaped(definition)
-    );
-    for (name, value) in environment(session) {
-        let _ = write!(page, "<tr><th>{name}</th><td>{}</td></tr>", escaped(&value));
-    }
-    page += "</table>\n</html>\n";
+    let (fit, model) = (&session.definition.fit, &session.model);
+    page += &closing(&[("Model", model)], definition, &environment(model, fit.seed, session.identity.data));
     Ok(page)
 }
 
-fn escaped(text: &str) -> String {
+/// A page's beginning.
+pub(super) fn opening(name: &str) -> String {
+    let title = escaped(name);
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style>\n<h1>{title}</h1>\n"
+    )
+}
+
+/// A table of names and values.
+pub(super) fn figures<'a>(rows: impl Iterator<Item = (&'a str, String)>) -> String {
+    let row = |(name, value): (&str, String)| {
+        format!("<tr><th>{}</th><td>{}</td></tr>", escaped(name), escaped(&value))
+    };
+    format!("<table class=\"figures\">{}</table>\n", rows.map(row).collect::<String>())
+}
+
+/// A curve for each figure.
+pub(super) fn curves(history: &[Figures]) -> String {
+    let mut page = "<h2>Curves</h2>\n<div class=\"curves\">\n".to_owned();
+    let mut names: Vec<&str> = vec![];
+    for (name, _) in history.iter().flatten().filter(|(name, _)| !name.starts_with("val_")) {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    names.iter().for_each(|name| page += &curve(name, history));
+    page + "</div>\n"
+}
+
+/// What was run, and where: a page's end.
+pub(super) fn closing(
+    models: &[(&str, &Model)],
+    definition: &str,
+    environment: &[(&'static str, String)],
+) -> String {
+    let mut page = String::new();
+    for (name, model) in models {
+        let _ = write!(page, "<h2>{name}</h2>\n<pre>{}</pre>\n", escaped(&model.summary()));
+    }
+    let _ = write!(page, "<h2>Definition</h2>\n<pre>{}</pre>\n<h2>Environment</h2>\n", escaped(definition));
+    page += &figures(environment.iter().map(|(name, value)| (*name, value.clone())));
+    page + "</html>\n"
+}
+
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-fn shown(value: f64) -> String {
+pub(super) fn shown(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
         size if !(1e-3..1e5).contains(&size) => format!("{value:.3e}"),
@@ -209,16 +231,16 @@ fn confusions(session: &mut Session) -> Result<String> {
     Ok(page + "</table></div>\n")
 }
 
-fn environment(session: &Session) -> Vec<(&'static str, String)> {
-    let (isa, threads) = session.model.machine();
+pub(super) fn environment(model: &Model, seed: u64, data: u64) -> Vec<(&'static str, String)> {
+    let (isa, threads) = model.machine();
     vec![
         ("finished", date(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()))),
         ("tureen", env!("CARGO_PKG_VERSION").to_owned()),
         ("system", format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH)),
         ("instruction set", isa),
         ("threads", threads.to_string()),
-        ("seed", session.definition.fit.seed.to_string()),
-        ("data (xxh3)", format!("{:016x}", session.identity.data)),
+        ("seed", seed.to_string()),
+        ("data (xxh3)", format!("{data:016x}")),
     ]
 }
 

@@ -121,18 +121,22 @@ fn adapt(
 }
 
 fn hash(training: &Samples, validation: Option<&Samples>) -> u64 {
+    let mut all: Vec<&[f32]> = vec![];
+    for samples in [Some(training), validation].into_iter().flatten() {
+        all.extend(samples.x.iter().chain(&samples.y).map(|array| &array.values[..]));
+        all.extend(samples.weights.as_deref());
+    }
+    hash_of(all)
+}
+
+/// The hash of numbers, which says whether data is the same.
+pub(super) fn hash_of<'a>(all: impl IntoIterator<Item = &'a [f32]>) -> u64 {
     let mut hasher = Xxh3Default::new();
     let mut bytes = Vec::with_capacity(1 << 16);
-    let mut add = |values: &[f32]| {
-        for part in values.chunks(1 << 14) {
-            bytes.clear();
-            bytes.extend(part.iter().flat_map(|value| value.to_le_bytes()));
-            hasher.update(&bytes);
-        }
-    };
-    for samples in [Some(training), validation].into_iter().flatten() {
-        samples.x.iter().chain(&samples.y).for_each(|array| add(&array.values));
-        samples.weights.iter().for_each(|weights| add(weights));
+    for part in all.into_iter().flat_map(|values| values.chunks(1 << 14)) {
+        bytes.clear();
+        bytes.extend(part.iter().flat_map(|value| value.to_le_bytes()));
+        hasher.update(&bytes);
     }
     hasher.digest()
 }
