@@ -5,6 +5,7 @@
 //! called where that is allowed.
 
 mod clock;
+pub mod codec;
 mod database;
 mod durable;
 mod error;
