@@ -28,9 +28,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(base) => base.chunks(CHUNK_BYTES).map(Some).collect(),
         None => vec![None; chunks.len()],
     };
-    let (encode_seconds, encode_core, frames) = best(|| {
-        each(threads, chunks.len(), |index| codec::encode(chunks[index], layout, 0, bases[index]))
-    });
+    let (encode_seconds, encode_core, frames) =
+        best(|| each(threads, chunks.len(), |index| codec::encode(chunks[index], layout, 0, bases[index])));
     let (decode_seconds, decode_core, decoded) = best(|| {
         each(threads, chunks.len(), |index| codec::decode(&frames[index], bases[index], CHUNK_BYTES))
     });

@@ -63,6 +63,7 @@ impl Layout {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn all() -> impl Iterator<Item = Layout> {
         NUMBERS.into_iter().map(|(_, layout)| layout)
     }

@@ -101,6 +101,28 @@ pub fn encode(raw: &[u8], layout: Layout, lead: usize, base: Option<&[u8]>) -> V
     frame
 }
 
+/// The layout that suits bytes of which nothing is known, and where its first record begins: weights lie in files of
+/// many formats. A part of the bytes is looked at.
+pub fn guess(raw: &[u8]) -> (Layout, usize) {
+    // From the middle, since a header may stand in front; at a multiple of 4 so that the lead is that of the whole.
+    let start = (raw.len().saturating_sub(SAMPLE_BYTES) / 2).next_multiple_of(4).min(raw.len());
+    let sample = &raw[start..(start + SAMPLE_BYTES).min(raw.len())];
+    let bytes_of = |layout: Layout, lead: usize| {
+        let inner = records(sample.len(), layout, lead);
+        estimate(&counted(planes::split(&sample[inner], layout, None)))
+    };
+    let candidates = [(Layout::Words32, 0), (Layout::Words32, 1), (Layout::Words32, 2), (Layout::Words32, 3)];
+    let candidates = candidates.into_iter().chain([(Layout::Words16, 0), (Layout::Words16, 1)]);
+    let best =
+        candidates.map(|(layout, lead)| (bytes_of(layout, lead), layout, lead)).min_by_key(|best| best.0);
+    // Texts have some order too, in which deflate finds more.
+    let worth = (bytes_of(Layout::Bytes, 0) as f64 * WORTH) as usize;
+    match best {
+        Some((bytes, layout, lead)) if bytes < worth && lead < raw.len() => (layout, lead),
+        _ => (Layout::Bytes, 0),
+    }
+}
+
 /// What a frame is, of which the first bytes are enough.
 ///
 /// # Errors
@@ -143,8 +165,7 @@ pub fn decode(frame: &[u8], base: Option<&[u8]>, raw_bytes_max: usize) -> Result
         return Err(CodecError::TooLarge { expected: raw_bytes_max as u64, came: header.raw_bytes });
     }
     let base = base.filter(|_| header.has_base);
-    if header.has_base
-        && base.is_none_or(|base| base.len() != raw_bytes || xxh3_64(base) != header.base_hash)
+    if header.has_base && base.is_none_or(|base| base.len() != raw_bytes || xxh3_64(base) != header.base_hash)
     {
         return Err(CodecError::OtherBase);
     }
@@ -181,7 +202,11 @@ fn records(bytes: usize, layout: Layout, lead: usize) -> std::ops::Range<usize> 
 }
 
 fn counted(planes: Vec<Vec<u8>>) -> Vec<(Vec<u8>, Counts)> {
-    planes.into_iter().map(|plane| (Counts::of(&plane), plane)).map(|(counts, plane)| (plane, counts)).collect()
+    planes
+        .into_iter()
+        .map(|plane| (Counts::of(&plane), plane))
+        .map(|(counts, plane)| (plane, counts))
+        .collect()
 }
 
 /// Bytes that planes will take, or nearly so.

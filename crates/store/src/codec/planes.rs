@@ -117,8 +117,7 @@ fn split32(raw: &[u8], base: Option<&[u8]>) -> [Vec<u8>; 4] {
     match base {
         None => {
             for ((((first, second), third), fourth), word) in places {
-                [*fourth, *third, *second, *first] =
-                    u32::from_le_bytes(*word).rotate_left(1).to_le_bytes();
+                [*fourth, *third, *second, *first] = u32::from_le_bytes(*word).rotate_left(1).to_le_bytes();
             }
         }
         Some(base) => {

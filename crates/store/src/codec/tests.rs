@@ -111,6 +111,22 @@ fn the_example_of_the_specification_holds() {
     assert_eq!(frame, expected);
 }
 
+#[test]
+fn weights_are_found_where_nothing_says_so() {
+    let floats: Vec<u8> = weights(50_000, 1).iter().flat_map(|weight| weight.to_le_bytes()).collect();
+    for before in 0..4 {
+        let shifted = [&[7; 4][..before], &floats].concat();
+        // Which bytes are taken for a word hardly matters: those that are alike are in one plane.
+        let (layout, lead) = guess(&shifted);
+        assert_eq!(layout, Layout::Words32);
+        let coded = check(&shifted, layout, lead, None);
+        assert!(coded < shifted.len() * 87 / 100, "{coded} of {}", shifted.len());
+    }
+    assert_eq!(guess(&bf16(&weights(50_000, 1))), (Layout::Words16, 0));
+    assert_eq!(guess("{\"vocabulary\": [1, 2, 3]}, ".repeat(9999).as_bytes()), (Layout::Bytes, 0));
+    assert_eq!(guess(b""), (Layout::Bytes, 0));
+}
+
 fn layouts() -> impl Strategy<Value = Layout> {
     prop::sample::select(Layout::all().collect::<Vec<_>>())
 }
@@ -119,7 +135,9 @@ fn layouts() -> impl Strategy<Value = Layout> {
 fn contents() -> impl Strategy<Value = Vec<u8>> {
     (any::<u64>(), 0usize..6000, 0u8..=8).prop_map(|(seed, count, bits)| {
         let noise = weights(count, seed).into_iter().map(move |x| (x.to_bits() >> 3) as u8);
-        noise.map(|byte| byte & byte.rotate_left(3) & (1u32.wrapping_shl(u32::from(bits)) - 1) as u8).collect()
+        noise
+            .map(|byte| byte & byte.rotate_left(3) & (1u32.wrapping_shl(u32::from(bits)) - 1) as u8)
+            .collect()
     })
 }
 
