@@ -6,6 +6,7 @@ use std::path::Path;
 
 use formats::gguf::Value;
 use kernels::elements::ElementType;
+use store::codec::Layout;
 
 #[path = "../crates/formats/tests/tiny/mod.rs"]
 mod tiny;
@@ -15,7 +16,7 @@ use tiny::{HIDDEN, Tiny};
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let corpus = |target: &str| root.join("corpus").join(target);
-    for target in ["gguf", "safetensors", "hf_config", "onnx", "hdf5"] {
+    for target in ["gguf", "safetensors", "hf_config", "onnx", "hdf5", "chunk"] {
         fs::create_dir_all(corpus(target))?;
     }
     for entry in fs::read_dir(root.join("../fixtures/decoders"))? {
@@ -36,6 +37,15 @@ fn main() -> Result<(), Box<dyn Error>> {
                 fs::copy(&path, corpus(target).join(path.file_name().unwrap_or_default()))?;
             }
         }
+    }
+    for layout in [Layout::Bytes, Layout::Words16, Layout::Words32, Layout::Blocks(ElementType::Q4_K)] {
+        let raw = Tiny::llama().file();
+        let raw = &raw[raw.len().saturating_sub(4000)..];
+        let zeros = vec![0; raw.len()];
+        let name = format!("{layout:?}").replace(['(', ')'], "");
+        fs::write(corpus("chunk").join(&name), store::codec::encode(raw, layout, 0, None))?;
+        let frame = store::codec::encode(raw, layout, 0, Some(&zeros));
+        fs::write(corpus("chunk").join(name + "-difference"), frame)?;
     }
     for (name, tiny) in tiny_models() {
         fs::write(corpus("gguf").join(name), tiny.file())?;

@@ -38,7 +38,7 @@ pub fn write_durably(path: &Path, contents: &[u8]) -> Result<()> {
 
 /// A temporary file that others may read as far as the user's mask lets them; by default only its maker could, and
 /// a server often runs as somebody else.
-fn readable_temporary(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+pub(crate) fn readable_temporary(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     {

@@ -20,6 +20,8 @@ pub enum StoreError {
     Newer { place: String, found: u64, known: u64 },
     #[error("{place} is damaged ({why}); pull the model again, or remove it")]
     Damaged { place: String, why: String },
+    #[error("{place} is damaged ({why}); push the version with --again from where it is whole")]
+    RemoteDamaged { place: String, why: String },
     #[error("{model} is being pulled by another process; wait for that, or end it")]
     Busy { model: String },
     #[error("the file is larger than {bytes_max} bytes, the most that is taken now")]

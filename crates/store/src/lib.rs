@@ -5,6 +5,8 @@
 //! called where that is allowed.
 
 mod clock;
+pub mod codec;
+mod cut;
 mod database;
 mod durable;
 mod error;
@@ -14,6 +16,7 @@ mod jobs;
 pub mod manifest;
 mod name;
 mod registration;
+mod remote;
 mod staging;
 mod uploads;
 mod versions;
@@ -24,6 +27,7 @@ pub use error::StoreError;
 pub use jobs::{EventFile, Job, JobFolder, JobRun, State, Stop};
 pub use manifest::Manifest;
 pub use name::{ModelName, Reference};
+pub use remote::{Collected, Kept, Pushed, Remote};
 pub use staging::Staging;
 pub use uploads::{Receiving, Upload};
 pub use versions::{Damage, Store, Version};

@@ -15,6 +15,9 @@ pub struct Arguments {
     /// List the short names that can be pulled instead
     #[arg(long)]
     catalogue: bool,
+    /// What a remote has
+    #[arg(long, value_name = "REMOTE", conflicts_with = "catalogue")]
+    from: Option<String>,
     /// Print JSON: an array of the models' manifests
     #[arg(long)]
     json: bool,
@@ -23,9 +26,13 @@ pub struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   tureen list                  what is here
-  tureen list --catalogue      what has a short name";
+  tureen list --catalogue      what has a short name
+  tureen list --from /mnt/models    what was pushed there";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
+    if let Some(remote) = &arguments.from {
+        return super::remote::list(remote, arguments.json);
+    }
     if arguments.catalogue {
         let entries = catalogue::entries();
         if arguments.json {

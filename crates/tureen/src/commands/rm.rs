@@ -15,6 +15,9 @@ pub struct Arguments {
     /// Its name, as `tureen list` shows it
     #[arg(value_name = "MODEL", required = true)]
     names: Vec<String>,
+    /// Delete it from a remote, and not here
+    #[arg(long, value_name = "REMOTE")]
+    from: Option<String>,
     /// Don't ask
     #[arg(long, short)]
     yes: bool,
@@ -25,11 +28,15 @@ Examples:
   tureen rm smollm2:135m
   tureen rm --yes smollm2:135m qwen3:0.6b
   tureen rm digits@2                     one version, with its tags
+  tureen rm digits@2 --from /mnt/models
 
 A name or NAME:TAG goes, and with it the version that it means, unless another tag means it too.
 A model that is being served keeps working until the server ends.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
+    if let Some(remote) = &arguments.from {
+        return super::remote::remove(remote, &arguments.names, arguments.yes);
+    }
     let unfinished = context.store.unfinished()?;
     // All are looked up first, so that a wrong name deletes nothing.
     let mut found = Vec::new();

@@ -16,16 +16,23 @@ pub struct Arguments {
     /// NAME, NAME:TAG or NAME@NUMBER; all that is here where none is named
     #[arg(value_name = "MODEL")]
     named: Vec<String>,
+    /// Read what a remote has
+    #[arg(long, value_name = "REMOTE")]
+    from: Option<String>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   tureen verify                   everything
   tureen verify smollm2:135m digits@2
+  tureen verify --from /mnt/models
 
 A damaged model that was pulled is mended by: tureen pull --again SOURCE";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
+    if let Some(remote) = &arguments.from {
+        return super::remote::verify(remote, &arguments.named);
+    }
     let (mut versions, mut damaged) = (Vec::new(), 0);
     for text in &arguments.named {
         versions.push(require(&context.store, text)?);

@@ -2,6 +2,7 @@
 //! log.
 
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
@@ -94,6 +95,23 @@ impl Progress {
             }
             None => format!("{name}: {done}, {}/s", BinaryBytes(rate)),
         }
+    }
+}
+
+/// Progress that several threads tell of.
+pub struct Shared(Mutex<Progress>);
+
+impl Shared {
+    pub fn start(name: &str, total: u64) -> Shared {
+        Shared(Mutex::new(Progress::start(name, 0, Some(total))))
+    }
+
+    pub fn add(&self, bytes: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).add(bytes as usize);
+    }
+
+    pub fn finish(self) {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
     }
 }
 

@@ -15,8 +15,8 @@ pub use value::{
 
 /// The commands that a setting shows up in as a flag. `config` takes them all.
 pub const ALL: &[&str] = &[
-    "serve", "run", "pull", "list", "show", "tag", "history", "verify", "rm", "train", "jobs", "job",
-    "config",
+    "serve", "run", "pull", "push", "list", "show", "tag", "history", "verify", "rm", "gc", "train", "jobs",
+    "job", "config",
 ];
 const MODEL: &[&str] = &["serve", "run", "config"];
 const SERVER: &[&str] = &["serve", "config"];

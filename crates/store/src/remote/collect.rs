@@ -1,0 +1,98 @@
+//! `gc` and `verify` of a remote: what no version needs goes, and everything is read again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::packed::{Chunk, chunk_key};
+use super::workers::each;
+use super::{Object, Progress, Remote};
+use crate::error::Result;
+use crate::versions::Damage;
+
+/// What was deleted, and what stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    pub deleted: u64,
+    pub deleted_bytes: u64,
+    pub kept: u64,
+    pub kept_bytes: u64,
+}
+
+impl Remote {
+    /// Deletes every chunk that no version needs, what killed pushes left included. With `is_trial`, only says so.
+    ///
+    /// # Errors
+    /// Something is being pushed; a version can't be read, so that nobody knows what it needs; the remote.
+    pub fn collect(&self, is_trial: bool) -> Result<Collected> {
+        let _hold = self.hold(true)?;
+        let mut needed = BTreeSet::new();
+        for entry in self.entries("models")?.iter().filter(|entry| !entry.is_gone) {
+            for chunk in self.packed(&entry.name, entry.number)?.chunks() {
+                needed.insert(chunk.key());
+                needed.extend(chunk.base.as_deref().map(chunk_key));
+            }
+        }
+        let mut collected = Collected::default();
+        for prefix in ["chunks", "differences"] {
+            for Object { key, bytes } in self.list(prefix)? {
+                if needed.contains(&key) {
+                    collected.kept += 1;
+                    collected.kept_bytes += bytes;
+                    continue;
+                }
+                collected.deleted += 1;
+                collected.deleted_bytes += bytes;
+                if !is_trial {
+                    self.delete(&key)?;
+                }
+            }
+        }
+        self.settle()?;
+        Ok(collected)
+    }
+
+    /// Bytes that [`Remote::verify`] will read, once they are decoded.
+    ///
+    /// # Errors
+    /// The remote can't be reached.
+    pub fn bytes_of(&self, named: &[(String, u64)]) -> Result<u64> {
+        let (chunks, _) = self.needed(named)?;
+        Ok(chunks.iter().map(|(chunk, _)| chunk.bytes).sum())
+    }
+
+    /// Reads every chunk of the versions named, or of all, and says which isn't what it was: `path` of the damage is
+    /// the version, and `why` names the file.
+    ///
+    /// # Errors
+    /// The remote can't be reached.
+    pub fn verify(&self, named: &[(String, u64)], progress: Progress<'_>) -> Result<Vec<Damage>> {
+        let (chunks, mut damages) = self.needed(named)?;
+        let found = each(self.threads(), &chunks, |(chunk, of)| {
+            let read = self.chunk(chunk);
+            progress(chunk.bytes);
+            Ok(read.err().map(|error| Damage { path: of.clone(), why: error.to_string() }))
+        })?;
+        damages.extend(found.into_iter().flatten());
+        Ok(damages)
+    }
+
+    /// The chunks of versions, each once with one that needs it, and the versions that can't be read.
+    fn needed(&self, named: &[(String, u64)]) -> Result<(Vec<(Chunk, String)>, Vec<Damage>)> {
+        let mut versions = named.to_vec();
+        if named.is_empty() {
+            let all = self.entries("models")?.into_iter().filter(|entry| !entry.is_gone);
+            versions.extend(all.map(|entry| (entry.name, entry.number)));
+        }
+        let mut damages = Vec::new();
+        let mut chunks = BTreeMap::new();
+        for (name, number) in versions {
+            let of = format!("{name}@{number}");
+            match self.packed(&name, number) {
+                Err(error) => damages.push(Damage { path: of, why: error.to_string() }),
+                Ok(packed) => {
+                    chunks.extend(packed.chunks().map(|chunk| (chunk.key(), (chunk.clone(), of.clone()))));
+                }
+            }
+        }
+        Ok((chunks.into_values().collect(), damages))
+    }
+}

@@ -1,0 +1,58 @@
+//! `tureen push`: a version into a remote.
+
+use clap::Args;
+use store::{Reference, Remote};
+
+use super::Context;
+use super::table::size;
+use crate::models::find::require;
+use crate::models::progress::Shared;
+use crate::terminal::print;
+
+/// Keep a version in a remote, from which other machines pull it
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// NAME, NAME:TAG or NAME@NUMBER
+    #[arg(value_name = "MODEL")]
+    model: String,
+    /// A folder: another disk, or a file system that machines share
+    #[arg(value_name = "REMOTE")]
+    remote: String,
+    /// Send what is there already too, which mends damage
+    #[arg(long)]
+    again: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tureen push digits /mnt/models            the newest version; digits:latest is it there too
+  tureen push digits@3 /mnt/models
+  tureen pull digits --from /mnt/models     on any machine that sees the folder
+
+Weights are coded without loss, what the remote has is not sent again, and a version made of
+another is kept as what changed. A push that was interrupted goes on when it is given again.";
+
+pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
+    let version = require(&context.store, &arguments.model)?;
+    let remote = Remote::open(&arguments.remote)?;
+    let tag = match Reference::parse(&arguments.model)? {
+        Reference::Tag(model) => Some(model),
+        Reference::Number { .. } => None,
+    };
+    let name = format!("pushing {}", version.id());
+    let progress = Shared::start(&name, version.manifest.bytes());
+    let pushed =
+        context.store.push(&version, &remote, tag.as_ref(), arguments.again, &|count| progress.add(count))?;
+    progress.finish();
+    let id = format!("{}@{}", version.name, pushed.number);
+    if pushed.was_there && !arguments.again {
+        return Ok(print(format!("{remote} has it already, as {id}.\n"))?);
+    }
+    let (bytes, stored, sent) = (size(pushed.bytes), size(pushed.stored), size(pushed.sent));
+    print(format!("{id} is in {remote}: {bytes}, kept in {stored}, of which {sent} were sent.\n"))?;
+    if pushed.number != version.number {
+        print(format!("Numbers are each store's own: what is {} here is {id} there.\n", version.id()))?;
+    }
+    Ok(())
+}
