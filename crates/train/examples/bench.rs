@@ -1,5 +1,6 @@
 //! Times a training step of the networks of `bench/train`: `bench [NAME...]` prints a line of JSON for each. Steps are
-//! those of `fit`, with shuffling, the gathering of batches and the metric.
+//! those of `fit`, with shuffling, the gathering of batches and the metric. MIXED computes products in bfloat16, PROFILE tells
+//! where the time goes.
 
 use std::time::Instant;
 
@@ -95,6 +96,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         let started = Instant::now();
         let mut model = Model::new(network.inputs, &network.output)?;
+        if std::env::var_os("MIXED").is_some() {
+            model.set_dtype_policy(DtypePolicy::MixedBfloat16)?;
+        }
         model.compile(Adam, SparseCategoricalCrossentropy, [Accuracy])?;
         let fit = Fit::epochs(1).batch_size(network.batch);
         model.fit(network.x.clone(), &network.y, &fit)?;

@@ -27,7 +27,9 @@ pub mod prelude {
     pub use crate::layers::*;
     pub use crate::losses::*;
     pub use crate::metrics::{Accuracy, Metric};
-    pub use crate::model::{Array, Arrays, Fit, History, Input, Model, Shared, Tensor, Tensors, Wire};
+    pub use crate::model::{
+        Array, Arrays, DtypePolicy, Fit, History, Input, Model, Shared, Tensor, Tensors, Wire,
+    };
     pub use crate::optimizers::*;
     pub use crate::schedules::Schedule;
 }

@@ -1,7 +1,7 @@
 //! Convolutions against their definition in f64: forward, and each gradient as the adjoint of it.
 
 use super::*;
-use crate::gemm::Pack;
+use crate::gemm::{Pack, Precision};
 
 /// `sum over windows of x w g`, of which each of the three targets is a derivative.
 fn products(geometry: &Geometry, values: [&[f32]; 3], mut each: impl FnMut([usize; 3], [f64; 3])) {
@@ -47,7 +47,7 @@ fn check(geometry: Geometry) {
                 }
                 let before = workspace.values().to_vec();
                 if let Some((view, _)) = &packing {
-                    Pack::new(isa, view.clone(), packed).run(&compute, &mut workspace);
+                    Pack::new((isa, Precision::Float32), view.clone(), packed).run(&compute, &mut workspace);
                 }
                 let operands = Operands { x: 0, w, y, packed, working };
                 Convolution::new(isa, geometry, target, operands).run(&compute, &mut workspace);

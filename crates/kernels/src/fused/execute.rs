@@ -235,12 +235,12 @@ fn elementwise<L: Lanes>(
     start: usize,
     to: *mut f32,
 ) {
-    let zero = lanes.splat(0.0);
+    let (zero, one) = (lanes.splat(0.0), lanes.splat(1.0));
     match function {
         Function::Copy => vectors!(lanes, n, operands, to, |x| x),
         Function::Neg => vectors!(lanes, n, operands, to, |x| lanes.sub(zero, x)),
         Function::Exp => vectors!(lanes, n, operands, to, |x| exp(lanes, x)),
-        Function::Sqrt => numbers!(n, operands, to, |x| x.sqrt()),
+        Function::Sqrt => vectors!(lanes, n, operands, to, |x| lanes.sqrt(x)),
         Function::Tanh => vectors!(lanes, n, operands, to, |x| tanh(lanes, x)),
         Function::Sigmoid => vectors!(lanes, n, operands, to, |x| sigmoid(lanes, x)),
         Function::Add => vectors!(lanes, n, operands, to, |x, y| lanes.add(x, y)),
@@ -249,10 +249,14 @@ fn elementwise<L: Lanes>(
         Function::Div => vectors!(lanes, n, operands, to, |x, y| lanes.div(x, y)),
         Function::Max => vectors!(lanes, n, operands, to, |x, y| lanes.max(y, x)),
         Function::Min => vectors!(lanes, n, operands, to, |x, y| lanes.min(y, x)),
-        Function::Abs => numbers!(n, operands, to, |x| x.abs()),
-        Function::Less => numbers!(n, operands, to, |x, y| if x < y { 1.0 } else { 0.0 }),
-        Function::Equal => numbers!(n, operands, to, |x, y| if x == y { 1.0 } else { 0.0 }),
-        Function::Select => numbers!(n, operands, to, |x, y, z| if x != 0.0 { y } else { z }),
+        Function::Abs => vectors!(lanes, n, operands, to, |x| lanes.max(x, lanes.sub(zero, x))),
+        Function::Less => vectors!(lanes, n, operands, to, |x, y| lanes.select(lanes.less(x, y), one, zero)),
+        Function::Equal => {
+            vectors!(lanes, n, operands, to, |x, y| lanes.select(lanes.equal(x, y), one, zero))
+        }
+        Function::Select => {
+            vectors!(lanes, n, operands, to, |x, y, z| lanes.select(lanes.equal(x, zero), z, y));
+        }
         Function::Sign => {
             numbers!(n, operands, to, |x| if x == 0.0 { 0.0 } else { 1.0f32.copysign(x) })
         }

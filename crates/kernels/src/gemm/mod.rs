@@ -3,13 +3,15 @@
 //! A sum begins with `init` (or 0) and takes the elements of `k` in their order, one fused multiply-add after another,
 //! so that bits depend neither on threads nor on how rows and columns are divided among them.
 
+#[cfg(target_arch = "x86_64")]
+mod bf16;
 mod pack;
 mod tile;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pack::offset_of;
-pub use pack::{Pack, padded_columns, width};
+pub use pack::{Pack, Precision, packed_values, padded_columns, width};
 use tile::{Tile, rows_at_once};
 
 use crate::compute::Compute;
@@ -28,6 +30,7 @@ const COLUMNS_TO_PACK_FOR: usize = 160;
 
 /// A prepared product.
 pub struct Gemm {
+    precision: Precision,
     /// `[batch.., m, k]`.
     a: View,
     /// Strips of `[batch, k, n]` as [`Pack`] lays them out.
@@ -46,18 +49,26 @@ impl std::fmt::Debug for Gemm {
 }
 
 impl Gemm {
-    /// Prepares `c = init + a · b` with `b` packed. The batch dimensions of `a`, `init` and `c` agree; `b` has as many
+    /// Prepares `c = init + a · b` with `b` packed for the same precision. The batch dimensions of `a`, `init` and `c` agree; `b` has as many
     /// matrices, or one if `b_shared`. The last strides of `c` and `init` are 1; `init` may be `c` itself.
     ///
     /// # Panics
-    /// When shapes disagree, or `c` overlaps an operand.
-    pub fn new(isa: Isa, a: View, b: usize, b_shared: bool, init: Option<View>, c: View) -> Gemm {
+    /// When shapes disagree, `c` overlaps an operand, or `isa` doesn't have the precision.
+    pub fn new(
+        (isa, precision): (Isa, Precision),
+        a: View,
+        b: usize,
+        b_shared: bool,
+        init: Option<View>,
+        c: View,
+    ) -> Gemm {
+        assert!(precision.is_had_by(isa), "{isa} has no products of {precision:?}");
         let rank = c.shape.len();
         assert!(rank >= 2 && a.shape[..rank - 1] == c.shape[..rank - 1], "a product's rows are those of a");
         let (k, n) = (a.shape[rank - 1], c.shape[rank - 1]);
         assert!(c.strides[rank - 1] == 1 || n == 1, "columns of c stand side by side");
         let batches: usize = if b_shared { 1 } else { c.shape[..rank - 2].iter().product() };
-        let packed = View::contiguous(b, &[batches * k * padded_columns(isa, n)]);
+        let packed = View::contiguous(b, &[batches * packed_values(isa, precision, k, n)]);
         assert!(c.is_apart(&a) && c.is_apart(&packed), "a product in place of its operand");
         let mut needed = a.range().end.max(packed.range().end).max(c.range().end);
         if let Some(init) = &init {
@@ -65,7 +76,7 @@ impl Gemm {
             assert!(*init == c || init.is_apart(&c), "init is c or apart from it");
             needed = needed.max(init.range().end);
         }
-        Gemm { a, b, b_shared, init, c, needed }
+        Gemm { precision, a, b, b_shared, init, c, needed }
     }
 
     pub fn run(&self, compute: &Compute, workspace: &mut Workspace) {
@@ -100,7 +111,14 @@ impl Gemm {
                 rows: first_row..(first_row + ROWS).min(m),
                 strips: first_strip..(first_strip + strips_each).min(strips),
             };
-            dispatch(compute.isa(), block);
+            match self.precision {
+                Precision::Float32 => dispatch(compute.isa(), block),
+                // SAFETY: `new` found that the machine has it, and checked the views; blocks of `c` are apart.
+                #[cfg(target_arch = "x86_64")]
+                Precision::Bfloat16 => unsafe { bf16::multiply(&block) },
+                #[cfg(not(target_arch = "x86_64"))]
+                Precision::Bfloat16 => unreachable!("`new` refuses it here"),
+            }
         };
         if batches * m * n * k <= SERIAL { work(0) } else { compute.pool().run(work) }
     }
@@ -212,7 +230,7 @@ unsafe fn pack_rows<L: Lanes>(
 ) {
     let mut row = 0;
     while row < rows {
-        let run = rows_at_once::<L>(rows - row);
+        let run = rows_at_once(rows - row, L::ROWS_MAX);
         // SAFETY: the caller's promise; runs follow one another in `to`.
         unsafe {
             let to = to.add(row * steps);
@@ -244,7 +262,7 @@ unsafe fn pack_rows<L: Lanes>(
 unsafe fn packed_rows<L: Lanes>(lanes: L, tile: Tile, rows: usize, vectors: usize, packed: *const f32) {
     let mut row = 0;
     while row < rows {
-        let run = rows_at_once::<L>(rows - row);
+        let run = rows_at_once(rows - row, L::ROWS_MAX);
         // SAFETY: `run` rows are left, in `packed` and in the tile's rows of `init` and `c`.
         unsafe {
             let init = if tile.init.is_null() { tile.init } else { tile.init.add(row * tile.init_row) };

@@ -21,14 +21,23 @@ fn matrix(offset: usize, batch: usize, rows: usize, columns: usize, transposed: 
     }
 }
 
-fn product(isa: Isa, threads: usize, case: &Case) -> (Vec<f32>, Vec<f64>, Vec<f64>) {
+/// As [`Precision::Bfloat16`] rounds: to the nearest, ties to even, and denormal numbers to zero.
+fn rounded(x: f32) -> f32 {
+    half::bf16::from_f32(x).to_f32()
+}
+
+fn product(
+    (isa, precision): (Isa, Precision),
+    threads: usize,
+    case: &Case,
+) -> (Vec<f32>, Vec<f64>, Vec<f64>) {
     let Case { batch, m, n, k, .. } = *case;
     let a = matrix(0, batch, m, k, case.a_transposed);
     let b = matrix(batch * m * k, batch, k, n, case.b_transposed);
     let c = View::contiguous(b.offset + batch * k * n, &[batch, m, n]);
     let packed = (c.offset + batch * m * n).next_multiple_of(16);
     let compute = Compute::new(isa, threads);
-    let mut workspace = Workspace::new(packed + batch * k * padded_columns(isa, n), threads);
+    let mut workspace = Workspace::new(packed + batch * packed_values(isa, precision, k, n), threads);
     for (i, x) in workspace.values_mut().iter_mut().enumerate() {
         *x = ((i * 7919 + 13) % 1009) as f32 / 504.5 - 1.0;
     }
@@ -38,7 +47,12 @@ fn product(isa: Isa, threads: usize, case: &Case) -> (Vec<f32>, Vec<f64>, Vec<f6
     let at = |view: &View, b: usize, i: usize, j: usize| {
         let offset =
             b as isize * view.strides[0] + i as isize * view.strides[1] + j as isize * view.strides[2];
-        before[view.offset + offset as usize] as f64
+        let value = before[view.offset + offset as usize];
+        if precision == Precision::Bfloat16 && view.offset != c.offset {
+            rounded(value).into()
+        } else {
+            f64::from(value)
+        }
     };
     for g in 0..batch {
         for row in 0..m {
@@ -50,9 +64,9 @@ fn product(isa: Isa, threads: usize, case: &Case) -> (Vec<f32>, Vec<f64>, Vec<f6
             }
         }
     }
-    Pack::new(isa, b, packed).run(&compute, &mut workspace);
+    Pack::new((isa, precision), b, packed).run(&compute, &mut workspace);
     let init = case.init.then(|| c.clone());
-    Gemm::new(isa, a, packed, false, init, c.clone()).run(&compute, &mut workspace);
+    Gemm::new((isa, precision), a, packed, false, init, c.clone()).run(&compute, &mut workspace);
     (workspace.values()[c.offset..c.offset + batch * m * n].to_vec(), exact, sizes)
 }
 
@@ -70,13 +84,20 @@ fn products_match_f64_and_do_not_depend_on_threads() {
         for flags in 0..8 {
             let (a_transposed, b_transposed, init) = (flags & 1 > 0, flags & 2 > 0, flags & 4 > 0);
             let case = Case { batch, m, n, k, a_transposed, b_transposed, init };
-            for isa in Isa::available() {
-                let (found, exact, sizes) = product(isa, 1, &case);
+            let exact = Isa::available().into_iter().map(|isa| (isa, Precision::Float32));
+            let rounded = Isa::available().into_iter().map(|isa| (isa, Precision::Bfloat16));
+            for (isa, precision) in exact.chain(rounded.filter(|(isa, precision)| precision.is_had_by(*isa)))
+            {
+                let (found, exact, sizes) = product((isa, precision), 1, &case);
                 for i in 0..found.len() {
                     let error = (found[i] as f64 - exact[i]).abs();
                     assert!(error <= 1e-6 * (k as f64).sqrt() * (sizes[i] + 1.0), "{isa} {m} {n} {k} {i}");
                 }
-                assert_eq!(found, product(isa, 3, &case).0, "{isa} {m} {n} {k}: threads change bits");
+                assert_eq!(
+                    found,
+                    product((isa, precision), 3, &case).0,
+                    "{isa} {m} {n} {k}: threads change bits"
+                );
             }
         }
     }

@@ -21,10 +21,10 @@ pub(super) struct Tile {
     pub columns: usize,
 }
 
-/// How many rows are taken at once when `left` are left.
+/// How many rows are taken at once when `left` are left and registers hold `rows_max`.
 #[inline(always)]
-pub(super) fn rows_at_once<L: Lanes>(left: usize) -> usize {
-    match left.min(L::ROWS_MAX) {
+pub(super) fn rows_at_once(left: usize, rows_max: usize) -> usize {
+    match left.min(rows_max) {
         12.. => 12,
         8.. => 8,
         6.. => 6,
@@ -41,7 +41,7 @@ pub(super) fn rows_at_once<L: Lanes>(left: usize) -> usize {
 pub(super) unsafe fn rows<L: Lanes>(lanes: L, tile: Tile, rows: usize, vectors: usize) {
     let mut row = 0;
     while row < rows {
-        let count = rows_at_once::<L>(rows - row);
+        let count = rows_at_once(rows - row, L::ROWS_MAX);
         let at = Tile {
             // SAFETY: `row` is below `rows`, so all stay inside what the caller promises.
             a: unsafe { tile.a.add(row * tile.a_row) },

@@ -44,6 +44,7 @@ impl Lanes for Avx2 {
     instruction!(fma(a, b, c) _mm256_fmadd_ps);
     instruction!(min(a, b) _mm256_min_ps);
     instruction!(max(a, b) _mm256_max_ps);
+    instruction!(sqrt(a) _mm256_sqrt_ps);
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {
@@ -153,6 +154,12 @@ impl Lanes for Avx2 {
     fn less(self, a: Self::F, b: Self::F) -> Self::Mask {
         // SAFETY: `self` proves that the machine has it.
         unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) }
+    }
+
+    #[inline(always)]
+    fn equal(self, a: Self::F, b: Self::F) -> Self::Mask {
+        // SAFETY: `self` proves that the machine has it.
+        unsafe { _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b) }
     }
 
     #[inline(always)]

@@ -44,6 +44,7 @@ impl Lanes for Avx512 {
     instruction!(fma(a, b, c) _mm512_fmadd_ps);
     instruction!(min(a, b) _mm512_min_ps);
     instruction!(max(a, b) _mm512_max_ps);
+    instruction!(sqrt(a) _mm512_sqrt_ps);
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {
@@ -145,6 +146,12 @@ impl Lanes for Avx512 {
     fn less(self, a: Self::F, b: Self::F) -> Self::Mask {
         // SAFETY: `self` proves that the machine has it.
         unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) }
+    }
+
+    #[inline(always)]
+    fn equal(self, a: Self::F, b: Self::F) -> Self::Mask {
+        // SAFETY: `self` proves that the machine has it.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b) }
     }
 
     #[inline(always)]

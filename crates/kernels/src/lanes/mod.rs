@@ -89,12 +89,15 @@ pub(crate) trait Lanes: Copy {
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sqrt(self, a: Self::F) -> Self::F;
     /// To the nearest integer, ties to even.
     fn round(self, a: Self::F) -> Self::F;
     /// `2^n` for integral `n` in -126..=127; infinity for 128.
     fn power_of_two(self, n: Self::F) -> Self::F;
     /// `a < b`, false where one is NaN.
     fn less(self, a: Self::F, b: Self::F) -> Self::Mask;
+    /// `a == b`, false where one is NaN.
+    fn equal(self, a: Self::F, b: Self::F) -> Self::Mask;
     /// `yes` where the mask is set, else `no`.
     fn select(self, mask: Self::Mask, yes: Self::F, no: Self::F) -> Self::F;
     /// The sum of all lanes, in one order.

@@ -138,6 +138,11 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn sqrt(self, a: Self::F) -> Self::F {
+        a.map(f32::sqrt)
+    }
+
+    #[inline(always)]
     fn round(self, a: Self::F) -> Self::F {
         // Adding 1.5 * 2^23 leaves no bits for a fraction; right for |a| < 2^22, which is all that `exp` asks.
         const SHIFT: f32 = 12_582_912.0;
@@ -152,6 +157,11 @@ impl Lanes for Portable {
     #[inline(always)]
     fn less(self, a: Self::F, b: Self::F) -> Self::Mask {
         std::array::from_fn(|i| a[i] < b[i])
+    }
+
+    #[inline(always)]
+    fn equal(self, a: Self::F, b: Self::F) -> Self::Mask {
+        std::array::from_fn(|i| a[i] == b[i])
     }
 
     #[inline(always)]

@@ -2,25 +2,29 @@
 
 use std::collections::HashMap;
 
-use kernels::compute::Isa;
 use kernels::convolution::pooling::Pooling;
 use kernels::convolution::{Convolution, Geometry, Target};
 use kernels::fused::{Argument, Function, Step};
-use kernels::gemm::padded_columns;
+use kernels::gemm::{Precision, packed_values};
 use kernels::reduce::{Reduce, Reduction};
 use kernels::workspace::View;
 
+use super::Arithmetic;
 use super::fuse::Groups;
 use super::nodes::{Kind, Nodes};
 use super::places::{Place, Places};
 use crate::graph::{Id, Op};
 
+/// Rows and multiply-adds from which on a product may be computed in bfloat16.
+const ROUNDED_ROWS_MIN: usize = 8;
+const ROUNDED_WORK_MIN: usize = 128 * 1024;
+
 /// An operation with its places. Those that it writes are listed by [`Draft::writes`].
 #[derive(Clone, Debug)]
 pub(super) enum Draft {
     Fused { shape: Vec<usize>, inputs: Vec<(Place, bool)>, steps: Vec<Step>, outputs: Vec<(usize, Place)> },
-    Pack { from: Place, to: Place },
-    Gemm { a: Place, b: Place, b_shared: bool, init: Option<Place>, c: Place },
+    Pack { precision: Precision, from: Place, to: Place },
+    Gemm { precision: Precision, a: Place, b: Place, b_shared: bool, init: Option<Place>, c: Place },
     Reduce { reduction: Reduction, dims: [usize; 3], from: Place, to: Place, working: Place },
     Convolution { target: Target, geometry: Geometry, read: [Place; 2], to: Place, working: Option<Place> },
     Pool { pooling: Pooling, geometry: Geometry, read: Vec<Place>, to: Place },
@@ -57,14 +61,19 @@ pub(super) struct Drafts<'a> {
     pub groups: &'a Groups,
     pub places: Places,
     pub drafts: Vec<Draft>,
-    isa: Isa,
-    /// Packed forms that exist, by the node and the view that was packed.
-    packed: HashMap<(Id, View), Place>,
+    arithmetic: Arithmetic,
+    /// Packed forms that exist, by the node, the view that was packed and what it was packed for.
+    packed: HashMap<(Id, View, Precision), Place>,
 }
 
 impl<'a> Drafts<'a> {
-    pub(super) fn new(nodes: &'a Nodes<'a>, groups: &'a Groups, places: Places, isa: Isa) -> Drafts<'a> {
-        Drafts { nodes, groups, places, drafts: vec![], isa, packed: HashMap::new() }
+    pub(super) fn new(
+        nodes: &'a Nodes<'a>,
+        groups: &'a Groups,
+        places: Places,
+        arithmetic: Arithmetic,
+    ) -> Drafts<'a> {
+        Drafts { nodes, groups, places, drafts: vec![], arithmetic, packed: HashMap::new() }
     }
 
     pub(super) fn group(&mut self, group: usize) {
@@ -162,20 +171,31 @@ impl<'a> Drafts<'a> {
             view.shape.drain(..rank - 2);
             view.strides.drain(..rank - 2);
         }
-        let key = (self.nodes.base(b), view.clone());
+        let precision = self.precision(&c.view, a_place.view.shape[a_place.view.shape.len() - 1]);
+        let key = (self.nodes.base(b), view.clone(), precision);
         let packed = match self.packed.get(&key) {
             Some(packed) => packed.clone(),
             None => {
-                let n = view.shape[view.shape.len() - 1];
-                let floats = view.elements() / n.max(1) * padded_columns(self.isa, n);
+                let rank = view.shape.len();
+                let matrices: usize = view.shape[..rank - 2].iter().product();
+                let (k, n) = (view.shape[rank - 2], view.shape[rank - 1]);
+                let floats = matrices * packed_values(self.arithmetic.isa, precision, k, n);
                 let packed = self.places.temporary(&[floats]);
                 let from = Place { storage: b_place.storage, view };
-                self.drafts.push(Draft::Pack { from, to: packed.clone() });
+                self.drafts.push(Draft::Pack { precision, from, to: packed.clone() });
                 self.packed.insert(key, packed.clone());
                 packed
             }
         };
-        self.drafts.push(Draft::Gemm { a: a_place, b: packed, b_shared, init, c });
+        self.drafts.push(Draft::Gemm { precision, a: a_place, b: packed, b_shared, init, c });
+    }
+
+    /// What a product with the result `c` over `k` terms is computed in: rounding operands costs small ones more than it
+    /// saves.
+    fn precision(&self, c: &View, k: usize) -> Precision {
+        let rows = c.shape[c.shape.len() - 2];
+        let is_large = rows >= ROUNDED_ROWS_MIN && c.elements() * k >= ROUNDED_WORK_MIN;
+        if is_large { self.arithmetic.products } else { Precision::Float32 }
     }
 
     fn concat(&mut self, parts: &[Id], axis: usize, whole: Place) {
@@ -244,14 +264,17 @@ impl<'a> Drafts<'a> {
         let mut read = [self.contiguous(inputs[0]), self.contiguous(inputs[1])];
         let which = if target == Target::Output { 1 } else { 0 };
         let kernel = &read[which];
-        if let Some((view, floats)) = Convolution::packing(self.isa, &geometry, target, kernel.view.offset) {
-            let key = (self.nodes.base(inputs[which]), view.clone());
+        if let Some((view, floats)) =
+            Convolution::packing(self.arithmetic.isa, &geometry, target, kernel.view.offset)
+        {
+            let precision = Precision::Float32;
+            let key = (self.nodes.base(inputs[which]), view.clone(), precision);
             let packed = match self.packed.get(&key) {
                 Some(packed) => packed.clone(),
                 None => {
                     let packed = self.places.temporary(&[floats]);
                     let from = Place { storage: kernel.storage, view };
-                    self.drafts.push(Draft::Pack { from, to: packed.clone() });
+                    self.drafts.push(Draft::Pack { precision, from, to: packed.clone() });
                     self.packed.insert(key, packed.clone());
                     packed
                 }

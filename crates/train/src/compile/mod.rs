@@ -10,6 +10,7 @@ mod schedule;
 mod views;
 
 use kernels::compute::Isa;
+use kernels::gemm::Precision;
 
 use crate::error::Result;
 use crate::graph::{Graph, Id, Op};
@@ -45,14 +46,29 @@ impl Variables {
     }
 }
 
+/// What a program computes with. An instruction set alone computes in f32.
+#[derive(Clone, Copy, Debug)]
+pub struct Arithmetic {
+    pub isa: Isa,
+    /// What products are computed in, but for small ones.
+    pub products: Precision,
+}
+
+impl From<Isa> for Arithmetic {
+    fn from(isa: Isa) -> Arithmetic {
+        Arithmetic { isa, products: Precision::Float32 }
+    }
+}
+
 /// Compiles what yields `outputs` and the new values of variables.
 pub fn compile(
     graph: &Graph,
     outputs: &[Id],
     updates: &[(usize, Id)],
     variables: &Variables,
-    isa: Isa,
+    arithmetic: impl Into<Arithmetic>,
 ) -> Result<Program> {
+    let arithmetic = arithmetic.into();
     let wanted: Vec<Id> = outputs.iter().copied().chain(updates.iter().map(|(_, id)| *id)).collect();
     let (graph, moved) = graph.reduced(&wanted)?;
     let (outputs, new_values) = moved.split_at(outputs.len());
@@ -62,7 +78,7 @@ pub fn compile(
     let groups = Groups::new(&nodes);
     let places = Places::new(&nodes, &groups, &variables.offsets, &updates);
     let order = schedule::order(&nodes, &groups, &places);
-    let mut drafts = Drafts::new(&nodes, &groups, places, isa);
+    let mut drafts = Drafts::new(&nodes, &groups, places, arithmetic);
     order.into_iter().for_each(|group| drafts.group(group));
     let output_places: Vec<_> = outputs.iter().map(|&id| output(&mut drafts, id)).collect();
     let copies: Vec<_> = updates
@@ -90,7 +106,7 @@ pub fn compile(
     for place in output_places {
         program.add_output(offsets[place.storage], place.view.elements());
     }
-    drafts.iter().for_each(|draft| program.add(draft, &offsets, isa));
+    drafts.iter().for_each(|draft| program.add(draft, &offsets, arithmetic.isa));
     Ok(program)
 }
 

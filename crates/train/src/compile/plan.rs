@@ -83,7 +83,7 @@ fn rename(draft: &mut Draft, instead: &[usize]) {
             inputs.iter_mut().for_each(|(place, _)| change(place));
             outputs.iter_mut().for_each(|(_, place)| change(place));
         }
-        Draft::Pack { from, to } => [from, to].into_iter().for_each(change),
+        Draft::Pack { from, to, .. } => [from, to].into_iter().for_each(change),
         Draft::Gemm { a, b, init, c, .. } => [a, b, c].into_iter().chain(init).for_each(change),
         Draft::Reduce { from, to, working, .. } => [from, to, working].into_iter().for_each(change),
         Draft::Convolution { read, to, working, .. } => {

@@ -89,10 +89,12 @@ impl Program {
                 steps: steps.clone(),
                 outputs: outputs.iter().map(|(step, place)| (*step, view(place))).collect(),
             })),
-            Draft::Pack { from, to } => Operation::Pack(Pack::new(isa, view(from), at(to))),
-            Draft::Gemm { a, b, b_shared, init, c } => {
+            Draft::Pack { precision, from, to } => {
+                Operation::Pack(Pack::new((isa, *precision), view(from), at(to)))
+            }
+            Draft::Gemm { precision, a, b, b_shared, init, c } => {
                 let init = init.as_ref().map(view);
-                Operation::Gemm(Gemm::new(isa, view(a), at(b), *b_shared, init, view(c)))
+                Operation::Gemm(Gemm::new((isa, *precision), view(a), at(b), *b_shared, init, view(c)))
             }
             Draft::Reduce { reduction, dims, from, to, working } => {
                 Operation::Reduce(Reduce::new(*reduction, *dims, at(from), at(to), at(working)))

@@ -10,7 +10,7 @@ use crate::error::{Result, TrainError};
 use crate::gan::GanLoss;
 use crate::losses::{self, Loss};
 use crate::metrics::Metric;
-use crate::model::Model;
+use crate::model::{DtypePolicy, Model};
 use crate::optimizers::{self, Optimizer};
 use crate::schedules::Schedule;
 
@@ -24,6 +24,9 @@ pub struct Compiling {
     pub loss: OneOrMany<Named>,
     #[serde(default)]
     pub metrics: Vec<Named>,
+    /// What the products of training steps are computed in.
+    #[serde(default)]
+    pub dtype_policy: DtypePolicy,
 }
 
 fn adam() -> Named {
@@ -163,6 +166,7 @@ impl Compiling {
     /// # Errors
     /// When something named isn't known, or has an argument that isn't.
     pub fn apply(&self, model: &mut Model) -> Result<()> {
+        model.set_dtype_policy(self.dtype_policy)?;
         let metrics: Vec<Metric> = self.metrics.iter().map(metric).collect::<Result<_>>()?;
         model.compile(optimizer(&self.optimizer)?, self.losses()?, metrics)
     }

@@ -1,6 +1,7 @@
 //! A model: layers wired from inputs to outputs, their weights, and what is done with them.
 
 mod data;
+mod dtype_policy;
 mod fit;
 mod inference;
 mod optimizer_state;
@@ -18,6 +19,7 @@ use kernels::compute::{Compute, Isa};
 use kernels::workspace::Workspace;
 
 pub use data::{Array, Arrays};
+pub use dtype_policy::DtypePolicy;
 pub(crate) use fit::Sums;
 pub use fit::{Fit, History};
 use wiring::{Called, Source};
@@ -81,6 +83,7 @@ pub struct Model {
     pub(crate) variables: Variables,
     pub(crate) trainable_len: usize,
     compute: Compute,
+    dtype_policy: DtypePolicy,
     workspace: Workspace,
     compiled: Option<Compiled>,
     programs: HashMap<Key, programs::Entry>,
@@ -139,6 +142,7 @@ impl Model {
             variables: Variables::default(),
             trainable_len: 0,
             compute: Compute::new(Isa::detect(), threads),
+            dtype_policy: DtypePolicy::default(),
             workspace: Workspace::new(0, threads),
             compiled: None,
             programs: HashMap::new(),

@@ -140,7 +140,8 @@ impl Model {
                     (sums, updates)
                 }
             };
-            let program = compile(&forward.graph, &outputs, &updates, &self.variables, self.compute.isa())?;
+            let arithmetic = self.arithmetic(key.mode);
+            let program = compile(&forward.graph, &outputs, &updates, &self.variables, arithmetic)?;
             self.workspace.grow(program.floats());
             self.programs.insert(key, Entry { program });
         }

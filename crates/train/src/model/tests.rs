@@ -66,6 +66,37 @@ fn a_seed_gives_the_same_bits_on_any_number_of_threads() {
     assert_eq!(run(1), run(3));
 }
 
+/// The last loss, and the weights' bits.
+fn fitted_to_waves(policy: DtypePolicy, threads: usize) -> Option<(f32, Vec<u32>)> {
+    let inputs = Input::new([64]);
+    let x = Dense::new(256).activation(Relu).on(&inputs);
+    let outputs = Dense::new(10).activation(Softmax).on(&x);
+    let mut model = Model::with(&inputs, &outputs, 3, threads).unwrap();
+    match model.set_dtype_policy(policy) {
+        Err(TrainError::Argument { argument: "dtype_policy", .. }) => return None,
+        set => set.unwrap(),
+    }
+    model.compile(Adam, SparseCategoricalCrossentropy, [Accuracy]).unwrap();
+    let wave = |i: usize| ((i * 7919 + i / 64 * 31) as f32 * 0.37).sin();
+    let x = Array::new([640, 64], (0..640 * 64).map(wave).collect()).unwrap();
+    let y = Array::new([640], (0..640).map(|i| ((i * 13) % 10) as f32).collect()).unwrap();
+    let history = model.fit(&x, &y, &Fit::epochs(10).batch_size(64)).unwrap();
+    let bits = model.weights().flat_map(|(_, _, values)| values.iter().map(|x| x.to_bits())).collect();
+    Some((history.of("loss")[9] as f32, bits))
+}
+
+#[test]
+fn mixed_precision_ends_at_the_same_loss_with_the_same_bits_on_any_threads() {
+    let (exact, exact_bits) = fitted_to_waves(DtypePolicy::Float32, 2).unwrap();
+    let Some((mixed, bits)) = fitted_to_waves(DtypePolicy::MixedBfloat16, 2) else {
+        assert!(!Isa::Avx512Bf16.is_available(), "refused where it is there");
+        return;
+    };
+    assert!(bits != exact_bits, "nothing was rounded");
+    assert!((mixed / exact - 1.0).abs() < 0.01, "{mixed} instead of {exact}");
+    assert_eq!(fitted_to_waves(DtypePolicy::MixedBfloat16, 3).map(|(_, bits)| bits), Some(bits));
+}
+
 #[test]
 fn shared_layers_and_several_outputs_are_wired() {
     let (a, b) = (Input::new([3]), Input::new([3]));

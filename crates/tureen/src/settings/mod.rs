@@ -9,9 +9,7 @@ use std::path::PathBuf;
 
 use resolve::Reading;
 pub use resolve::{Misused, Origin, Resolved, arguments, resolve};
-pub use value::{
-    ByteSize, Count, CpuPath, Keys, KvKind, Listen, LogLevel, ModelText, Origins, SettingValue,
-};
+pub use value::{ByteSize, Count, CpuPath, Keys, KvKind, Listen, LogLevel, ModelText, Origins, SettingValue};
 
 /// The commands that a setting shows up in as a flag. `config` takes them all.
 pub const ALL: &[&str] = &[
