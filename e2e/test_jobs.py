@@ -36,6 +36,35 @@ seed = 7
 """
 
 
+GAN = """
+[generator]
+inputs = { noise = [6], label = [3] }
+layers = [
+  { class = "Concatenate", inputs = ["noise", "label"] },
+  { class = "Dense", units = 32, activation = "relu" },
+  { class = "Dense", units = 4, activation = "tanh" },
+]
+[discriminator]
+inputs = { sample = [4], label = [3] }
+layers = [
+  { class = "Concatenate", inputs = ["sample", "label"] },
+  { class = "Dense", units = 64, activation = "leaky_relu" },
+  { class = "Dense", units = 1 },
+]
+[data]
+path = "samples.csv"
+y = "label"
+[gan]
+loss = "hinge"
+r1 = 0.1
+moving_average = 0.98
+generator_optimizer = { class = "Adam", learning_rate = 0.002, beta_1 = 0.5 }
+discriminator_optimizer = { class = "Adam", learning_rate = 0.002, beta_1 = 0.5 }
+[fit]
+epochs = 60
+"""
+
+
 def samples(count=600):
     """Four features, of which the largest of the first three is the class."""
     draw = random.Random(1)
@@ -135,6 +164,25 @@ def test_a_csv_becomes_a_service(serve, models):
     assert out.startswith("digits@1: whole"), said
     out, said = command("jobs", job, "--models", models).communicate(timeout=60)
     assert "digits@1" in out, said
+
+
+def test_a_generator_becomes_a_service(serve):
+    service = serve()
+    file = service.client.files.create(file=("samples.csv", samples()), purpose="fine-tune").id
+    job = ask(service, "POST", "/v1/jobs", {"kind": "train", "model": "maker", "definition": GAN, "files": {"samples.csv": file}})["id"]
+    epochs = [event for _, event in events(service, job) if event["event"] == "epoch"]
+    figures = [epoch["metrics"]["frechet_distance"] for epoch in epochs]
+    assert len(figures) == 60 and figures[-1] < figures[0] / 4, figures
+    assert wait(service, job, "done", "failed")["version"] == "maker@1"
+    service.stop()
+    second = serve(served=["maker"])
+    draw = random.Random(2)
+    classes = [number % CLASSES for number in range(60)]
+    rows = [{"noise": [draw.gauss(0, 1) for _ in range(6)], "label": [float(c == k) for k in range(CLASSES)]} for c in classes]
+    _, _, body = second.post("/v1/models/maker:predict", {"instances": rows})
+    made = json.loads(body)["predictions"]
+    right = sum(max(range(CLASSES), key=row.__getitem__) == c for row, c in zip(made, classes))
+    assert right > 45 and all(len(row) == 4 for row in made), (right, made[:3])
 
 
 def test_files_are_openai_s(serve):

@@ -24,6 +24,7 @@ pub use error::{Result, TrainError};
 /// What a program that trains needs by name.
 pub mod prelude {
     pub use crate::activations::Activation::{self, *};
+    pub use crate::gan::{Gan, GanLoss, GanSettings};
     pub use crate::layers::*;
     pub use crate::losses::*;
     pub use crate::metrics::{Accuracy, Metric};

@@ -49,7 +49,7 @@ pub struct Adversaries {
     pub discriminator_optimizer: Option<Named>,
     /// How much of the moving average of the generator's weights stays in a step; 0 for none. The average is what makes
     /// samples and is published.
-    pub moving_average: f32,
+    pub moving_average: f64,
     /// The least and the greatest value in the data, such as [0, 255]: both networks see them as -1 and 1, and the
     /// published generator gives them back. Left out, values are taken and given as they are.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,14 +80,14 @@ impl Default for Figure {
 
 impl Default for Adversaries {
     fn default() -> Adversaries {
-        let GanSettings { r1, critic_steps, moving_average, .. } = GanSettings::default();
+        let GanSettings { r1, critic_steps, .. } = GanSettings::default();
         Adversaries {
             loss: Named::Name("non_saturating".to_owned()),
             r1,
             critic_steps,
             generator_optimizer: None,
             discriminator_optimizer: None,
-            moving_average,
+            moving_average: 0.999,
             range: None,
             grid: None,
             figure: Figure::default(),
@@ -114,7 +114,7 @@ impl Adversaries {
             critic_steps: self.critic_steps,
             generator_optimizer: chosen(&self.generator_optimizer, defaults.generator_optimizer)?,
             discriminator_optimizer: chosen(&self.discriminator_optimizer, defaults.discriminator_optimizer)?,
-            moving_average: self.moving_average,
+            moving_average: self.moving_average as f32,
         })
     }
 

@@ -52,8 +52,8 @@ pub struct Definition {
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Defined {
-    Model(Definition),
-    Gan(GanDefinition),
+    Model(Box<Definition>),
+    Gan(Box<GanDefinition>),
 }
 
 /// One value, or a list of them.
@@ -281,7 +281,7 @@ impl Defined {
         let table: toml::Table = toml_of(text)?;
         let has = |key: &str| table.contains_key(key);
         if !["generator", "discriminator", "gan"].into_iter().any(has) {
-            return Definition::parse(text).map(Defined::Model);
+            return Definition::parse(text).map(|definition| Defined::Model(Box::new(definition)));
         }
         if let Some(other) = ["model", "compile"].into_iter().find(|key| has(key)) {
             let problem = format!(
@@ -292,7 +292,7 @@ impl Defined {
         }
         let definition: GanDefinition = toml_of(text)?;
         definition.check()?;
-        Ok(Defined::Gan(definition))
+        Ok(Defined::Gan(Box::new(definition)))
     }
 }
 

@@ -131,3 +131,41 @@ fn the_schema_knows_every_layer_and_its_arguments() {
     let text = schema.to_string();
     assert!(!text.contains("/Named"), "what serde takes as a map is replaced");
 }
+
+#[test]
+fn the_schema_knows_gans() {
+    let schema = schema();
+    let kinds: Vec<&Value> = schema["anyOf"].as_array().unwrap().iter().map(|kind| &kind["$ref"]).collect();
+    assert_eq!(kinds, ["#/$defs/Definition", "#/$defs/GanDefinition"]);
+    let keys = &schema["$defs"]["Adversaries"]["properties"];
+    assert_eq!(keys["generator_optimizer"]["$ref"], "#/$defs/Optimizer");
+    assert_eq!(keys["loss"]["$ref"], "#/$defs/GanLoss");
+    let losses = schema["$defs"]["GanLoss"].to_string();
+    for part in ["wasserstein_clipped", "non_saturating", "gradient_penalty", "\"clip\""] {
+        assert!(losses.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn gans_are_told_from_models() {
+    let networks = "[generator]\ninput = [3]\nlayers = [{ class = 'Dense', units = 2 }]\n\
+        [discriminator]\ninput = [2]\nlayers = [{ class = 'Dense', units = 1 }]\n[data]\npath = 'a.csv'\n";
+    let Ok(Defined::Gan(definition)) = Defined::parse(networks) else { panic!("no GAN") };
+    assert_eq!(definition.gan.settings().unwrap(), crate::gan::GanSettings::default());
+    assert_eq!(definition.build(1).unwrap().sample_shape(), [2]);
+    let with =
+        format!("{networks}[gan]\nrange = [0, 255]\nloss = {{ class = 'WassersteinClipped', clip = 0.2 }}");
+    let Ok(Defined::Gan(definition)) = Defined::parse(&with) else { panic!("no GAN") };
+    let clipped = crate::gan::GanLoss::WassersteinClipped { clip: 0.2 };
+    assert_eq!(definition.gan.settings().unwrap().loss, clipped);
+    let last = definition
+        .published(1)
+        .unwrap()
+        .layers()
+        .last()
+        .map(|(name, layer)| (name.to_owned(), layer.config()));
+    assert_eq!(last, Some(("samples".to_owned(), serde_json::json!({ "scale": 127.5, "offset": 127.5 }))));
+    assert!(matches!(Defined::parse(TEMPLATE), Ok(Defined::Model(_))));
+    let error = Defined::parse(&networks.replace("[discriminator]", "[discriminater]")).unwrap_err();
+    assert!(error.to_string().contains("did you mean discriminator?"), "{error}");
+}

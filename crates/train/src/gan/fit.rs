@@ -5,8 +5,8 @@ use super::{Gan, normals, wrong};
 use crate::error::{Result, TrainError};
 use crate::model::{Array, Fit, History};
 
-/// Noise of samples that somebody looks at has a stream of its own for each use.
-pub(crate) const SHOWN: u32 = 0x5a17;
+/// The stream of noise of samples that somebody asks for.
+const SHOWN: u32 = 0x5a17;
 
 /// The running sums of an epoch: the discriminator's loss, mean scores of real and of made samples, penalties, and the
 /// generator's loss, each times the samples that it is of.

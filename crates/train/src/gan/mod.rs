@@ -4,6 +4,27 @@
 //! Both are models; while they are trained, their weights lie in one workspace, and a step of either is one program. A
 //! discriminator's step takes the generator's batch statistics as they are, and leaves its moving ones alone; likewise
 //! the other way round.
+//!
+//! ```
+//! use train::prelude::*;
+//!
+//! # fn main() -> train::Result<()> {
+//! let noise = Input::new([8]);
+//! let x = Dense::new(32).activation(Relu).on(&noise);
+//! let generator = Model::new(&noise, Dense::new(2).on(&x))?;
+//! let points = Input::new([2]);
+//! let x = Dense::new(32).activation(LeakyRelu).on(&points);
+//! let discriminator = Model::new(&points, Dense::new(1).on(&x))?;
+//!
+//! let loss = GanLoss::Wasserstein { gradient_penalty: 10.0 };
+//! let settings = GanSettings { loss, critic_steps: 5, ..GanSettings::default() };
+//! let mut gan = Gan::new(generator, discriminator, settings)?;
+//! let x = Array::new([64, 2], (0..128).map(|i| (i % 7) as f32).collect())?;
+//! gan.fit(&x, None, &Fit::epochs(2))?;
+//! assert_eq!(gan.generate(10, None, 1)?.shape, [10, 2]);
+//! # Ok(())
+//! # }
+//! ```
 
 mod fit;
 mod frechet;

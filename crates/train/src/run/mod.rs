@@ -43,8 +43,8 @@ pub fn run(
     std::fs::create_dir_all(folder).map_err(|error| TrainError::file(folder, "made", &error))?;
     let _lock = lock(folder)?;
     match read {
-        Defined::Model(read) => fit(read, definition, base, folder, on),
-        Defined::Gan(read) => gan::run(read, definition, base, folder, on),
+        Defined::Model(read) => fit(*read, definition, base, folder, on),
+        Defined::Gan(read) => gan::run(*read, definition, base, folder, on),
     }
 }
 

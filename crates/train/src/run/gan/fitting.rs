@@ -30,6 +30,8 @@ pub(super) struct Fitting<'a> {
     session: &'a mut Session,
     pub progress: Progress,
     pub measure: Option<Measure>,
+    /// Of an earlier run, until it is taken.
+    classifier: Option<Classifier>,
     folder: &'a Path,
     logs: Logs,
     checkpointed: Instant,
@@ -53,8 +55,8 @@ impl<'a> Fitting<'a> {
         std::fs::create_dir_all(&samples).map_err(|error| TrainError::file(&samples, "made", &error))?;
         let steps = session.x.samples().div_ceil(session.definition.fit.batch_size);
         session.gan.prepare(session.definition.fit.batch_size.min(session.x.samples()))?;
-        let measure = Measure::new(session, classifier)?;
-        Ok(Fitting { session, progress, measure, folder, logs, checkpointed: Instant::now(), steps })
+        let checkpointed = Instant::now();
+        Ok(Fitting { session, progress, measure: None, classifier, folder, logs, checkpointed, steps })
     }
 
     /// Trains to the end, or until `on` asks to stop; whether it did.
@@ -68,6 +70,7 @@ impl<'a> Fitting<'a> {
             step: self.session.gan.iterations()[1],
         };
         let mut stop = on(&started).is_break();
+        self.measure = Measure::new(self.session, self.classifier.take())?;
         while !stop && self.progress.epoch < epochs {
             stop = self.epoch(on)?;
         }

@@ -59,6 +59,10 @@ impl Session {
             );
             return Err(TrainError::Definition { place: "[data]".to_owned(), problem });
         }
+        if definition.data.test.is_some() && classes.is_none() {
+            let problem = "test is what the figure is compared with, which needs classes: say y, what they are read from";
+            return Err(TrainError::data("[data]", problem));
+        }
         let test = definition.data.test.as_ref().map(|part| reader.read(Some(part))).transpose()?;
         let test = test.and_then(|(x, classes)| Some((x, classes?)));
         let class_count = reader.count.unwrap_or(0);

@@ -226,9 +226,17 @@ fn samples_that_are_no_pictures_and_have_no_classes_are_learned_too() {
     let outcome = folder.run("out", &mut |_| ControlFlow::Continue(())).unwrap();
     assert!(!outcome.metrics.contains_key("frechet_distance") && !folder.path("out/samples.png").exists());
     assert!(!folder.text("out/report.html").contains("Samples of the same noise"));
-    std::fs::write(folder.path("a.toml"), format!("{text}[gan]\ngrid = [2, 2]\n")).unwrap();
-    let error = folder.run("other", &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
-    assert!(error.contains("samples have the shape [2]"), "{error}");
+    for (change, expected) in [
+        ("[gan]\ngrid = [2, 2]\n", "samples have the shape [2]"),
+        (
+            "[data.test]\npath = 'a.csv'\n",
+            "test is what the figure is compared with, which needs classes: say y",
+        ),
+    ] {
+        std::fs::write(folder.path("a.toml"), format!("{text}{change}")).unwrap();
+        let error = folder.run("other", &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 #[test]
