@@ -23,7 +23,7 @@ impl Remote {
     /// # Errors
     /// Something is being pushed; a version can't be read, so that nobody knows what it needs; the remote.
     pub fn collect(&self, is_trial: bool) -> Result<Collected> {
-        let _hold = self.hold(true)?;
+        let hold = self.hold(true)?;
         let mut needed = BTreeSet::new();
         for entry in self.entries("models")?.iter().filter(|entry| !entry.is_gone) {
             for chunk in self.packed(&entry.name, entry.number)?.chunks() {
@@ -33,7 +33,7 @@ impl Remote {
         }
         let mut collected = Collected::default();
         for prefix in ["chunks", "differences"] {
-            for Object { key, bytes } in self.list(prefix)? {
+            for Object { key, bytes, .. } in self.list(prefix)? {
                 if needed.contains(&key) {
                     collected.kept += 1;
                     collected.kept_bytes += bytes;
@@ -42,6 +42,7 @@ impl Remote {
                 collected.deleted += 1;
                 collected.deleted_bytes += bytes;
                 if !is_trial {
+                    hold.check()?;
                     self.delete(&key)?;
                 }
             }
