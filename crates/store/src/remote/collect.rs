@@ -17,6 +17,9 @@ pub struct Collected {
     pub kept_bytes: u64,
 }
 
+/// A chunk, and a version that needs it.
+type Needed = (Chunk, String);
+
 impl Remote {
     /// Deletes every chunk that no version needs, what killed pushes left included. With `is_trial`, only says so.
     ///
@@ -77,7 +80,7 @@ impl Remote {
     }
 
     /// The chunks of versions, each once with one that needs it, and the versions that can't be read.
-    fn needed(&self, named: &[(String, u64)]) -> Result<(Vec<(Chunk, String)>, Vec<Damage>)> {
+    fn needed(&self, named: &[(String, u64)]) -> Result<(Vec<Needed>, Vec<Damage>)> {
         let mut versions = named.to_vec();
         if named.is_empty() {
             let all = self.entries("models")?.into_iter().filter(|entry| !entry.is_gone);
