@@ -30,9 +30,9 @@ def environment_with(keys):
     return {**environment, "TUREEN_KEYS": keys} if keys else environment
 
 
-def command(*arguments, keys=KEY, key=None, stdin=subprocess.DEVNULL):
+def command(*arguments, keys=KEY, key=None, stdin=subprocess.DEVNULL, environment=None):
     """Starts the binary with `arguments`, standard error kept for messages; `key` is for asking a server."""
-    environment = {**environment_with(keys), "TUREEN_KEY": key or ""}
+    environment = {**environment_with(keys), "TUREEN_KEY": key or "", **(environment or {})}
     return subprocess.Popen([TUREEN, *map(str, arguments)], stdin=stdin, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, text=True, env=environment)
 

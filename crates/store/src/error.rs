@@ -22,6 +22,9 @@ pub enum StoreError {
     Damaged { place: String, why: String },
     #[error("{place} is damaged ({why}); push the version with --again from where it is whole")]
     RemoteDamaged { place: String, why: String },
+    /// A remote that answers otherwise than it should, or not at all.
+    #[error("{what}: {why}")]
+    Remote { what: String, why: String },
     #[error("{model} is being pulled by another process; wait for that, or end it")]
     Busy { model: String },
     #[error("the file is larger than {bytes_max} bytes, the most that is taken now")]

@@ -162,7 +162,13 @@ fn an_interrupted_pull_goes_on_where_it_stood() {
     assert!(error.contains("is missing") && error.contains("chunks/"), "{error}");
     assert!(places.there.unfinished().unwrap()[&model] > 0);
     std::fs::write(&lost, frame).unwrap();
-    assert_eq!(contents(&places.pull("a")), contents(&version));
+    // As a pull from elsewhere left it.
+    let staging = places.there.stage(&model).unwrap();
+    std::fs::write(staging.folder.join("other.gguf.partial"), "x").unwrap();
+    drop(staging);
+    let pulled = places.pull("a");
+    assert_eq!(contents(&pulled), contents(&version));
+    assert!(!pulled.folder.join("other.gguf.partial").exists());
 }
 
 #[test]

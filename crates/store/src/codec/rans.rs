@@ -100,7 +100,7 @@ pub fn encode(symbols: &[u8], counts: &Counts, out: &mut Vec<u8>) {
             words.push(*state as u16);
             *state >>= 16;
         }
-        *state = (*state / frequency << SCALE_BITS) + *state % frequency + starts[symbol];
+        *state = ((*state / frequency) << SCALE_BITS) + *state % frequency + starts[symbol];
     };
     let (groups, rest) = symbols.as_chunks::<LANES>();
     for (state, symbol) in states.iter_mut().zip(rest).rev() {

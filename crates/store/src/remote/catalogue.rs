@@ -141,7 +141,7 @@ impl Remote {
     /// # Errors
     /// There is none; the remote can't be reached.
     pub fn remove(&self, name: &str, number: u64) -> Result<()> {
-        let _hold = self.hold(false)?;
+        let hold = self.hold(false)?;
         if self.size(&version_key(name, number))?.is_none() {
             return Err(self.missing(&format!("{name}@{number}")));
         }
@@ -155,7 +155,9 @@ impl Remote {
         }
         self.put(&format!("models/{name}/@{number}.gone"), b"")?;
         self.settle()?;
-        self.delete(&version_key(name, number))
+        hold.check()?;
+        self.delete(&version_key(name, number))?;
+        self.settle()
     }
 
     fn missing(&self, what: &str) -> StoreError {

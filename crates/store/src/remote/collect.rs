@@ -17,13 +17,16 @@ pub struct Collected {
     pub kept_bytes: u64,
 }
 
+/// A chunk, and a version that needs it.
+type Needed = (Chunk, String);
+
 impl Remote {
     /// Deletes every chunk that no version needs, what killed pushes left included. With `is_trial`, only says so.
     ///
     /// # Errors
     /// Something is being pushed; a version can't be read, so that nobody knows what it needs; the remote.
     pub fn collect(&self, is_trial: bool) -> Result<Collected> {
-        let _hold = self.hold(true)?;
+        let hold = self.hold(true)?;
         let mut needed = BTreeSet::new();
         for entry in self.entries("models")?.iter().filter(|entry| !entry.is_gone) {
             for chunk in self.packed(&entry.name, entry.number)?.chunks() {
@@ -33,7 +36,7 @@ impl Remote {
         }
         let mut collected = Collected::default();
         for prefix in ["chunks", "differences"] {
-            for Object { key, bytes } in self.list(prefix)? {
+            for Object { key, bytes, .. } in self.list(prefix)? {
                 if needed.contains(&key) {
                     collected.kept += 1;
                     collected.kept_bytes += bytes;
@@ -42,6 +45,7 @@ impl Remote {
                 collected.deleted += 1;
                 collected.deleted_bytes += bytes;
                 if !is_trial {
+                    hold.check()?;
                     self.delete(&key)?;
                 }
             }
@@ -76,7 +80,7 @@ impl Remote {
     }
 
     /// The chunks of versions, each once with one that needs it, and the versions that can't be read.
-    fn needed(&self, named: &[(String, u64)]) -> Result<(Vec<(Chunk, String)>, Vec<Damage>)> {
+    fn needed(&self, named: &[(String, u64)]) -> Result<(Vec<Needed>, Vec<Damage>)> {
         let mut versions = named.to_vec();
         if named.is_empty() {
             let all = self.entries("models")?.into_iter().filter(|entry| !entry.is_gone);

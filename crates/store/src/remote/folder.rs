@@ -90,7 +90,10 @@ impl Folder {
                 let key = format!("{folder}/{name}");
                 match entry.metadata() {
                     Ok(facts) if facts.is_dir() => folders.push(key),
-                    Ok(facts) => found.push(Object { key, bytes: facts.len() }),
+                    Ok(facts) => {
+                        let modified_s = std::os::unix::fs::MetadataExt::mtime(&facts);
+                        found.push(Object { key, bytes: facts.len(), modified_s });
+                    }
                     // It went meanwhile.
                     Err(_) => {}
                 }
@@ -112,7 +115,7 @@ impl Folder {
         }
     }
 
-    /// For pushing, beside others who push; or alone, for `gc`.
+    /// A shared lock, or the only one.
     pub fn hold(&self, is_alone: bool) -> Result<Hold> {
         make_folder(&self.place)?;
         let path = self.place.join(LOCK);

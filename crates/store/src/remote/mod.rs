@@ -1,5 +1,5 @@
-//! Places that keep versions for many machines, as chunks: a folder on any file system. What a remote is made of is
-//! written down in `docs/chunks.md`.
+//! Places that keep versions for many machines, as chunks: a folder on any file system, or a bucket. What a remote is
+//! made of is written down in `docs/chunks.md`.
 //!
 //! Chunks are written first and a version's manifest last, by one step, so a reader sees a whole version or none.
 //! Whoever pushes says so meanwhile, and `gc` works only while nobody does.
@@ -7,7 +7,9 @@
 mod catalogue;
 mod collect;
 mod folder;
+mod http;
 mod local;
+mod objects;
 mod packed;
 mod pull;
 mod push;
@@ -25,6 +27,7 @@ use crate::codec::{self, RAW_BYTES_MAX};
 use crate::error::{Result, StoreError};
 use crate::hash;
 use folder::Folder;
+use objects::{Mark, Objects};
 use packed::Chunk;
 
 /// Most bytes of a frame: a chunk as it is, and what stands around it.
@@ -32,20 +35,40 @@ const FRAME_BYTES_MAX: u64 = RAW_BYTES_MAX as u64 + 4096;
 
 /// A place that versions are pushed to and pulled from.
 #[derive(Debug)]
-pub struct Remote {
-    folder: Folder,
+pub struct Remote(Place);
+
+#[derive(Debug)]
+enum Place {
+    Folder(Folder),
+    Objects(Objects),
 }
+
+/// In a bucket, each waits for answers most of the time.
+const THREADS_FOR_OBJECTS: usize = 16;
 
 /// What is kept at one place.
 #[derive(Clone, Debug)]
 struct Object {
     key: String,
     bytes: u64,
+    /// Seconds since 1970, by the clock of the place.
+    modified_s: i64,
 }
 
 /// While it lives, `gc` and pushes keep out of each other's way.
 enum Hold {
     Locked(#[allow(dead_code)] File), // held, and never looked at
+    Marked(Mark),
+}
+
+impl Hold {
+    /// Before what was written comes into sight.
+    fn check(&self) -> Result<()> {
+        match self {
+            Hold::Locked(_) => Ok(()),
+            Hold::Marked(mark) => mark.check(),
+        }
+    }
 }
 
 /// Told how many bytes more are done, by several threads.
@@ -53,65 +76,98 @@ pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 
 impl fmt::Display for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.folder.place.display().fmt(f)
+        match &self.0 {
+            Place::Folder(folder) => folder.place.display().fmt(f),
+            Place::Objects(objects) => objects.fmt(f),
+        }
     }
 }
 
 impl Remote {
-    /// What a person means by `text`: a folder, which needs not exist before something is pushed there.
+    /// What a person means by `text`: a folder, or a bucket by its URL. Neither is asked yet, and the folder needs not
+    /// exist before something is pushed there.
     ///
     /// # Errors
-    /// It is a URL of a kind that is not known.
+    /// It is a URL of a kind that is not known, or what the environment says of it isn't enough.
     pub fn open(text: &str) -> Result<Remote> {
-        match text.split_once("://") {
-            Some((scheme, _)) => Err(StoreError::Refused(format!(
-                "{text}: remotes of the kind {scheme}:// are not supported; a remote is a folder"
-            ))),
-            None if text.is_empty() => Err(StoreError::Refused("the remote has no name".to_owned())),
-            None => {
-                let place =
-                    std::path::absolute(text).map_err(StoreError::io("looking for", Path::new(text)))?;
-                Ok(Remote { folder: Folder::new(&place) })
-            }
+        if let Some(objects) = Objects::open(text)? {
+            return Ok(Remote(Place::Objects(objects)));
         }
+        if text.is_empty() || text.contains("://") {
+            return Err(StoreError::Refused(format!(
+                "{text:?} is no remote: a folder is, s3://BUCKET/PATH, gs://BUCKET/PATH and az://CONTAINER/PATH"
+            )));
+        }
+        let place = std::path::absolute(text).map_err(StoreError::io("looking for", Path::new(text)))?;
+        Ok(Remote(Place::Folder(Folder::new(&place))))
     }
 
     fn put(&self, key: &str, contents: &[u8]) -> Result<()> {
-        self.folder.put(key, contents, false).map(|_| ())
+        self.write(key, contents, false).map(|_| ())
     }
 
     /// Where nothing is yet; says whether that was so.
     fn put_new(&self, key: &str, contents: &[u8]) -> Result<bool> {
-        self.folder.put(key, contents, true)
+        self.write(key, contents, true)
     }
 
+    fn write(&self, key: &str, contents: &[u8], is_new: bool) -> Result<bool> {
+        match &self.0 {
+            Place::Folder(folder) => folder.put(key, contents, is_new),
+            Place::Objects(objects) => objects.put(key, contents, is_new),
+        }
+    }
+
+    /// Makes sure that what was written is found after a power cut, where that isn't so at once.
     fn settle(&self) -> Result<()> {
-        self.folder.settle()
+        match &self.0 {
+            Place::Folder(folder) => folder.settle(),
+            Place::Objects(_) => Ok(()),
+        }
     }
 
     fn get(&self, key: &str, bytes_max: u64) -> Result<Option<Vec<u8>>> {
-        self.folder.get(key, bytes_max)
+        match &self.0 {
+            Place::Folder(folder) => folder.get(key, bytes_max),
+            Place::Objects(objects) => objects.get(key, bytes_max),
+        }
     }
 
     fn size(&self, key: &str) -> Result<Option<u64>> {
-        self.folder.size(key)
+        match &self.0 {
+            Place::Folder(folder) => folder.size(key),
+            Place::Objects(objects) => objects.size(key),
+        }
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Object>> {
-        self.folder.list(prefix)
+        match &self.0 {
+            Place::Folder(folder) => folder.list(prefix),
+            Place::Objects(objects) => objects.list(prefix),
+        }
     }
 
     fn delete(&self, key: &str) -> Result<()> {
-        self.folder.delete(key)
+        match &self.0 {
+            Place::Folder(folder) => folder.delete(key),
+            Place::Objects(objects) => objects.delete(key),
+        }
     }
 
+    /// For pushing, beside others who push; or alone, for `gc`.
     fn hold(&self, is_alone: bool) -> Result<Hold> {
-        self.folder.hold(is_alone)
+        match &self.0 {
+            Place::Folder(folder) => folder.hold(is_alone),
+            Place::Objects(objects) => objects.hold(is_alone),
+        }
     }
 
     /// How many do work at once.
     fn threads(&self) -> usize {
-        std::thread::available_parallelism().map_or(2, usize::from)
+        match &self.0 {
+            Place::Folder(_) => std::thread::available_parallelism().map_or(2, usize::from),
+            Place::Objects(_) => THREADS_FOR_OBJECTS,
+        }
     }
 
     /// What was cut: the chunk's bytes, which are those that its name says.

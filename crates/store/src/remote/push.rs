@@ -67,7 +67,7 @@ impl Store {
         again: bool,
         progress: Progress<'_>,
     ) -> Result<Pushed> {
-        let _hold = remote.hold(false)?;
+        let hold = remote.hold(false)?;
         let name = &version.name;
         let there = remote.newest(name)?;
         let same = there.iter().find(|(_, packed)| packed.manifest.has_files_of(&version.manifest));
@@ -80,6 +80,7 @@ impl Store {
                 let by_tensor = parent.map(|(_, packed)| chunks_by_tensor(packed)).unwrap_or_default();
                 let push = Push { remote, local, parent: by_tensor, again, progress };
                 let (files, sent) = push.send(version)?;
+                hold.check()?;
                 let mut manifest = version.manifest.clone();
                 manifest.parent = parent.map(|(number, _)| format!("{name}@{number}"));
                 let packed = Packed { schema: SCHEMA, manifest, files };

@@ -16,7 +16,7 @@ pub struct Arguments {
     /// NAME, NAME:TAG or NAME@NUMBER
     #[arg(value_name = "MODEL")]
     model: String,
-    /// A folder: another disk, or a file system that machines share
+    /// A folder, or s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH
     #[arg(value_name = "REMOTE")]
     remote: String,
     /// Send what is there already too, which mends damage
@@ -29,9 +29,14 @@ Examples:
   tureen push digits /mnt/models            the newest version; digits:latest is it there too
   tureen push digits@3 /mnt/models
   tureen pull digits --from /mnt/models     on any machine that sees the folder
+  tureen push digits s3://bucket/models
 
 Weights are coded without loss, what the remote has is not sent again, and a version made of
-another is kept as what changed. A push that was interrupted goes on when it is given again.";
+another is kept as what changed. A push that was interrupted goes on when it is given again.
+
+Environment: for s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT (of
+servers that speak as S3 does; AWS_ALLOW_HTTP=true for one without TLS); for gs:
+GOOGLE_SERVICE_ACCOUNT; for az: AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let version = require(&context.store, &arguments.model)?;
