@@ -51,9 +51,12 @@ const ENGINE_METRICS: [EngineMetric<Stats>; 20] = [
     ("tureen_accepted_drafts_total", "counter", "Guessed tokens that were right.", |s| {
         s.accepted_drafts_total
     }),
-    ("tureen_model_drafted_tokens_total", "counter", "Of the tokens guessed ahead, the draft model's.", |s| {
-        s.model_drafted_tokens_total
-    }),
+    (
+        "tureen_model_drafted_tokens_total",
+        "counter",
+        "Of the tokens guessed ahead, the draft model's.",
+        |s| s.model_drafted_tokens_total,
+    ),
     ("tureen_model_accepted_drafts_total", "counter", "Of the draft model's, those that were right.", |s| {
         s.model_accepted_drafts_total
     }),

@@ -9,9 +9,7 @@ use std::path::PathBuf;
 
 use resolve::Reading;
 pub use resolve::{Misused, Origin, Resolved, arguments, resolve};
-pub use value::{
-    ByteSize, Count, CpuPath, Keys, KvKind, Listen, LogLevel, ModelText, Origins, SettingValue,
-};
+pub use value::{ByteSize, Count, CpuPath, Keys, KvKind, Listen, LogLevel, ModelText, Origins, SettingValue};
 
 /// The commands that a setting shows up in as a flag. `config` takes them all.
 pub const ALL: &[&str] = &[
@@ -123,6 +121,8 @@ settings! {
         "How keys and values are kept: f16, or f32 for twice the memory";
     memory_max: Option<ByteSize>, "BYTES", MODEL, "", "nine tenths of what is free",
         "Memory a model may take in all, such as 8GiB or 500MB";
+    packed_max: Option<ByteSize>, "BYTES", MODEL, "", "none are kept",
+        "Disk space for weights as they are laid out in memory: the next start maps them, and processes share them";
     origins: Option<Origins>, "URL,URL", SERVER, "", "none",
         "Origins of web pages that may call, such as https://chat.example; * is any";
     connections_max: Count<1, 1_000_000>, "COUNT", SERVER, "1024", "",
