@@ -1,6 +1,6 @@
 //! Measures one workload of one model as `bench/llm/peer_*.py` measure others; prints a line of JSON.
 //!
-//! Usage: `bench MODEL THREADS WORKLOAD SEED`, where WORKLOAD is one of
+//! Usage: `bench MODEL THREADS WORKLOAD SEED [PACKED]`, where PACKED is a folder for packed weights and WORKLOAD is one of
 //! - `prefill:N`: the time until the first token after a prompt of N random tokens;
 //! - `decode:N`: the rate of the tokens after it (of one where N is 0);
 //! - `batch:B`: the rate, in all, of B answers that run together after prompts of 32 tokens;
@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use engine::llm::request::{Event, GenerateRequest, Sampling};
-use engine::llm::{Generation, Llm, Settings};
+use engine::llm::{Generation, Llm, PackedFolder, Settings};
 
 const DECODE_TOKENS: usize = 64;
 const SHORT_PROMPT_TOKENS: usize = 32;
@@ -26,8 +26,8 @@ struct Workload {
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, threads, name, seed] = arguments.as_slice() else {
-        bail!("usage: bench MODEL THREADS WORKLOAD SEED");
+    let [model, threads, name, seed, rest @ ..] = arguments.as_slice() else {
+        bail!("usage: bench MODEL THREADS WORKLOAD SEED [PACKED]");
     };
     let (kind, number) = name.split_once(':').unwrap_or((name, "1"));
     let number: usize = number.parse()?;
@@ -46,6 +46,7 @@ fn main() -> anyhow::Result<()> {
         sequences_max: sequences,
         // Peers guess nothing ahead, and answers that mean nothing go in circles, which would make guessing easy.
         draft_tokens_max: 0,
+        packed: rest.first().map(|path| PackedFolder { path: path.into(), bytes_max: u64::MAX }),
         ..Settings::default()
     };
     let started = Instant::now();

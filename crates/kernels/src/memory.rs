@@ -4,7 +4,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fs::File;
 use std::io;
 use std::mem::size_of;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -56,6 +56,29 @@ impl MappedFile {
     /// The contents.
     pub fn bytes(&self) -> &[u8] {
         &self.map
+    }
+}
+
+/// A part of a mapped file, which stays mapped as long as any of its parts is there.
+#[derive(Clone, Debug)]
+pub struct MappedPart {
+    file: Arc<MappedFile>,
+    range: Range<usize>,
+}
+
+impl MappedPart {
+    /// `None` where the file has no such part, or it does not begin at a multiple of [`ALIGNMENT`].
+    pub fn new(file: &Arc<MappedFile>, range: Range<usize>) -> Option<MappedPart> {
+        file.bytes().get(range.clone()).filter(|part| part.as_ptr().addr().is_multiple_of(ALIGNMENT))?;
+        Some(MappedPart { file: file.clone(), range })
+    }
+}
+
+impl Deref for MappedPart {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.file.bytes()[self.range.clone()]
     }
 }
 
@@ -269,6 +292,10 @@ mod tests {
         assert_eq!(mapped.bytes(), b"GGUF and more");
         mapped.forget();
         assert_eq!(mapped.bytes(), b"GGUF and more");
+        let shared = Arc::new(mapped);
+        let part = |range| MappedPart::new(&shared, range).map(|part| part.to_vec());
+        assert_eq!(part(0..4), Some(b"GGUF".to_vec()));
+        assert_eq!([part(4..8), part(0..14), part(64..64)], [None, None, None]);
         std::fs::write(&path, b"").unwrap();
         assert_eq!(MappedFile::open(&path).unwrap().bytes(), b"");
         std::fs::remove_file(&path).unwrap();

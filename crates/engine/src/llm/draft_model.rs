@@ -4,16 +4,18 @@
 //! are shared where beginnings are, and given up where a sequence is pushed out. `Pages` knows how far each is filled.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use formats::model::{Decoder, ModelFiles};
 use kernels::attention::{KvCache, KvLayout};
 use kernels::compute::Compute;
 
 use super::drafts::{Chance, Choice, Costs, best};
+use super::fingerprint::hash;
 use super::forward::{Forward, Span, StepSizes};
-use super::handle::LoadError;
+use super::handle::{LoadError, ModelFacts};
 use super::pace::Pace;
+use super::packed;
 use super::pages::Pages;
 use super::sequence::Sequence;
 use super::settings::Settings;
@@ -63,25 +65,26 @@ impl DraftFiles {
         .transpose()
     }
 
-    pub fn name(&self) -> String {
-        self.files.facts().name.clone()
-    }
-
     /// What memory is planned by: its description and the bytes of its files.
     pub fn size(&self) -> (&Decoder, u64) {
         (self.files.decoder(), self.files.facts().file_bytes)
     }
 
+    /// Loads it and says so in the served model's `facts`.
     pub fn load(
         self,
         compute: Arc<Compute>,
         (layout, sizes): (KvLayout, StepSizes),
-        step_max: Duration,
+        settings: &Settings,
         progress: &mut dyn FnMut(usize, usize),
+        facts: &mut ModelFacts,
     ) -> Result<DraftModel, LoadError> {
-        let wrong = |error: LoadError| LoadError::Draft(Box::new(error));
-        let forward =
-            Forward::load(compute, &self.files, sizes, progress).map_err(|error| wrong(error.into()))?;
+        let files = &self.files;
+        let folder = settings.packed.as_ref().map(|folder| (folder, hash(&compute, files.bytes())));
+        let weights = packed::load(&compute, files, folder, progress, &mut facts.packed_troubles);
+        let weights = weights.map_err(|error| LoadError::Draft(Box::new(error.into())))?;
+        let forward = Forward::new(compute, files, weights, sizes);
+        facts.draft = Some(files.facts().name.clone());
         Ok(DraftModel {
             forward,
             cache: KvCache::new(layout).map_err(LoadError::Cache)?,
@@ -89,7 +92,7 @@ impl DraftFiles {
             vocabulary: self.vocabulary,
             chance: Chance(CHANCE_FIRST),
             guess_s: None,
-            pace: Pace::new(step_max),
+            pace: Pace::new(settings.step_beside_answers_max),
             tried: Instant::now(),
             spans: Vec::new(),
         })

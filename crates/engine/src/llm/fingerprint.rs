@@ -14,15 +14,15 @@ const CHUNK_BYTES: usize = 4 << 20;
 
 /// `tureen-VERSION/NAME/QUANTISATION/ISA/kv-ELEMENT/CONTENT`: the same fingerprint means the same bits. CONTENT is
 /// an XXH3 hash of the weights, the model's description, its tokeniser and its chat template, so that a model
-/// republished under its name is told from what it was. It guards against mistakes and not against forgers.
+/// republished under its name is told from what it was; `weights` is [`hash`] of the files. It guards against mistakes and not against forgers.
 pub(super) fn fingerprint(
-    compute: &Compute,
     files: &ModelFiles,
+    weights: u64,
     settings: &Settings,
     context_tokens: usize,
 ) -> String {
     let (version, facts) = (env!("CARGO_PKG_VERSION"), files.facts());
-    let content = content(compute, files, context_tokens);
+    let content = content(files, weights, context_tokens);
     let mut name = String::new();
     for part in [&facts.name, &facts.quantisation] {
         let plain = |c: char| if c.is_ascii_alphanumeric() || "._:-".contains(c) { c } else { '-' };
@@ -34,7 +34,7 @@ pub(super) fn fingerprint(
     format!("tureen-{version}/{name}").to_lowercase()
 }
 
-fn content(compute: &Compute, files: &ModelFiles, context_tokens: usize) -> u64 {
+fn content(files: &ModelFiles, weights: u64, context_tokens: usize) -> u64 {
     let mut whole = Xxh3::new();
     // Rotary frequencies may depend on the context.
     whole.update(format!("{:?} {context_tokens}", files.decoder()).as_bytes());
@@ -44,12 +44,18 @@ fn content(compute: &Compute, files: &ModelFiles, context_tokens: usize) -> u64 
         whole.update(format!("{config:?}").as_bytes());
     }
     whole.update(format!("{:?} {:?}", files.chat_template(), files.end_tokens()).as_bytes());
-    for file in files.bytes() {
-        let chunks: Vec<&[u8]> = file.chunks(CHUNK_BYTES).collect();
+    whole.update(&weights.to_le_bytes());
+    whole.digest()
+}
+
+/// An XXH3 hash of bytes in several parts, worked out by all threads.
+pub(super) fn hash<'a>(compute: &Compute, parts: impl Iterator<Item = &'a [u8]>) -> u64 {
+    let mut whole = Xxh3::new();
+    for part in parts {
+        let chunks: Vec<&[u8]> = part.chunks(CHUNK_BYTES).collect();
         let mut hashes = vec![0u64; chunks.len()];
         compute.pool().for_each_row(&mut hashes, 1, |index, hash| hash[0] = xxh3_64(chunks[index]));
         hashes.iter().for_each(|hash| whole.update(&hash.to_le_bytes()));
     }
-    files.forget();
     whole.digest()
 }

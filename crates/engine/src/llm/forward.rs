@@ -112,11 +112,21 @@ impl Forward {
     ) -> Result<Forward, super::weights::WeightsError> {
         let compute = compute.into();
         let weights = DecoderWeights::load(&compute, files, progress)?;
+        Ok(Forward::new(compute, files, weights, sizes))
+    }
+
+    /// Runs the model of `files` by its packed weights.
+    pub(super) fn new(
+        compute: Arc<Compute>,
+        files: &ModelFiles,
+        weights: DecoderWeights,
+        sizes: StepSizes,
+    ) -> Forward {
         let decoder = files.decoder().clone();
         let rotaries = decoder.rotaries_at(sizes.context_tokens);
         let buffers = Buffers::new(&decoder, &rotaries, &sizes, weights.reads);
         let StepSizes { rows_max, logit_rows_max, .. } = sizes;
-        Ok(Forward { compute, decoder, weights, rotaries, buffers, rows_max, logit_rows_max })
+        Forward { compute, decoder, weights, rotaries, buffers, rows_max, logit_rows_max }
     }
 
     /// Bytes of the packed weights.

@@ -36,16 +36,7 @@ impl Guessing {
     /// Guesses for those of `running` that answer, `answering` of them, at most `rows` tokens in all. Only few answers
     /// leave a step the time for more rows.
     pub fn guess(&mut self, running: &mut [Sequence], pages: &mut Pages, answering: usize, mut rows: usize) {
-        let plain_s = answering.checked_sub(1).and_then(|index| *self.plain_s.get(index)?);
-        let Some(plain_s) = plain_s.filter(|_| self.tokens_max > 0 && self.since_plain < PLAIN_AFTER_STEPS)
-        else {
-            return;
-        };
-        let costs = Costs {
-            // What a guess is held against is what all answers gain by a step.
-            plain_s: plain_s / answering as f64,
-            check_s: self.check_s.unwrap_or(CHECK_SHARE_FIRST * plain_s),
-        };
+        let Some(costs) = self.costs(answering) else { return };
         let now = Instant::now();
         let mut asked = Vec::with_capacity(SEQUENCES_MAX);
         for sequence in running.iter_mut().filter(|sequence| sequence.is_answering()) {
@@ -76,6 +67,17 @@ impl Guessing {
         }
     }
 
+    /// What guessing costs beside so many answers; `None` where there is to be none.
+    fn costs(&self, answering: usize) -> Option<Costs> {
+        let plain_s = (*self.plain_s.get(answering.checked_sub(1)?)?)?;
+        let is_on = self.tokens_max > 0 && self.since_plain < PLAIN_AFTER_STEPS;
+        is_on.then(|| Costs {
+            // What a guess is held against is what all answers gain by a step.
+            plain_s: plain_s / answering as f64,
+            check_s: self.check_s.unwrap_or(CHECK_SHARE_FIRST * plain_s),
+        })
+    }
+
     /// A step of so many answers with so many guesses, and no prompts, took so long.
     pub fn learn_step(&mut self, answering: usize, guessed: usize, took: Duration) {
         let took = took.as_secs_f64().max(1e-9);
@@ -104,4 +106,49 @@ impl Guessing {
 fn mixed(known: Option<f64>, measured: f64) -> f64 {
     let Some(known) = known else { return measured };
     known + NEWEST * (measured.min(2.0 * known.max(1e-6)) - known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The costs in milliseconds.
+    fn costs(guessing: &Guessing, answering: usize) -> Option<[f64; 2]> {
+        let Costs { plain_s, check_s } = guessing.costs(answering)?;
+        Some([plain_s, check_s].map(|seconds| (seconds * 1e4).round() / 10.0))
+    }
+
+    #[test]
+    fn costs_are_what_steps_took_with_guesses_and_without() {
+        let ms = Duration::from_millis;
+        let mut guessing = Guessing::new(8, None);
+        assert_eq!(costs(&guessing, 1), None);
+        guessing.learn_step(1, 0, ms(10));
+        assert_eq!([costs(&guessing, 1), costs(&guessing, 2)], [Some([10.0, 1.0]), None]);
+        guessing.learn_step(1, 4, ms(18));
+        assert_eq!(costs(&guessing, 1), Some([10.0, 2.0]));
+        guessing.learn_step(2, 0, ms(12));
+        assert_eq!(costs(&guessing, 2), Some([6.0, 2.0]));
+        // One that was held up changes little, and more answers than it guesses for change nothing.
+        guessing.learn_step(1, 0, ms(5000));
+        guessing.learn_step(3, 0, ms(1));
+        assert_eq!(
+            [costs(&guessing, 1), costs(&guessing, 3), costs(&guessing, 0)],
+            [Some([11.0, 2.0]), None, None]
+        );
+        assert_eq!(costs(&Guessing { tokens_max: 0, ..guessing }, 1), None);
+    }
+
+    #[test]
+    fn a_step_without_guesses_is_measured_now_and_then() {
+        let mut guessing = Guessing::new(8, None);
+        guessing.learn_step(1, 0, Duration::from_millis(10));
+        for _ in 0..PLAIN_AFTER_STEPS {
+            assert!(guessing.costs(1).is_some());
+            guessing.learn_step(1, 2, Duration::from_millis(11));
+        }
+        assert!(guessing.costs(1).is_none());
+        guessing.learn_step(1, 0, Duration::from_millis(10));
+        assert!(guessing.costs(1).is_some());
+    }
 }

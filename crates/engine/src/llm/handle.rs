@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use super::batch::StepLimits;
 use super::draft_model::{DraftFiles, DraftModel};
 use super::events::{Generation, answer};
-use super::fingerprint::fingerprint;
+use super::fingerprint::{fingerprint, hash};
 use super::forward::Forward;
 use super::guessing::Guessing;
 use super::pace::Pace;
+use super::packed;
 use super::pages::Pages;
 use super::plan::{Plan, PlanError, plan};
 use super::request::{GenerateRequest, SubmitError, Terms};
@@ -80,6 +81,8 @@ pub struct ModelFacts {
     pub licence: Option<String>,
     /// The name of the model that guesses ahead for it, where there is one.
     pub draft: Option<String>,
+    /// What kept packed weights from being mapped or kept, where they were to be.
+    pub packed_troubles: Vec<String>,
     /// Names model, settings and instruction set: the same fingerprint means the same bits.
     pub fingerprint: String,
     pub memory: MemoryPlan,
@@ -128,13 +131,16 @@ impl Llm {
         let Plan { layout, sizes, draft: draft_sizes, mut memory } = plan;
         let end_tokens = files.end_tokens().to_vec();
         let compute = Arc::new(compute(settings)?);
-        let fingerprint = fingerprint(&compute, &files, settings, sizes.context_tokens);
+        let content = hash(&compute, files.bytes());
+        files.forget();
+        let fingerprint = fingerprint(&files, content, settings, sizes.context_tokens);
         let mut facts = facts(&files, fingerprint, sizes.context_tokens, memory);
-        facts.draft = draft.as_ref().map(DraftFiles::name);
-        let forward = Forward::load(compute.clone(), &files, sizes, progress)?;
-        let step_max = settings.step_beside_answers_max;
+        let folder = settings.packed.as_ref().map(|folder| (folder, content));
+        let weights = packed::load(&compute, &files, folder, progress, &mut facts.packed_troubles)?;
+        let forward = Forward::new(compute.clone(), &files, weights, sizes);
         let draft = draft.zip(draft_sizes);
-        let draft = draft.map(|(files, sizes)| files.load(compute, sizes, step_max, progress)).transpose()?;
+        let draft = draft.map(|(draft, sizes)| draft.load(compute, sizes, settings, progress, &mut facts));
+        let draft = draft.transpose()?;
         let draft_weights = draft.as_ref().map_or(0, DraftModel::weights_bytes);
         memory.weights_bytes = (forward.weights_bytes() + draft_weights) as u64;
         facts.memory = memory;
@@ -152,7 +158,7 @@ impl Llm {
             end_tokens,
             sequences_max: settings.sequences_max,
             limits: StepLimits { tokens: settings.step_tokens_max, logit_rows: sizes.logit_rows_max },
-            pace: Pace::new(step_max),
+            pace: Pace::new(settings.step_beside_answers_max),
             guessing: Guessing::new(settings.draft_tokens_max, draft),
             inbox: receiver,
             counters: counters.clone(),
@@ -315,6 +321,7 @@ fn facts(files: &ModelFiles, fingerprint: String, context: usize, memory: Memory
         quantisation: facts.quantisation.clone(),
         licence: facts.licence.clone(),
         draft: None,
+        packed_troubles: Vec::new(),
         fingerprint,
         memory,
     }

@@ -64,7 +64,7 @@ impl Scheduler {
             while self.admit(now) {}
             // Before the step, which may be long: whoever submits counts the free places.
             self.set_gauges();
-            self.step(now);
+            self.step();
             self.set_gauges();
         }
     }
@@ -228,7 +228,7 @@ impl Scheduler {
     }
 
     /// One forward pass over the running sequences: a token of each answer, then prompts as far as they fit.
-    fn step(&mut self, started: Instant) {
+    fn step(&mut self) {
         self.make_room();
         let Lines { running, batch, waiting, closed_from, .. } = &mut self.lines;
         if running.is_empty() {
@@ -272,7 +272,7 @@ impl Scheduler {
         }
         let (now, ran, pages) = (Instant::now(), running.len(), &mut self.pages);
         if batch.prompt_tokens() > 0 {
-            self.pace.learn(batch.tokens(), now - started);
+            self.pace.learn(batch.tokens(), now - evaluated_from);
         } else {
             let guessed = batch.tokens() - answering;
             self.guessing.learn_step(answering, guessed, now - evaluated_from);

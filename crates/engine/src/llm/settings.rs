@@ -30,6 +30,8 @@ pub struct Settings {
     /// A smaller model of the same tokeniser, a `.gguf` file or a Hugging Face folder, that guesses them where that brings
     /// more tokens a second than what was said before does.
     pub draft_model: Option<PathBuf>,
+    /// Where weights are kept as they were packed, to be mapped at the next start and shared between processes.
+    pub packed: Option<PackedFolder>,
     /// Memory for weights, keys/values and activations together; `None` takes nine tenths of what is free.
     pub memory_max_bytes: Option<u64>,
     /// Of what is free, what others have been promised and have not touched yet.
@@ -49,10 +51,19 @@ impl Default for Settings {
             step_beside_answers_max: Duration::from_millis(60),
             draft_tokens_max: 8,
             draft_model: None,
+            packed: None,
             memory_max_bytes: None,
             memory_promised_bytes: 0,
         }
     }
+}
+
+/// Where packed weights are kept, and how much of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackedFolder {
+    pub path: PathBuf,
+    /// Beyond it, files that were not used for longest are deleted.
+    pub bytes_max: u64,
 }
 
 /// Where the memory of a loaded model goes, in bytes.

@@ -12,6 +12,8 @@ use kernels::elements::{ElementType, dequantize};
 use kernels::matmul::{Forms, Input, MatmulError, PackedWeights, Weights, matmul};
 use kernels::memory::Arena;
 
+use super::packed::Packing;
+
 /// Bytes that the packed weights of a model may take: little more than in its files.
 pub(super) fn packed_bytes_max(file_bytes: u64) -> u64 {
     file_bytes.saturating_mul(PACKING_PERCENT) / 100
@@ -29,6 +31,8 @@ pub enum WeightsError {
     Pack { tensor: String, cause: MatmulError },
     #[error("the model lacks the tensor for {role:?} of {place}")]
     Missing { role: Role, place: String },
+    #[error("what was packed before holds other matrices")]
+    PackedOtherwise,
 }
 
 /// All weights of a decoder. Nothing of the files is needed once they are made: a file that is changed while its model is
@@ -153,11 +157,21 @@ impl DecoderWeights {
         files: &ModelFiles,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<DecoderWeights, WeightsError> {
+        DecoderWeights::read(compute, files, &Packing::default(), progress)
+    }
+
+    /// The same, with matrices from `packing` or kept there.
+    pub(super) fn read(
+        compute: &Compute,
+        files: &ModelFiles,
+        packing: &Packing,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<DecoderWeights, WeightsError> {
         let decoder = files.decoder();
         let room = usize::try_from(packed_bytes_max(files.facts().file_bytes)).unwrap_or(usize::MAX);
         let arena = RefCell::new(Arena::new(room));
         let reads = Cell::new(Forms::default());
-        let reader = Reader { compute, files, arena, reads, norm_offset: decoder.norm_offset };
+        let reader = Reader { compute, files, packing, arena, reads, norm_offset: decoder.norm_offset };
         let mut layers = Vec::with_capacity(decoder.layers.len());
         for index in 0..decoder.layers.len() {
             progress(index, decoder.layers.len());
@@ -240,6 +254,7 @@ impl GatedWeights {
 struct Reader<'a> {
     compute: &'a Compute,
     files: &'a ModelFiles,
+    packing: &'a Packing,
     /// Packed matrices lie in the order in which a step reads them.
     arena: RefCell<Arena>,
     /// What the matrices so far read.
@@ -360,11 +375,18 @@ impl Reader<'_> {
                 bytes: tensor.bytes,
             })
             .collect();
-        let packed = PackedWeights::pack(self.compute, &parts, &mut self.arena.borrow_mut());
+        let packed = match &self.packing.from {
+            None => PackedWeights::pack(self.compute, &parts, &mut self.arena.borrow_mut()),
+            Some(file) => {
+                let found = PackedWeights::mapped(self.compute, &parts, |bytes| file.take(tensors, bytes));
+                found.transpose().ok_or(WeightsError::PackedOtherwise)?
+            }
+        };
         let packed = packed.map_err(|cause| {
             let names: Vec<&str> = tensors.iter().map(|tensor| tensor.name).collect();
             WeightsError::Pack { tensor: names.join(" + "), cause }
         })?;
+        self.packing.keep(tensors, &packed);
         self.reads.set(self.reads.get() | packed.reads());
         Ok(packed)
     }

@@ -6,7 +6,7 @@ use super::{Ahead, strip_panels};
 use crate::compute::{Compute, Isa};
 use crate::elements::{BLOCK, ElementType, block};
 use crate::lanes::{Kernel, Lanes, dispatch};
-use crate::memory::{AlignedVec, Arena};
+use crate::memory::{AlignedVec, Arena, MappedPart};
 use crate::threads::DisjointMut;
 
 /// A matrix as stored in a file: `rows` (the product's `n`) of `columns` (its `k`), row after row.
@@ -33,26 +33,39 @@ pub enum MatmulError {
 
 /// One or more matrices with the same columns, stacked and packed.
 pub struct PackedWeights {
+    shape: Shape,
+    data: Data,
+    next: Option<Ahead>,
+}
+
+enum Data {
+    Own(AlignedVec<u8>),
+    Mapped(MappedPart),
+}
+
+impl Data {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Data::Own(bytes) => bytes,
+            Data::Mapped(bytes) => bytes,
+        }
+    }
+}
+
+/// What follows from the parts' types and sizes.
+#[derive(Clone, Copy)]
+struct Shape {
     element_type: ElementType,
     rows: usize,
     columns: usize,
     panel_columns: usize,
     panel_bytes: usize,
     storage: Storage,
-    data: AlignedVec<u8>,
-    next: Option<Ahead>,
 }
 
-impl PackedWeights {
-    /// Packs the rows of `parts`, one part after the other, on all threads, into the next room of `arena`.
-    ///
-    /// # Errors
-    /// Parts that are empty, differ in type or columns, or have other bytes than their shape says.
-    pub fn pack(
-        compute: &Compute,
-        parts: &[Weights<'_>],
-        arena: &mut Arena,
-    ) -> Result<PackedWeights, MatmulError> {
+impl Shape {
+    /// With the bytes that a row has in the parts.
+    fn of(compute: &Compute, parts: &[Weights<'_>]) -> Result<(Shape, usize), MatmulError> {
         let (element_type, columns, row_bytes) = check(parts)?;
         let lanes = match compute.isa() {
             Isa::Avx512 | Isa::Avx512Bf16 => 16,
@@ -69,22 +82,33 @@ impl PackedWeights {
                 (Storage::Quantized(format), lanes, supers * format.super_bytes(lanes))
             }
         };
-        let rows: usize = parts.iter().map(|part| part.rows).sum();
-        let panels = rows.div_ceil(panel_columns);
-        let mut packed = PackedWeights {
-            element_type,
-            rows,
-            columns,
-            panel_columns,
-            panel_bytes,
-            storage,
-            data: arena.zeroed(panels * panel_bytes),
-            next: None,
-        };
-        let data = DisjointMut::new(&mut packed.data);
-        compute.pool().for_each(panels, |panel| {
+        let rows = parts.iter().map(|part| part.rows).sum();
+        Ok((Shape { element_type, rows, columns, panel_columns, panel_bytes, storage }, row_bytes))
+    }
+
+    /// Of all panels.
+    fn bytes(&self) -> usize {
+        self.rows.div_ceil(self.panel_columns) * self.panel_bytes
+    }
+}
+
+impl PackedWeights {
+    /// Packs the rows of `parts`, one part after the other, on all threads, into the next room of `arena`.
+    ///
+    /// # Errors
+    /// Parts that are empty, differ in type or columns, or have other bytes than their shape says.
+    pub fn pack(
+        compute: &Compute,
+        parts: &[Weights<'_>],
+        arena: &mut Arena,
+    ) -> Result<PackedWeights, MatmulError> {
+        let (shape, row_bytes) = Shape::of(compute, parts)?;
+        let Shape { element_type, rows, columns, panel_columns, panel_bytes, storage } = shape;
+        let mut data = arena.zeroed(shape.bytes());
+        let panels = DisjointMut::new(&mut data);
+        compute.pool().for_each(rows.div_ceil(panel_columns), |panel| {
             // SAFETY: each panel is written by one task.
-            let bytes = unsafe { data.slice(panel * panel_bytes, panel_bytes) };
+            let bytes = unsafe { panels.slice(panel * panel_bytes, panel_bytes) };
             let first = panel * panel_columns;
             let count = panel_columns.min(rows - first);
             match storage {
@@ -108,33 +132,57 @@ impl PackedWeights {
                 }
             }
         });
-        Ok(packed)
+        Ok(PackedWeights { shape, data: Data::Own(data), next: None })
+    }
+
+    /// What [`PackedWeights::pack`] made of the same parts on the same instruction set: `packed` is asked for so many bytes
+    /// of it. `None` where it has none of that length.
+    ///
+    /// # Errors
+    /// As for packing.
+    pub fn mapped(
+        compute: &Compute,
+        parts: &[Weights<'_>],
+        packed: impl FnOnce(usize) -> Option<MappedPart>,
+    ) -> Result<Option<PackedWeights>, MatmulError> {
+        let (shape, _) = Shape::of(compute, parts)?;
+        let part = packed(shape.bytes()).filter(|part| part.len() == shape.bytes());
+        Ok(part.map(|part| PackedWeights { shape, data: Data::Mapped(part), next: None }))
+    }
+
+    /// The packed form, which depends on parts and instruction set alone.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.data.bytes()
     }
 
     /// Output columns of a product with it: the rows of all parts.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.shape.rows
     }
 
     /// Elements that each row of activations must have.
     pub fn columns(&self) -> usize {
-        self.columns
+        self.shape.columns
     }
 
     pub fn element_type(&self) -> ElementType {
-        self.element_type
+        self.shape.element_type
     }
 
     /// Memory that it takes.
     pub fn bytes(&self) -> usize {
-        self.data.len()
+        self.data.bytes().len()
     }
 
     /// Says that `next` is what a product with few rows comes to after this one: its weights are then asked for early.
     pub fn followed_by(&mut self, compute: &Compute, next: &PackedWeights) {
-        let panels = next.rows.div_ceil(next.panel_columns);
-        let strip_bytes = strip_panels(next, panels, compute.pool().threads()) * next.panel_bytes;
-        self.next = Some(Ahead { address: next.data.as_ptr().addr(), strip_bytes, bytes: next.data.len() });
+        let panels = next.shape.rows.div_ceil(next.shape.panel_columns);
+        let strip_bytes = strip_panels(next, panels, compute.pool().threads()) * next.shape.panel_bytes;
+        self.next = Some(Ahead {
+            address: next.data.bytes().as_ptr().addr(),
+            strip_bytes,
+            bytes: next.data.bytes().len(),
+        });
     }
 
     /// Row `index` of the matrix as numbers, `[columns]`: those of the file.
@@ -142,28 +190,32 @@ impl PackedWeights {
     /// # Panics
     /// When there is no such row, or `out` has another length.
     pub fn read_row(&self, index: usize, out: &mut [f32]) {
-        assert!(index < self.rows && out.len() == self.columns, "a row of {} elements", self.columns);
-        let (n, column) = (self.panel_columns, index % self.panel_columns);
+        assert!(
+            index < self.shape.rows && out.len() == self.shape.columns,
+            "a row of {} elements",
+            self.shape.columns
+        );
+        let (n, column) = (self.shape.panel_columns, index % self.shape.panel_columns);
         let panel = self.panel(index / n);
-        match self.storage {
+        match self.shape.storage {
             Storage::Quantized(format) => {
                 for (block, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-                    format.load(panel, n, column, block).numbers(self.element_type, out);
+                    format.load(panel, n, column, block).numbers(self.shape.element_type, out);
                 }
             }
-            Storage::Float(_) if self.element_type == ElementType::F32 => {
+            Storage::Float(_) if self.shape.element_type == ElementType::F32 => {
                 let column = panel.as_chunks::<4>().0.iter().skip(column).step_by(n);
                 out.iter_mut().zip(column).for_each(|(out, x)| *out = f32::from_le_bytes(*x));
             }
             Storage::Float(_) => {
                 let column = panel.as_chunks::<2>().0.iter().skip(column).step_by(n);
-                out.iter_mut().zip(column).for_each(|(out, x)| *out = self.element_type.widen(*x));
+                out.iter_mut().zip(column).for_each(|(out, x)| *out = self.shape.element_type.widen(*x));
             }
             Storage::Pairs => {
                 let column = panel.as_chunks::<4>().0.iter().skip(column).step_by(n);
                 for (out, pair) in out.chunks_mut(2).zip(column) {
                     let pair = pair.as_chunks::<2>().0;
-                    out.iter_mut().zip(pair).for_each(|(out, x)| *out = self.element_type.widen(*x));
+                    out.iter_mut().zip(pair).for_each(|(out, x)| *out = self.shape.element_type.widen(*x));
                 }
             }
         }
@@ -171,7 +223,7 @@ impl PackedWeights {
 
     /// The form of activations that a product with it reads.
     pub fn reads(&self) -> Forms {
-        match self.storage {
+        match self.shape.storage {
             Storage::Float(_) => Forms::default(),
             Storage::Pairs => Forms { pairs: true, ..Forms::default() },
             Storage::Quantized(_) => Forms { codes: true, ..Forms::default() },
@@ -183,19 +235,19 @@ impl PackedWeights {
     }
 
     pub(super) fn storage(&self) -> Storage {
-        self.storage
+        self.shape.storage
     }
 
     pub(super) fn panel_columns(&self) -> usize {
-        self.panel_columns
+        self.shape.panel_columns
     }
 
     pub(super) fn panel_bytes(&self) -> usize {
-        self.panel_bytes
+        self.shape.panel_bytes
     }
 
     pub(super) fn panel(&self, index: usize) -> &[u8] {
-        &self.data[index * self.panel_bytes..][..self.panel_bytes]
+        &self.data.bytes()[index * self.shape.panel_bytes..][..self.shape.panel_bytes]
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
-use engine::llm::{Llm, MemoryPlan, ModelFacts};
+use engine::llm::{Llm, MemoryPlan, ModelFacts, PackedFolder};
 use engine::onnx::{Onnx, TensorSpec};
 use formats::model::ModelFiles;
 use formats::onnx::is_onnx;
@@ -154,6 +154,9 @@ pub fn load(model: &Model, settings: &Settings, promised_bytes: u64, is_said: bo
         bar.finish_and_clear();
     }
     let llm = loaded.with_context(|| format!("loading {}", model.name))?;
+    for trouble in &llm.facts().packed_troubles {
+        tracing::warn!(model = model.name, "packed weights: {trouble}; loaded without them");
+    }
     if is_said {
         let full = full_contexts(llm.stats().kv_pages_total, llm.facts().context);
         say(loaded_line(&model.name, llm.facts(), &settings, full, started.elapsed()));
@@ -235,6 +238,11 @@ fn memory_line(memory: MemoryPlan) -> String {
     )
 }
 
+/// Beside the models, whose own folders never change.
+fn packed_folder(settings: &Settings, bytes_max: u64) -> PackedFolder {
+    PackedFolder { path: settings.models.join(".packed"), bytes_max }
+}
+
 /// What the engine is told of the settings.
 fn engine_settings(settings: &Settings) -> engine::llm::Settings {
     engine::llm::Settings {
@@ -248,6 +256,7 @@ fn engine_settings(settings: &Settings) -> engine::llm::Settings {
         step_beside_answers_max: Duration::from_millis(settings.step_beside_answers_max.0 as u64),
         draft_tokens_max: settings.draft_tokens_max.0,
         draft_model: None,
+        packed: settings.packed_max.map(|bytes| packed_folder(settings, bytes.0)),
         memory_max_bytes: settings.memory_max.map(|bytes| bytes.0),
         memory_promised_bytes: 0,
     }

@@ -121,6 +121,8 @@ settings! {
         "How keys and values are kept: i16, or i8 for half the memory and a rounding of 1/254";
     memory_max: Option<ByteSize>, "BYTES", MODEL, "", "nine tenths of what is free",
         "Memory a model may take in all, such as 8GiB or 500MB";
+    packed_max: Option<ByteSize>, "BYTES", MODEL, "", "none are kept",
+        "Disk space for weights as they are laid out in memory: the next start maps them, and processes share them";
     origins: Option<Origins>, "URL,URL", SERVER, "", "none",
         "Origins of web pages that may call, such as https://chat.example; * is any";
     connections_max: Count<1, 1_000_000>, "COUNT", SERVER, "1024", "",
