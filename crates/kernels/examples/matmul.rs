@@ -83,7 +83,7 @@ fn measure(settings: &Settings, element_type: ElementType, n: usize, k: usize) {
         .enumerate()
         .for_each(|(i, byte)| *byte = (i.wrapping_mul(2654435761) >> 13) as u8 & 0x2f);
     let weights = [Weights { element_type, rows: n, columns: k, bytes: &bytes }];
-    let pack = || match PackedWeights::pack(compute, &weights, &mut Arena::new(0)) {
+    let pack = || match PackedWeights::pack(compute, &weights, &mut Arena::new(0), &mut || {}) {
         Ok(packed) => packed,
         Err(error) => panic!("{error}"),
     };

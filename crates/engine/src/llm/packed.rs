@@ -285,7 +285,7 @@ fn layout(compute: &Compute) -> u64 {
         // Each byte is another, over and over, and zeros and ones in a row don't come.
         let bytes: Vec<u8> = (0..ROWS * row_bytes).map(|index| (index * 151 % 251) as u8).collect();
         let part = Weights { element_type, rows: ROWS, columns: COLUMNS, bytes: &bytes };
-        if let Ok(packed) = PackedWeights::pack(compute, &[part], &mut Arena::new(0)) {
+        if let Ok(packed) = PackedWeights::pack(compute, &[part], &mut Arena::new(0), &mut || {}) {
             whole.update(&xxh3_64(packed.as_bytes()).to_le_bytes());
         }
     }

@@ -376,7 +376,10 @@ impl Reader<'_> {
             })
             .collect();
         let packed = match &self.packing.from {
-            None => PackedWeights::pack(self.compute, &parts, &mut self.arena.borrow_mut()),
+            None => {
+                let (arena, forget) = (&mut self.arena.borrow_mut(), &mut || self.files.forget());
+                PackedWeights::pack(self.compute, &parts, arena, forget)
+            }
             Some(file) => {
                 let found = PackedWeights::mapped(self.compute, &parts, |bytes| file.take(tensors, bytes));
                 found.transpose().ok_or(WeightsError::PackedOtherwise)?

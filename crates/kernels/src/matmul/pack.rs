@@ -9,6 +9,9 @@ use crate::lanes::{Kernel, Lanes, dispatch};
 use crate::memory::{AlignedVec, Arena, MappedPart};
 use crate::threads::DisjointMut;
 
+/// Bytes that are packed without a pause.
+const AT_ONCE_BYTES: usize = 16 << 20;
+
 /// A matrix as stored in a file: `rows` (the product's `n`) of `columns` (its `k`), row after row.
 #[derive(Clone, Copy, Debug)]
 pub struct Weights<'a> {
@@ -93,7 +96,8 @@ impl Shape {
 }
 
 impl PackedWeights {
-    /// Packs the rows of `parts`, one part after the other, on all threads, into the next room of `arena`.
+    /// Packs the rows of `parts`, one part after the other, on all threads, into the next room of `arena`. `between` is
+    /// called each time some megabytes are packed, so that what was read can be given back meanwhile.
     ///
     /// # Errors
     /// Parts that are empty, differ in type or columns, or have other bytes than their shape says.
@@ -101,12 +105,13 @@ impl PackedWeights {
         compute: &Compute,
         parts: &[Weights<'_>],
         arena: &mut Arena,
+        between: &mut dyn FnMut(),
     ) -> Result<PackedWeights, MatmulError> {
         let (shape, row_bytes) = Shape::of(compute, parts)?;
         let Shape { element_type, rows, columns, panel_columns, panel_bytes, storage } = shape;
         let mut data = arena.zeroed(shape.bytes());
         let panels = DisjointMut::new(&mut data);
-        compute.pool().for_each(rows.div_ceil(panel_columns), |panel| {
+        let store = |panel: usize| {
             // SAFETY: each panel is written by one task.
             let bytes = unsafe { panels.slice(panel * panel_bytes, panel_bytes) };
             let first = panel * panel_columns;
@@ -131,7 +136,12 @@ impl PackedWeights {
                     }
                 }
             }
-        });
+        };
+        let (count, at_once) = (rows.div_ceil(panel_columns), (AT_ONCE_BYTES / panel_bytes).max(1));
+        for first in (0..count).step_by(at_once) {
+            compute.pool().for_each(at_once.min(count - first), |panel| store(first + panel));
+            between();
+        }
         Ok(PackedWeights { shape, data: Data::Own(data), next: None })
     }
 

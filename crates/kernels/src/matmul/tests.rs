@@ -92,9 +92,13 @@ impl Case {
         let split = self.element_type.row_bytes(first * self.k).unwrap();
         let (one, two) = self.weights.split_at(split);
         let parts = [part(first, one), part(self.n - first, two)];
-        let packed =
-            PackedWeights::pack(compute, if first == 0 { &parts[1..] } else { &parts }, &mut Arena::new(0))
-                .unwrap();
+        let packed = PackedWeights::pack(
+            compute,
+            if first == 0 { &parts[1..] } else { &parts },
+            &mut Arena::new(0),
+            &mut || {},
+        )
+        .unwrap();
         let mut quantized = QuantizedRows::new(values.len() / self.k, self.k, packed.reads());
         quantized.fill(compute, &mut values.to_vec(), self.k, |_, _| {});
         let mut out = vec![f32::NAN; values.len() / self.k * self.n];
@@ -203,7 +207,8 @@ fn rows_are_read_back_as_they_were_in_the_file() {
         dequantize(element_type, &bytes, &mut expected);
         for isa in Isa::available() {
             let weights = [Weights { element_type, rows, columns, bytes: &bytes }];
-            let packed = PackedWeights::pack(&Compute::new(isa, 1), &weights, &mut Arena::new(0)).unwrap();
+            let packed =
+                PackedWeights::pack(&Compute::new(isa, 1), &weights, &mut Arena::new(0), &mut || {}).unwrap();
             for (index, expected) in expected.chunks(columns).enumerate() {
                 let mut found = vec![f32::NAN; columns];
                 packed.read_row(index, &mut found);
@@ -248,7 +253,8 @@ fn packed_weights_take_hardly_more_than_the_file() {
         let bytes = random_rows(element_type, rows, columns, 5);
         for isa in Isa::available() {
             let weights = [Weights { element_type, rows, columns, bytes: &bytes }];
-            let packed = PackedWeights::pack(&Compute::new(isa, 2), &weights, &mut Arena::new(0)).unwrap();
+            let packed =
+                PackedWeights::pack(&Compute::new(isa, 2), &weights, &mut Arena::new(0), &mut || {}).unwrap();
             let growth = packed.bytes() as f64 / bytes.len() as f64;
             assert!(growth < 1.04, "{element_type} on {isa}: {growth} times the file's");
         }
@@ -320,7 +326,8 @@ fn packing_refuses_what_does_not_fit() {
     let compute = Compute::new(Isa::Portable, 1);
     let weights = |element_type, rows, columns, bytes| Weights { element_type, rows, columns, bytes };
     let check = |parts: &[Weights<'_>], expected: &str| {
-        let error = PackedWeights::pack(&compute, parts, &mut Arena::new(0)).err().unwrap().to_string();
+        let error =
+            PackedWeights::pack(&compute, parts, &mut Arena::new(0), &mut || {}).err().unwrap().to_string();
         assert!(error.contains(expected), "{error}");
     };
     let bytes = vec![0; 4096];
