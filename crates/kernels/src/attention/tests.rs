@@ -121,8 +121,8 @@ proptest! {
         case.settings.window = window;
         case.settings.softcap = softcap;
         check(&case, KvElement::F32, 2e-5);
-        check(&case, KvElement::I16, 2e-3);
-        check(&case, KvElement::I8, 5e-2);
+        check(&case, KvElement::I16, 8e-3);
+        check(&case, KvElement::I8, 0.2);
     }
 
     #[test]
