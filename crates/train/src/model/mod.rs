@@ -30,7 +30,7 @@ use crate::optimizers::Part;
 use programs::{Compiled, Key};
 
 /// The seed of weights and random numbers if none is given.
-const SEED: u64 = 1234;
+pub(crate) const SEED: u64 = 1234;
 /// The batch that shapes are found with; sizes that follow from it are shown as none.
 const PROBE: usize = 2;
 
@@ -43,6 +43,17 @@ pub(crate) struct Placed {
     /// The variable that holds it, and the place within that.
     pub variable: usize,
     pub range: Range<usize>,
+}
+
+impl Placed {
+    /// Its place within the vector of all, for an optimiser.
+    pub(crate) fn part(&self) -> Part {
+        Part {
+            is_embedding: self.path.to_lowercase().contains("embedding"),
+            range: self.range.clone(),
+            shape: self.weight.shape.clone(),
+        }
+    }
 }
 
 /// A layer of a model.
@@ -171,9 +182,13 @@ impl Model {
             }
             if !std::mem::replace(&mut seen[self.steps[index].node], true) {
                 let start = self.weights.len();
-                for weight in
+                for mut weight in
                     layer.weights(&shapes).map_err(|error| renamed(error, layer.class_name(), &node.name))?
                 {
+                    if !node.layer.0.trainable {
+                        weight.trainable = false;
+                        weight.regularizer = None;
+                    }
                     let path = format!("{}/{}", node.name, weight.name);
                     self.weights.push(Placed { path, weight, variable: 0, range: 0..0 });
                 }
@@ -260,9 +275,7 @@ impl Model {
     /// Trainable weights within the vector of all.
     pub(crate) fn parts(&self) -> Vec<Part> {
         let trainable = self.weights.iter().filter(|placed| placed.weight.trainable);
-        trainable
-            .map(|placed| Part { range: placed.range.clone(), shape: placed.weight.shape.clone() })
-            .collect()
+        trainable.map(Placed::part).collect()
     }
 }
 
@@ -288,6 +301,10 @@ fn renamed(error: TrainError, class: &str, name: &str) -> TrainError {
 
 /// A class's name as Keras makes default names of it.
 pub(crate) fn snake_case(class: &str) -> String {
+    // Keras's class is called otherwise than what it is exported as.
+    if class == "GroupQueryAttention" {
+        return "grouped_query_attention".to_owned();
+    }
     let mut snake = String::new();
     let class: Vec<char> = class.chars().collect();
     for (i, &letter) in class.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! The programs of a model: a step of training, an evaluation and a prediction, each for one size of batch.
 
-use super::{Model, Node, Origin, PROBE, at};
+use super::{Array, Model, Node, Origin, PROBE, at};
 use crate::compile::{Program, compile};
 use crate::error::{Result, TrainError};
 use crate::graph::{Graph, Id};
@@ -27,6 +27,8 @@ pub(super) struct Key {
     pub batch: usize,
     /// Whether samples have weights.
     pub weighted: bool,
+    /// Labels of a sample where the loss takes sequences of them; 0 otherwise.
+    pub labels: usize,
 }
 
 pub(super) struct Entry {
@@ -37,7 +39,8 @@ pub(super) struct Entry {
 pub(super) struct Compiled {
     pub optimizer: Optimizer,
     pub losses: Vec<Loss>,
-    pub metrics: Vec<Metric>,
+    /// Of each output.
+    pub metrics: Vec<Vec<Metric>>,
     /// Variables of the optimiser's slots.
     pub slots: Vec<usize>,
 }
@@ -49,8 +52,9 @@ pub(super) struct Forward {
     vector: Id,
     /// Each weight's node.
     weights: Vec<Id>,
-    /// Each trainable weight's part of the vector. Gradients are taken for these: a layer may see a weight under another
-    /// shape, and a reshape of a reshape is one, which passes the weight's own node by.
+    /// Each trainable weight's part of the vector, or the value that a layer began the step with. Gradients are taken for
+    /// these: a layer may see a weight under another shape, and a reshape of a reshape is one, which passes the weight's
+    /// own node by.
     slices: Vec<Id>,
     outputs: Vec<Id>,
     /// What each step yields.
@@ -58,10 +62,15 @@ pub(super) struct Forward {
     updates: Vec<(Id, Id)>,
 }
 
+fn flattened(graph: &mut Graph, x: Id) -> Result<Id> {
+    let elements = graph.shape(x).iter().product();
+    graph.reshape(x, &[elements])
+}
+
 impl Model {
     pub(super) fn forward(&self, batch: usize, training: bool) -> Result<Forward> {
         let mut graph = Graph::new();
-        let vector = graph.variable(0, &[self.trainable_len]);
+        let mut vector = graph.variable(0, &[self.trainable_len]);
         let mut weights = Vec::with_capacity(self.weights.len());
         let mut slices = vec![];
         for placed in &self.weights {
@@ -80,14 +89,33 @@ impl Model {
             .collect();
         let mut ids: Vec<Vec<Id>> = Vec::new();
         let mut updates = vec![];
+        let mut changed = vec![];
         for called in &self.steps {
             let given: Vec<Id> = called.inputs.iter().map(|&source| at(source, &inputs, &ids)).collect();
             let Node { name, layer, weights: own, .. } = &self.nodes[called.node];
             graph.set_scope(name);
+            let training = training && !(layer.is_frozen_with_statistics());
             let mut call = Call { graph: &mut graph, training, seed, step, updates: vec![] };
             let outputs = layer.0.layer.call(&mut call, &given, &weights[own.clone()])?;
-            updates.extend(call.updates);
+            for (weight, value) in call.updates {
+                match own.clone().find(|&which| weights[which] == weight) {
+                    // From here on the step is taken with this value.
+                    Some(which) if self.weights[which].weight.trainable => {
+                        weights[which] = value;
+                        changed.push(which);
+                    }
+                    _ => updates.push((weight, value)),
+                }
+            }
             ids.push(outputs);
+        }
+        let trainable = (0..self.weights.len()).filter(|&which| self.weights[which].weight.trainable);
+        for (which, slice) in trainable.zip(&mut slices).filter(|(which, _)| changed.contains(which)) {
+            *slice = weights[which];
+        }
+        if !changed.is_empty() {
+            let flat: Result<Vec<Id>> = slices.iter().map(|&slice| flattened(&mut graph, slice)).collect();
+            vector = graph.concat(&flat?, 0)?;
         }
         let outputs = self.outputs.iter().map(|&source| at(source, &inputs, &ids)).collect();
         Ok(Forward { graph, vector, weights, slices, outputs, every: ids, updates })
@@ -101,8 +129,18 @@ impl Model {
         }
     }
 
+    /// Labels of a sample of the first target that is sequences of labels; 0 if none is.
+    pub(super) fn labels(&self, y: &[Array]) -> usize {
+        let losses = self.compiled.as_ref().map_or(&[][..], |compiled| &compiled.losses);
+        let mut sequences = losses.iter().zip(y).filter(|(loss, _)| **loss == (Loss::CTC {}));
+        sequences.next().map_or(0, |(_, y)| y.sample_len())
+    }
+
     /// The shape of a sample of the targets of output `index`.
-    pub(super) fn target_shape(&self, index: usize, loss: &Loss) -> Vec<usize> {
+    pub(super) fn target_shape(&self, index: usize, loss: &Loss, labels: usize) -> Vec<usize> {
+        if *loss == (Loss::CTC {}) {
+            return vec![labels];
+        }
         let mut shape = self.output_shape(index);
         if matches!(loss, Loss::SparseCategoricalCrossentropy { .. }) {
             shape.pop();
@@ -117,7 +155,7 @@ impl Model {
         let mut total = graph.scalar(0.0);
         let mut sums = vec![];
         for (index, (&y, loss)) in outputs.iter().zip(&compiled.losses).enumerate() {
-            let shape = [&[key.batch], &self.target_shape(index, loss)[..]].concat();
+            let shape = [&[key.batch], &self.target_shape(index, loss, key.labels)[..]].concat();
             let t = graph.input(self.inputs.len() + index, &shape);
             let mut values = loss.values(graph, t, y)?;
             if key.weighted {
@@ -131,7 +169,7 @@ impl Model {
             let sum = graph.sum_all(values)?;
             let mean = graph.scale(sum, 1.0 / count as f32)?;
             total = graph.add(total, mean)?;
-            for metric in &compiled.metrics {
+            for metric in &compiled.metrics[index] {
                 sums.push(metric.sums(graph, t, y, loss)?);
             }
         }
@@ -150,6 +188,8 @@ impl Model {
             (0..self.weights.len()).filter(|&i| self.weights[i].weight.trainable).collect();
         let gradients = forward.graph.gradients(loss, &forward.slices)?;
         let graph = &mut forward.graph;
+        let gradients: Vec<Id> =
+            gradients.into_iter().map(|gradient| flattened(graph, gradient)).collect::<Result<_>>()?;
         graph.set_scope("optimizer");
         let mut updates = vec![];
         if !gradients.is_empty() {
@@ -159,7 +199,7 @@ impl Model {
                 compiled.slots.iter().map(|&slot| graph.variable(slot, &[self.trainable_len])).collect();
             let parts = self.parts();
             let step = Step { graph, parts: &parts, p: forward.vector, g, rate, t };
-            let (p, new_slots) = compiled.optimizer.step(step, &slots)?;
+            let (p, new_slots) = compiled.optimizer.apply(step, &slots)?;
             updates.push((0, self.constrained(&mut forward.graph, p, &trainable)?));
             updates.extend(compiled.slots.iter().copied().zip(new_slots));
         }

@@ -43,11 +43,9 @@ pub(super) fn publish(
     files.push(path);
     if session.classes.iter().any(Option::is_some) {
         let path = folder.join("classes.json");
-        let named: BTreeMap<String, &Vec<String>> = session
-            .definition
-            .model
-            .output_names()
-            .into_iter()
+        let named: BTreeMap<&String, &Vec<String>> = session
+            .outputs
+            .iter()
             .zip(&session.classes)
             .filter_map(|(name, classes)| Some((name, classes.as_ref()?)))
             .collect();
