@@ -19,9 +19,7 @@ fn main() {
         let y = network.model.predict(network.x.clone(), networks::SAMPLES).unwrap();
         let path = folder.join(&network.name);
         std::fs::write(path.with_extension("onnx"), onnx::write(&network.model).unwrap()).unwrap();
-        if network.name != networks::LEARNED_NORMALISATION {
-            keras::save(&network.model, &path.with_extension("keras")).unwrap();
-        }
+        keras::save(&network.model, &path.with_extension("keras")).unwrap();
         let x = network.x.iter().enumerate().map(|(number, x)| (format!("x{number}"), x));
         let y = y.iter().enumerate().map(|(number, y)| (format!("y{number}"), y));
         let bytes = safetensors(x.chain(y));
@@ -35,7 +33,19 @@ fn main() {
 fn fitted(folder: &Path) {
     let x = networks::all().into_iter().find(|network| network.name == "threshold").unwrap().x.remove(0);
     let y = Array::new([networks::SAMPLES, 2], x.values[..2 * networks::SAMPLES].to_vec()).unwrap();
-    let optimizers: [(&str, Optimizer); 4] = [
+    let rate = Schedule::CosineDecay {
+        initial_learning_rate: 0.001,
+        decay_steps: 20.0,
+        alpha: 0.1,
+        warmup_target: Some(0.02),
+        warmup_steps: 4.0,
+    };
+    let optimizers: [(&str, Optimizer); 9] = [
+        ("nadam", Nadam.learning_rate(0.01)),
+        ("muon", Muon.learning_rate(0.01)),
+        ("adafactor", Adafactor.learning_rate(0.01)),
+        ("scheduled", Adam.learning_rate(rate)),
+        ("gathered", Adam.learning_rate(0.01).use_ema(0.9).gradient_accumulation_steps(2)),
         ("adam", Adam.learning_rate(0.01)),
         ("sgd", Optimizer::new(Rule::SGD { momentum: 0.9, nesterov: true }, 0.01).clipnorm(1.0)),
         (

@@ -90,7 +90,7 @@ pub(crate) fn clip(graph: &mut Graph, x: Id, low: f32, high: f32) -> Result<Id> 
 }
 
 /// `x` where it is above 0, else `alpha * (e^x - 1)`.
-fn elu(graph: &mut Graph, x: Id, alpha: f32) -> Result<Id> {
+pub(crate) fn elu(graph: &mut Graph, x: Id, alpha: f32) -> Result<Id> {
     let zero = graph.scalar(0.0);
     let negative = graph.min(x, zero)?;
     let bent = graph.map(Function::Expm1, negative);

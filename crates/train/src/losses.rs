@@ -1,11 +1,14 @@
 //! Losses, with Keras's names, arguments and defaults. Each yields a value a sample (`[batch, ..]`, the last axis gone),
 //! of which the mean is taken.
 
+mod ctc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::activations::{clip, log_softmax, softplus};
 use crate::error::Result;
 use crate::graph::{Function, Graph, Id};
+pub(crate) use ctc::check as check_ctc;
 
 /// What keeps logarithms finite, as Keras has it.
 const EPSILON: f32 = 1e-7;
@@ -54,6 +57,9 @@ pub enum Loss {
     Hinge {},
     SquaredHinge {},
     CategoricalHinge {},
+    /// Of sequences of labels against logits of steps, whichever step has which label (Graves and others, 2006). Targets
+    /// are `[batch, labels]`: classes from 1 on, then zeros; class 0 of the logits is the blank.
+    CTC {},
 }
 
 macro_rules! named {
@@ -92,6 +98,7 @@ named! {
     Hinge => Loss::Hinge {};
     SquaredHinge => Loss::SquaredHinge {};
     CategoricalHinge => Loss::CategoricalHinge {};
+    CTC => Loss::CTC {};
 }
 
 /// The mean over the last axis, which goes.
@@ -186,6 +193,7 @@ impl Loss {
                 self.divergence(graph, t, y)
             }
             Loss::Hinge {} | Loss::SquaredHinge {} | Loss::CategoricalHinge {} => self.hinge(graph, t, y),
+            Loss::CTC {} => ctc::values(graph, t, y),
             _ => {
                 let each = self.difference(graph, t, y)?;
                 mean_last(graph, each)

@@ -1,4 +1,4 @@
-//! Twelve networks against Keras on TensorFlow: from equal weights and batches, the loss of 200 steps and the
+//! Sixteen networks against Keras on TensorFlow: from equal weights and batches, the loss of 200 steps and the
 //! predictions after them. `fixtures/training/make.py` made the goldens; a network here reads as the one there.
 
 #![allow(clippy::unwrap_used)] // functions that tests share count as no tests
@@ -252,4 +252,57 @@ fn label_smoothing() {
     let loss = Loss::CategoricalCrossentropy { from_logits: true, label_smoothing: 0.1 };
     let adamw = AdamW.learning_rate(rate).weight_decay(0.02);
     check("label_smoothing", (vec![i], o), vec![inputs(&[24], 13)], loss, adamw);
+}
+
+#[test]
+fn spectral() {
+    let i = Input::new([8, 8, 2]);
+    let h = SpectralNormalization::new(Conv2D::new(6, 3)).power_iterations(2usize).on(&i);
+    let h = PReLU::new().shared_axes(vec![1, 2]).on(&h);
+    let h = Flatten::new().on(&h);
+    let l2 = Regularizer::L2 { l2: 0.01 };
+    let h = SpectralNormalization::new(Dense::new(8).kernel_regularizer(l2)).on(&h);
+    let h = LeakyReLU::new().on(&h);
+    let o = Dense::new(3).named("last").on(&h);
+    let o = SoftmaxLayer::new().on(&o);
+    let ema = Adam.learning_rate(0.005).use_ema(0.9).ema_overwrite_frequency(7);
+    check("spectral", (vec![i], o), vec![inputs(&[8, 8, 2], 14)], SparseCategoricalCrossentropy, ema);
+}
+
+#[test]
+fn grouped() {
+    let i = Input::new([10, 6]);
+    let h = TimeDistributed::new(Dense::new(8)).on(&i);
+    let h = TimeDistributed::new(BatchNormalization::new().momentum(0.9f32)).on(&h);
+    let a = GroupQueryAttention::new(4, 4, 2).use_gate(true).use_causal_mask(true).on([&h, &h]);
+    let b = GroupQueryAttention::new(4, 2, 1).sliding_window(3).use_bias(false).on([&h, &h]);
+    let h = Add::new().on([&a, &b]);
+    let h = ELU::new().alpha(0.7f32).on(&h);
+    let d = Dot::new([2, 2]).normalize(true).on([&a, &h]);
+    let h = Concatenate::new().on([&h, &d]);
+    let h = ReLU::new().max_value(2.0).negative_slope(0.1f32).threshold(0.1f32).on(&h);
+    let h = GlobalAveragePooling1D::new().on(&h);
+    let o = Dense::new(3).activation(Softmax).named("last").on(&h);
+    let adam = Adam.learning_rate(0.003).gradient_accumulation_steps(3).weight_decay(0.01);
+    check("grouped", (vec![i], o), vec![inputs(&[10, 6], 15)], SparseCategoricalCrossentropy, adam);
+}
+
+#[test]
+fn ctc() {
+    let i = Input::new([9, 6]);
+    let h = Bidirectional::new(GRU::new(8).return_sequences(true)).on(&i);
+    let o = Dense::new(5).on(&h);
+    let adafactor = Adafactor.learning_rate(0.02).weight_decay(0.01);
+    check("ctc", (vec![i], o), vec![inputs(&[9, 6], 16)], CTC, adafactor);
+}
+
+#[test]
+fn muon() {
+    let i = Input::new([7]);
+    let h = Embedding::new(30, 12).on(&i);
+    let h = Flatten::new().on(&h);
+    let h = Dense::new(16).activation(Relu).on(&h);
+    let o = Dense::new(3).activation(Softmax).on(&h);
+    let muon = Muon.learning_rate(0.01).weight_decay(0.02);
+    check("muon", (vec![i], o), vec![tokens(7, 17, 30.0)], SparseCategoricalCrossentropy, muon);
 }

@@ -8,11 +8,13 @@ mod jsonl;
 mod npy;
 mod split;
 mod targets;
+mod text;
 
 use std::path::{Path, PathBuf};
 
 pub use split::{Scale, split};
 pub use targets::{class_weights, classes_of, encode, greatest};
+pub use text::last_only;
 
 use crate::definition::{Data, Format, OneOrMany, Part, Selection};
 use crate::error::{Result, TrainError};
@@ -135,6 +137,23 @@ pub fn load(
             let size = inputs.first().map_or(&[][..], |(_, shape)| shape);
             images::read(&base.join(path), size)?
         }
+        (Format::Text, Some(path)) => {
+            let [(_, shape)] = inputs else {
+                return Err(TrainError::data("[data]", "text is read for a model of one input"));
+            };
+            let [length] = shape[..] else {
+                let problem =
+                    format!("text is read for an input of one size, the bytes seen at once; it is {shape:?}");
+                return Err(TrainError::data("[data]", problem));
+            };
+            if x.is_some() || y.is_some() || data.weights.is_some() {
+                return Err(TrainError::data(
+                    "[data]",
+                    "text has no x, y or weights: the target is what follows",
+                ));
+            }
+            text::read(&base.join(path), length, data.stride.unwrap_or(length))?
+        }
     };
     shaped(columns, inputs)
 }
@@ -198,12 +217,14 @@ fn format(data: &Data, path: Option<&PathBuf>, wanted: &Wanted) -> Result<Format
         "jsonl" | "ndjson" => Ok(Format::Jsonl),
         "npz" => Ok(Format::Npz),
         "npy" => Ok(Format::Npy),
+        "txt" => Ok(Format::Text),
         _ if plain.contains("idx") && path.is_none() => Ok(Format::Idx),
         _ if path.is_some() && !plain.contains('.') => Ok(Format::Images),
         _ => Err(TrainError::data(
             "[data]",
             format!(
-                "{name} doesn't say what it is by its ending: set format to csv, jsonl, npz, npy, idx or images"
+                "{name} doesn't say what it is by its ending: set format to csv, jsonl, npz, npy, idx, images or \
+                 text"
             ),
         )),
     }

@@ -3,7 +3,7 @@
 use super::{Places, Target};
 use crate::definition::ClassWeight;
 use crate::error::{Result, TrainError};
-use crate::losses::Loss;
+use crate::losses::{Loss, check_ctc};
 use crate::model::Array;
 
 /// Names of classes that one output may have.
@@ -37,6 +37,14 @@ pub fn encode(
             | Loss::CategoricalHinge {}
             | Loss::KLDivergence {}
     );
+    if let (Loss::CTC {}, [steps, classes]) = (loss, output) {
+        return match check_ctc(&array.values, array.sample_len(), *steps, *classes) {
+            Some((sample, problem)) => {
+                Err(TrainError::data(places.of(sample), format!("there is {problem}")))
+            }
+            None => Array::new([samples, array.sample_len()], array.values),
+        };
+    }
     let are_numbers = array.sample_len() * count == output_len && count > 1;
     if let (true, Some(classes)) = (named, classes.as_ref()) {
         let room = if count == 1 { 2 } else { count };

@@ -225,3 +225,38 @@ fn scales_are_learned_and_constants_are_left_alone() {
     let min_max = Scale::learned(&x, Normalize::MinMax);
     assert_eq!((min_max.mean, min_max.variance), (vec![1.0, 5.0], vec![4.0, 1.0]));
 }
+
+#[test]
+fn text_is_cut_into_windows() {
+    let folder = Folder::new().with("t/b.txt", "xyz!").with("t/a.txt", "hello, you").with("t/c.txt", "no");
+    let loaded = folder.load("path = 't'\nformat = 'text'", &[3]).unwrap();
+    let bytes = |texts: &[&str]| -> Vec<f32> { texts.concat().bytes().map(f32::from).collect() };
+    assert_eq!(loaded.x[0].shape, [4, 3]);
+    assert_eq!(loaded.x[0].values, bytes(&["hel", "lo,", " yo", "xyz"]));
+    assert_eq!(numbers(&loaded.y[0]).values, bytes(&["ell", "o, ", "you", "yz!"]));
+    assert_eq!(last_only(numbers(&loaded.y[0])).unwrap().values, bytes(&["l u!"]));
+    let loaded = folder.load("path = 't/a.txt'\nstride = 1", &[8]).unwrap();
+    assert_eq!(loaded.x[0].values, bytes(&["hello, y", "ello, yo"]));
+    let check = |data: &str, expected: &str| assert!(folder.error(data, &[8]).contains(expected));
+    check("path = 't/c.txt'", "no text there is longer than 8 bytes");
+    check("path = 't/a.txt'\nstride = 0", "stride is 1 or more");
+    check("path = 't/a.txt'\ny = 'b'", "text has no x, y or weights");
+}
+
+#[test]
+fn sequences_of_labels_are_checked() {
+    let encoded = |y: &str| {
+        let folder = Folder::new().with("a.jsonl", format!("{{\"x\": [1, 2], \"y\": {y}}}\n"));
+        let loaded = folder.load("path = 'a.jsonl'\nx = 'x'\ny = 'y'", &[2]).unwrap();
+        let Loaded { mut y, places, .. } = loaded;
+        encode(y.remove(0), &[4, 3], &crate::losses::CTC.into(), &mut None, &places)
+    };
+    assert_eq!(encoded("[1, 2, 1, 0, 0]").unwrap().shape, [1, 5]);
+    let check = |y: &str, expected: &str| {
+        let error = encoded(y).unwrap_err().to_string();
+        assert!(error.contains("line 1") && error.contains(expected), "{error}");
+    };
+    check("[1, 3]", "the label 3; there are 0 (none) to 2");
+    check("[1, 0, 1]", "a label after a 0");
+    check("[1, 1, 1]", "3 labels that take 5 steps; the model has 4");
+}

@@ -22,8 +22,9 @@ pub struct Compiling {
     pub optimizer: Named,
     /// One, or one for each output.
     pub loss: OneOrMany<Named>,
+    /// For every output; or a list for each output.
     #[serde(default)]
-    pub metrics: Vec<Named>,
+    pub metrics: Vec<OneOrMany<Named>>,
     /// What the products of training steps are computed in.
     #[serde(default)]
     pub dtype_policy: DtypePolicy,
@@ -34,12 +35,21 @@ fn adam() -> Named {
 }
 
 /// Arguments that every optimiser takes.
-pub(super) const OF_ALL_OPTIMIZERS: [&str; 5] =
-    ["learning_rate", "weight_decay", "clipnorm", "clipvalue", "global_clipnorm"];
+pub(super) const OF_ALL_OPTIMIZERS: [&str; 9] = [
+    "learning_rate",
+    "weight_decay",
+    "clipnorm",
+    "clipvalue",
+    "global_clipnorm",
+    "use_ema",
+    "ema_momentum",
+    "ema_overwrite_frequency",
+    "gradient_accumulation_steps",
+];
 
 pub(super) fn losses() -> Known {
     use losses::*;
-    let all: [Loss; 17] = [
+    let all: [Loss; 18] = [
         CategoricalCrossentropy.into(),
         SparseCategoricalCrossentropy.into(),
         BinaryCrossentropy.into(),
@@ -57,6 +67,7 @@ pub(super) fn losses() -> Known {
         Hinge.into(),
         SquaredHinge.into(),
         CategoricalHinge.into(),
+        CTC.into(),
     ];
     Known::new("loss", all)
 }
@@ -136,7 +147,7 @@ pub(super) fn schedules() -> Known {
 /// The optimisers by class: the arguments of its rule, and its learning rate and weight decay.
 pub(super) fn optimizers() -> (Known, Vec<Optimizer>) {
     use optimizers::*;
-    let all: [(&str, Optimizer); 11] = [
+    let all: [(&str, Optimizer); 12] = [
         ("SGD", SGD.into()),
         ("RMSprop", RMSprop.into()),
         ("Adam", Adam.into()),
@@ -145,6 +156,7 @@ pub(super) fn optimizers() -> (Known, Vec<Optimizer>) {
         ("Adamax", Adamax.into()),
         ("Adagrad", Adagrad.into()),
         ("Adadelta", Adadelta.into()),
+        ("Adafactor", Adafactor.into()),
         ("Lion", Lion.into()),
         ("Lamb", Lamb.into()),
         ("Muon", Muon.into()),
@@ -167,8 +179,22 @@ impl Compiling {
     /// When something named isn't known, or has an argument that isn't.
     pub fn apply(&self, model: &mut Model) -> Result<()> {
         model.set_dtype_policy(self.dtype_policy)?;
-        let metrics: Vec<Metric> = self.metrics.iter().map(metric).collect::<Result<_>>()?;
-        model.compile(optimizer(&self.optimizer)?, self.losses()?, metrics)
+        let losses = self.losses()?;
+        let each: Vec<Vec<Metric>> = self
+            .metrics
+            .iter()
+            .map(|given| given.as_slice().iter().map(metric).collect())
+            .collect::<Result<_>>()?;
+        let is_list = |given: &OneOrMany<Named>| matches!(given, OneOrMany::Many(_));
+        let metrics = if !self.metrics.iter().any(is_list) {
+            vec![each.concat(); losses.len()]
+        } else if self.metrics.iter().all(is_list) {
+            each
+        } else {
+            let problem = "metrics are names, or a list of names for each output; received both".to_owned();
+            return Err(TrainError::Definition { place: "[compile]".to_owned(), problem });
+        };
+        model.compile_each(optimizer(&self.optimizer)?, losses, metrics)
     }
 
     /// The loss of each output.
@@ -216,9 +242,18 @@ pub(super) fn optimizer(given: &Named) -> Result<Optimizer> {
             "clipnorm" => optimizer.clipnorm = number()?,
             "clipvalue" => optimizer.clipvalue = number()?,
             "global_clipnorm" => optimizer.global_clipnorm = number()?,
+            "use_ema" => optimizer.use_ema = read(&format!("{place}: {argument}"), value)?,
+            "ema_momentum" => optimizer.ema_momentum = read(&format!("{place}: {argument}"), value)?,
+            "ema_overwrite_frequency" => {
+                optimizer.ema_overwrite_frequency = read(&format!("{place}: {argument}"), value)?;
+            }
+            "gradient_accumulation_steps" => {
+                optimizer.gradient_accumulation_steps = read(&format!("{place}: {argument}"), value)?;
+            }
             other => return Err(unknown_argument(&place, other, OF_ALL_OPTIMIZERS)),
         }
     }
+    optimizer.check()?;
     Ok(optimizer)
 }
 

@@ -26,6 +26,9 @@ pub struct LayerEntry {
     /// Names of the layers or inputs that it is called with; the layer above otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inputs: Option<OneOrMany<String>>,
+    /// Whether the layer's weights are trained; they are otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trainable: Option<bool>,
     /// Keras's arguments.
     #[serde(flatten)]
     #[schemars(skip)]
@@ -42,16 +45,22 @@ pub(super) const REQUIRED: &[(&str, &[&str])] = &[
     ("Conv3D", &["filters", "kernel_size"]),
     ("Dense", &["units"]),
     ("DepthwiseConv2D", &["kernel_size"]),
+    ("Dot", &["axes"]),
     ("Dropout", &["rate"]),
     ("Embedding", &["input_dim", "output_dim"]),
     ("GRU", &["units"]),
+    ("GroupQueryAttention", &["head_dim", "num_query_heads", "num_key_value_heads"]),
     ("LSTM", &["units"]),
     ("MultiHeadAttention", &["num_heads", "key_dim"]),
     ("Permute", &["dims"]),
+    ("RandomCrop", &["height", "width"]),
+    ("RandomRotation", &["factor"]),
     ("Rescaling", &["scale"]),
     ("Reshape", &["target_shape"]),
     ("SeparableConv2D", &["filters", "kernel_size"]),
     ("SimpleRNN", &["units"]),
+    ("SpectralNormalization", &["layer"]),
+    ("TimeDistributed", &["layer"]),
 ];
 
 /// Arguments that have one size for each dimension; one number stands for all.

@@ -91,6 +91,7 @@ pub enum Format {
     Npy,
     Idx,
     Images,
+    Text,
 }
 
 /// What is learned on the training part and becomes the model's first layer.
@@ -109,8 +110,8 @@ pub enum Normalize {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Data {
-    /// A .csv, .jsonl or .npz file, or a folder of images with a folder for each class. Not needed where `x` and `y` are
-    /// .npy or IDX files.
+    /// A .csv, .jsonl or .npz file, a .txt file (or a folder of texts, with format = "text"), or a folder of images with a
+    /// folder for each class. Not needed where `x` and `y` are .npy or IDX files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// What the files are; found by their ending otherwise.
@@ -129,6 +130,10 @@ pub struct Data {
     /// What separates values of a CSV file; a comma otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<char>,
+    /// Text is cut into windows as long as the model's input: bytes from the beginning of one to that of the next; as many
+    /// as a window has otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stride: Option<usize>,
     /// Whether inputs are brought to a common scale, learned on the training part and published within the model.
     pub normalize: Normalize,
     /// Samples that are only validated with. What it leaves out is as above.
@@ -137,6 +142,18 @@ pub struct Data {
     /// Samples that the finished model is measured with. What it leaves out is as above.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<Part>,
+}
+
+impl Data {
+    /// Whether the samples are windows of text.
+    pub(crate) fn is_text(&self, part: Option<&Part>) -> bool {
+        let path = part.and_then(|part| part.path.as_ref()).or(self.path.as_ref());
+        let ends = |path: &PathBuf| path.extension().is_some_and(|end| end.eq_ignore_ascii_case("txt"));
+        match self.format {
+            Some(format) => format == Format::Text,
+            None => path.is_some_and(ends),
+        }
+    }
 }
 
 /// A further set of samples.

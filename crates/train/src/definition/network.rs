@@ -1,6 +1,7 @@
 //! From a definition's layers to a model.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,12 @@ pub struct Network {
     /// Where there are several inputs: the shape of each by its name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub inputs: BTreeMap<String, Vec<usize>>,
+    /// Instead of all else: a `.keras` file, whose model is trained on from its weights. The path is relative to the
+    /// definition file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
     /// Layers in order. Each is called with what the one above yields, unless it has `inputs`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<LayerEntry>,
     /// Names of the layers whose results the model gives; the last layer otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,11 +83,15 @@ impl Network {
         let mut wiring = Wiring::default();
         let mut inputs = vec![];
         for (name, shape) in self.inputs()? {
+            let sizes = shape.len();
             let input = Input::named(&name, shape);
             inputs.push(input.clone());
             let seen = match normalize {
                 Normalize::None => input,
-                _ => Normalization::new().named(&normalization_of(&name)).on(&input),
+                _ => {
+                    let axes: Vec<isize> = (1..=sizes as isize).collect();
+                    Normalization::new().axis(axes).named(&normalization_of(&name)).on(&input)
+                }
             };
             wiring.tensors.insert(name, seen.clone());
             wiring.last = Some(seen);
@@ -105,6 +115,29 @@ impl Network {
             *output = last.named("samples").on(&*output);
         }
         Model::with(inputs, outputs, seed, threads)
+    }
+
+    /// The model as it is before its fit: that of `path` if there is one, `base` being where the path begins; of `layers`
+    /// otherwise.
+    ///
+    /// # Errors
+    /// As [`Network::build`], when the file has what isn't supported, and when `path` isn't alone.
+    pub fn begin(&self, base: &Path, normalize: Normalize, seed: u64, threads: usize) -> Result<Model> {
+        let Some(path) = &self.path else { return self.build(normalize, seed, threads) };
+        if self.input.is_some()
+            || !self.inputs.is_empty()
+            || !self.layers.is_empty()
+            || self.outputs.is_some()
+        {
+            let problem = "it has `path`, and with it inputs, layers and outputs; say either".to_owned();
+            return Err(wrong("[model]", problem));
+        }
+        if normalize != Normalize::None {
+            let problem =
+                "normalize makes a layer of its own, which the model of a file doesn't take".to_owned();
+            return Err(wrong("[data]", problem));
+        }
+        crate::files::keras::load_with(&base.join(path), seed, threads)
     }
 
     /// Names of the outputs, as `outputs` says them.
@@ -173,6 +206,13 @@ impl Wiring {
                 return Err(wrong(&place, problem));
             }
             _ => return Err(wrong(&place, "it needs a class, or the name of a shared layer".to_owned())),
+        };
+        let layer = match entry.trainable {
+            Some(false) if entry.class.is_some() => layer.frozen(),
+            Some(_) if entry.class.is_none() => {
+                return Err(wrong(&place, "`trainable` is said where the layer is made".to_owned()));
+            }
+            _ => layer,
         };
         let given: Vec<Tensor> = match &entry.inputs {
             Some(names) => {

@@ -8,7 +8,7 @@ use super::compile::{self, OF_ALL_OPTIMIZERS};
 use super::layer::{self, REQUIRED, SIZES};
 use super::named::{ALIASES, Known, snake};
 use crate::activations::Activation;
-use crate::layers::{self, MergeMode, Padding};
+use crate::layers::{self, FillMode, FlipMode, MergeMode, Padding};
 
 /// The schema, made from the structs and the classes.
 pub fn schema() -> Value {
@@ -19,6 +19,8 @@ pub fn schema() -> Value {
         ("Activation", serde_json::to_value(schemars::schema_for!(Activation))),
         ("Padding", serde_json::to_value(schemars::schema_for!(Padding))),
         ("MergeMode", serde_json::to_value(schemars::schema_for!(MergeMode))),
+        ("FlipMode", serde_json::to_value(schemars::schema_for!(FlipMode))),
+        ("FillMode", serde_json::to_value(schemars::schema_for!(FillMode))),
     ] {
         let mut words = words.unwrap_or_default();
         words.as_object_mut().map(|words| words.remove("$schema"));
@@ -38,15 +40,23 @@ pub fn schema() -> Value {
         definitions.insert(name.to_owned(), named(&known, &further));
     }
     definitions.insert("LayerEntry".to_owned(), layer_entry());
-    let inner = ["LSTM", "GRU", "SimpleRNN"].map(|class| class_table(class, false));
-    definitions.insert("Inner".to_owned(), json!({ "oneOf": inner }));
+    let recurrent = ["LSTM", "GRU", "SimpleRNN"].map(|class| class_table(class, false));
+    definitions.insert("Recurrent".to_owned(), json!({ "oneOf": recurrent }));
+    let inner: Vec<&str> = in_definitions().collect();
+    let inner =
+        json!({ "type": "object", "properties": { "class": { "enum": inner } }, "required": ["class"] });
+    definitions.insert("Inner".to_owned(), inner);
     let compiling = &mut definitions["Compiling"]["properties"];
     compiling["optimizer"] = json!({ "$ref": "#/$defs/Optimizer", "default": "adam" });
     compiling["loss"] = json!({
         "description": "One, or one for each output.",
         "anyOf": [{ "$ref": "#/$defs/Loss" }, { "type": "array", "items": { "$ref": "#/$defs/Loss" } }],
     });
-    compiling["metrics"] = json!({ "type": "array", "items": { "$ref": "#/$defs/Metric" } });
+    let metrics = json!({ "type": "array", "items": { "$ref": "#/$defs/Metric" } });
+    compiling["metrics"] = json!({
+        "description": "For every output; or a list for each output.",
+        "anyOf": [metrics, { "type": "array", "items": metrics }],
+    });
     let adversaries = &mut definitions["Adversaries"]["properties"];
     for key in ["generator_optimizer", "discriminator_optimizer"] {
         let words = adversaries[key]["description"].take();
@@ -93,7 +103,17 @@ fn argument(name: &str, default: &Value) -> Value {
         ("learning_rate", _) => {
             return json!({ "anyOf": [{ "type": "number" }, { "$ref": "#/$defs/Schedule" }] });
         }
+        ("use_ema", _) => return json!({ "type": "boolean", "default": false }),
+        ("ema_momentum", _) => return json!({ "type": "number", "default": 0.99 }),
+        ("ema_overwrite_frequency" | "gradient_accumulation_steps", _) => {
+            return json!({ "type": "integer", "minimum": 1 });
+        }
         ("layer", _) => return json!({ "$ref": "#/$defs/Inner" }),
+        ("mode", Value::String(mode)) if mode.contains("horizontal") => json!({ "$ref": "#/$defs/FlipMode" }),
+        ("fill_mode", _) => json!({ "$ref": "#/$defs/FillMode" }),
+        ("axes", _) => json!({ "type": ["integer", "array"], "items": { "type": "integer" } }),
+        ("factor", _) => json!({ "type": ["number", "array"], "items": { "type": "number" } }),
+        ("shared_axes", _) => return json!({ "type": "array", "items": { "type": "integer", "minimum": 1 } }),
         ("merge_mode", _) => json!({ "$ref": "#/$defs/MergeMode" }),
         ("padding", Value::String(_)) => json!({ "$ref": "#/$defs/Padding" }),
         ("padding" | "cropping", _) => return json!({ "type": ["integer", "array"] }),
@@ -120,11 +140,13 @@ fn argument(name: &str, default: &Value) -> Value {
     schema
 }
 
+/// Classes that a definition may name.
+fn in_definitions() -> impl Iterator<Item = &'static str> {
+    layers::supported().filter(|class| *class != "Normalization")
+}
+
 fn layer_entry() -> Value {
-    let mut tables: Vec<Value> = layers::supported()
-        .filter(|class| *class != "Normalization")
-        .map(|class| class_table(class, true))
-        .collect();
+    let mut tables: Vec<Value> = in_definitions().map(|class| class_table(class, true)).collect();
     let mut again = wiring();
     again.insert("shared".to_owned(), json!({ "type": "string", "description": "The name of a layer above that is called again, with the same weights." }));
     tables.push(json!({ "type": "object", "properties": again, "required": ["shared"], "additionalProperties": false }));
@@ -153,9 +175,17 @@ fn class_table(class: &str, is_wired: bool) -> Value {
     properties.insert("class".to_owned(), json!({ "const": class }));
     if is_wired {
         properties.extend(wiring());
+        let trained = "Whether its weights are trained.";
+        properties.insert(
+            "trainable".to_owned(),
+            json!({ "type": "boolean", "default": true, "description": trained }),
+        );
     }
     for (name, default) in defaults(class, required) {
         let mut schema = argument(&name, &default);
+        if (class, name.as_str()) == ("Bidirectional", "layer") {
+            schema = json!({ "$ref": "#/$defs/Recurrent" });
+        }
         if required.contains(&name.as_str()) {
             schema.as_object_mut().map(|schema| schema.remove("default"));
         }

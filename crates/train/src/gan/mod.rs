@@ -143,7 +143,7 @@ impl Gan {
             }
             let start = variables.offset(first);
             let place = start..variables.end();
-            let slots = optimizer.rule.slots().iter().map(|_| variables.add(model.trainable_len)).collect();
+            let slots = optimizer.slots().iter().map(|_| variables.add(model.trainable_len)).collect();
             Side { first, place, slots, inputs, iterations: 0 }
         };
         let makes = side(&generator, &settings.generator_optimizer, makes);
@@ -159,7 +159,7 @@ impl Gan {
         ];
         for (side, model, optimizer) in sides {
             values[side.place.clone()].copy_from_slice(&model.variables()[..side.place.len()]);
-            for (&slot, begins) in side.slots.iter().zip(optimizer.rule.slots()) {
+            for (&slot, begins) in side.slots.iter().zip(optimizer.slots()) {
                 values[variables.offset(slot)..][..model.trainable_len].fill(begins);
             }
         }

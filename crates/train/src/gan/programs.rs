@@ -5,9 +5,9 @@ use super::noise::normal;
 use super::{Gan, Inputs};
 use crate::activations::clip;
 use crate::compile::{Program, compile};
-use crate::error::Result;
+use crate::error::{Result, TrainError};
 use crate::graph::{Graph, Id};
-use crate::model::{Weights, When};
+use crate::model::{Passed, Weights, When};
 
 /// Numbers of inputs. Draws are what random numbers of a step depend on besides the seed.
 pub(super) const SAMPLES: usize = 0;
@@ -67,6 +67,7 @@ impl Gan {
     fn made(&self, begun: &mut Begun, noise: Id) -> Result<(Id, Vec<(Id, Id)>)> {
         let inputs = arranged(&self.makes.inputs, noise, begun.labels);
         let passed = self.generator.passed(&mut begun.graph, &begun.makes.each, &inputs, begun.when)?;
+        unchanged(&passed)?;
         Ok((passed.outputs[0], passed.updates))
     }
 
@@ -74,6 +75,7 @@ impl Gan {
     fn scored(&self, begun: &mut Begun, weights: &[Id], samples: Id) -> Result<(Id, Vec<(Id, Id)>)> {
         let inputs = arranged(&self.scores.inputs, samples, begun.labels);
         let passed = self.discriminator.passed(&mut begun.graph, weights, &inputs, begun.when)?;
+        unchanged(&passed)?;
         Ok((passed.outputs[0], passed.updates))
     }
 
@@ -207,6 +209,19 @@ impl Gan {
         let outputs: Vec<Id> = std::iter::once(loss.total).chain(loss.shown).collect();
         compile(&begun.graph, &outputs, &updates, &self.variables, self.compute.isa())
     }
+}
+
+/// A network is passed through several times a step, and would begin each with other weights.
+fn unchanged(passed: &Passed) -> Result<()> {
+    if passed.changed.is_empty() {
+        return Ok(());
+    }
+    Err(TrainError::Argument {
+        place: "the networks of a GAN".to_owned(),
+        argument: "layers",
+        expected: "layers whose weights only the optimiser changes".to_owned(),
+        received: "one that changes its own, as SpectralNormalization does".to_owned(),
+    })
 }
 
 /// What a network is called with, in the order of its inputs.

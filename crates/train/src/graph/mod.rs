@@ -194,6 +194,17 @@ impl Graph {
         self.push(Op::Constant(bits), vec![], vec![n])
     }
 
+    /// Whether a value is one that is kept between runs, or a part of it.
+    pub(crate) fn is_kept(&self, mut id: Id) -> bool {
+        loop {
+            match &self.node(id).op {
+                Op::Variable(_) => return true,
+                Op::Slice { .. } | Op::Reshape => id = self.node(id).inputs[0],
+                _ => return false,
+            }
+        }
+    }
+
     /// The value of all elements, if they are one known number.
     pub(crate) fn known_value(&self, mut id: Id) -> Option<f32> {
         loop {

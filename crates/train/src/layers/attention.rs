@@ -13,7 +13,7 @@ use crate::initializers::Initializer;
 /// What a score becomes where a query may not look.
 const MASKED: f32 = -1e9;
 
-/// Values of a causal mask.
+/// Values of a mask.
 const MASK_MAX: usize = 1 << 26;
 
 /// Attention of queries to keys and values. Inputs are `query, value` or `query, value, key`, each `[batch, steps, width]`.
@@ -79,6 +79,24 @@ impl MultiHeadAttention {
     }
 }
 
+/// `scores` `[.., queries, keys]` where a query doesn't see the keys of which `is_hidden` says so.
+pub(super) fn hidden(
+    call: &mut Call<'_>,
+    scores: Id,
+    is_hidden: impl Fn(usize, usize) -> bool,
+) -> Result<Id> {
+    let shape = call.graph.shape(scores);
+    let (queries, keys) = (shape[shape.len() - 2], shape[shape.len() - 1]);
+    if queries.saturating_mul(keys) > MASK_MAX {
+        let expected = format!("a mask of at most {MASK_MAX} values");
+        return Err(call.graph.shape_error("attention", expected, &[scores]));
+    }
+    let value = |i: usize| if is_hidden(i / keys, i % keys) { MASKED } else { 0.0 };
+    let mask: Vec<f32> = (0..queries * keys).map(value).collect();
+    let mask = call.graph.constant(&mask, &[queries, keys])?;
+    call.graph.add(scores, mask)
+}
+
 impl Layer for MultiHeadAttention {
     described!("MultiHeadAttention");
 
@@ -124,16 +142,9 @@ impl Layer for MultiHeadAttention {
         let scores = call.graph.matmul(q, k)?;
         let mut scores = call.graph.scale(scores, 1.0 / (self.key_dim as f32).sqrt())?;
         let shape = call.graph.shape(scores).to_vec();
-        let (batch, queries, keys) = (shape[0], shape[2], shape[3]);
+        let (batch, queries) = (shape[0], shape[2]);
         if self.use_causal_mask {
-            if queries.saturating_mul(keys) > MASK_MAX {
-                let expected = format!("a causal mask of at most {MASK_MAX} values");
-                return Err(call.graph.shape_error("attention", expected, &[scores]));
-            }
-            let mask = |i: usize| if i % keys > i / keys { MASKED } else { 0.0 };
-            let mask: Vec<f32> = (0..queries * keys).map(mask).collect();
-            let mask = call.graph.constant(&mask, &[queries, keys])?;
-            scores = call.graph.add(scores, mask)?;
+            scores = hidden(call, scores, |query, key| key > query)?;
         }
         let shares = softmax(call.graph, scores)?;
         let shares = drop_out(call, shares, self.dropout, None)?;

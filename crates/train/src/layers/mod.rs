@@ -9,8 +9,10 @@ mod bidirectional;
 mod convolution;
 mod dense;
 mod depthwise;
+mod dot;
 mod dropout;
 mod embedding;
+mod grouped_attention;
 mod gru;
 mod layout;
 mod lstm;
@@ -18,9 +20,14 @@ mod merge;
 mod normalization;
 mod normalize;
 mod pooling;
+mod random;
+mod rectifiers;
 mod recurrent;
+mod rotation;
 mod shape;
 mod simple_rnn;
+mod spectral_normalization;
+mod time_distributed;
 
 use std::fmt::Debug;
 
@@ -32,8 +39,10 @@ pub use bidirectional::{Bidirectional, MergeMode};
 pub use convolution::{Conv1D, Conv2D, Conv2DTranspose, Conv3D, Padding};
 pub use dense::Dense;
 pub use depthwise::{DepthwiseConv2D, SeparableConv2D};
+pub use dot::Dot;
 pub use dropout::Dropout;
 pub use embedding::Embedding;
+pub use grouped_attention::GroupQueryAttention;
 pub use gru::GRU;
 pub use layout::{Cropping2D, UpSampling2D, ZeroPadding2D};
 pub use lstm::LSTM;
@@ -47,9 +56,14 @@ pub use pooling::{
     GlobalAveragePooling3D, GlobalMaxPooling1D, GlobalMaxPooling2D, GlobalMaxPooling3D, MaxPooling1D,
     MaxPooling2D, MaxPooling3D,
 };
+pub use random::{FlipMode, RandomCrop, RandomFlip};
+pub use rectifiers::{Axes, ELU, LeakyReLU, PReLU, ReLU, SoftmaxLayer};
 pub use recurrent::Recurrent;
+pub use rotation::{FillMode, Interpolation, RandomRotation};
 pub use shape::{Flatten, Permute, Reshape};
 pub use simple_rnn::SimpleRNN;
+pub use spectral_normalization::SpectralNormalization;
+pub use time_distributed::TimeDistributed;
 
 use crate::error::{Result, TrainError};
 use crate::graph::{Graph, Id};
@@ -104,7 +118,8 @@ pub struct Call<'a> {
     /// Scalars that random numbers depend on.
     pub seed: Id,
     pub step: Id,
-    /// New values of weights that no gradient reaches: the weight's node and its value after the step.
+    /// New values of weights: the weight's node and its value after the step. For a trainable one it is the value that the
+    /// step begins with.
     pub updates: Vec<(Id, Id)>,
 }
 
@@ -192,7 +207,9 @@ const READERS: &[(&str, Reader)] = &[
     ("Cropping2D", read::<Cropping2D>),
     ("Dense", read::<Dense>),
     ("DepthwiseConv2D", read::<DepthwiseConv2D>),
+    ("Dot", read::<Dot>),
     ("Dropout", read::<Dropout>),
+    ("ELU", read::<ELU>),
     ("Embedding", read::<Embedding>),
     ("Flatten", read::<Flatten>),
     ("GRU", read::<GRU>),
@@ -203,8 +220,10 @@ const READERS: &[(&str, Reader)] = &[
     ("GlobalMaxPooling2D", read::<GlobalMaxPooling2D>),
     ("GlobalMaxPooling3D", read::<GlobalMaxPooling3D>),
     ("GroupNormalization", read::<GroupNormalization>),
+    ("GroupQueryAttention", read::<GroupQueryAttention>),
     ("LSTM", read::<LSTM>),
     ("LayerNormalization", read::<LayerNormalization>),
+    ("LeakyReLU", read::<LeakyReLU>),
     ("MaxPooling1D", read::<MaxPooling1D>),
     ("MaxPooling2D", read::<MaxPooling2D>),
     ("MaxPooling3D", read::<MaxPooling3D>),
@@ -213,20 +232,29 @@ const READERS: &[(&str, Reader)] = &[
     ("MultiHeadAttention", read::<MultiHeadAttention>),
     ("Multiply", read::<Multiply>),
     ("Normalization", read::<Normalization>),
+    ("PReLU", read::<PReLU>),
     ("Permute", read::<Permute>),
     ("RMSNormalization", read::<RMSNormalization>),
+    ("RandomCrop", read::<RandomCrop>),
+    ("RandomFlip", read::<RandomFlip>),
+    ("RandomRotation", read::<RandomRotation>),
+    ("ReLU", read::<ReLU>),
     ("Rescaling", read::<Rescaling>),
     ("Reshape", read::<Reshape>),
     ("SeparableConv2D", read::<SeparableConv2D>),
     ("SimpleRNN", read::<SimpleRNN>),
+    ("Softmax", read::<SoftmaxLayer>),
     ("Subtract", read::<Subtract>),
     ("UpSampling2D", read::<UpSampling2D>),
     ("ZeroPadding2D", read::<ZeroPadding2D>),
 ];
 
+/// Classes that have another layer within.
+pub(crate) const WRAPPERS: [&str; 3] = ["Bidirectional", "SpectralNormalization", "TimeDistributed"];
+
 /// Classes that [`from_config`] reads.
 pub fn supported() -> impl Iterator<Item = &'static str> {
-    READERS.iter().map(|(name, _)| *name).chain(["Bidirectional"])
+    READERS.iter().map(|(name, _)| *name).chain(WRAPPERS)
 }
 
 /// The layer of this class with this configuration.
@@ -234,8 +262,11 @@ pub fn supported() -> impl Iterator<Item = &'static str> {
 /// # Errors
 /// When the class isn't supported, or an argument isn't what it takes.
 pub fn from_config(class_name: &str, config: &Value) -> Result<Box<dyn Layer>> {
-    if class_name == "Bidirectional" {
-        return Ok(Box::new(Bidirectional::from_config(config)?));
+    match class_name {
+        "Bidirectional" => return Ok(Box::new(Bidirectional::from_config(config)?)),
+        "SpectralNormalization" => return Ok(Box::new(SpectralNormalization::from_config(config)?)),
+        "TimeDistributed" => return Ok(Box::new(TimeDistributed::from_config(config)?)),
+        _ => {}
     }
     let Some((_, reader)) = READERS.iter().find(|(name, _)| *name == class_name) else {
         let known: Vec<&str> = supported().collect();
@@ -248,3 +279,6 @@ pub fn from_config(class_name: &str, config: &Value) -> Result<Box<dyn Layer>> {
     reader(config)
         .map_err(|error| argument_error(class_name, "config", "Keras's arguments", error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use super::data::{Array, Arrays};
 use super::programs::{Compiled, ITERATION, Key, Mode, RATE, SEED};
 use crate::compile::Program;
 use crate::error::{Result, TrainError};
-use crate::losses::Loss;
+use crate::losses::{Loss, check_ctc};
 use crate::metrics::Metric;
 use crate::optimizers::Optimizer;
 
@@ -87,7 +87,25 @@ impl Model {
         losses: impl IntoLosses<L>,
         metrics: impl IntoIterator<Item = M>,
     ) -> Result<()> {
+        let metrics: Vec<Metric> = metrics.into_iter().map(Into::into).collect();
+        self.compile_each(optimizer, losses, vec![metrics; self.outputs.len()])
+    }
+
+    /// As [`Model::compile`], with metrics of each output alone.
+    ///
+    /// # Errors
+    /// When losses or lists of metrics and outputs differ in number, or the optimiser has an argument that makes no sense.
+    pub fn compile_each<L: Into<Loss>>(
+        &mut self,
+        optimizer: impl Into<Optimizer>,
+        losses: impl IntoLosses<L>,
+        metrics: Vec<Vec<Metric>>,
+    ) -> Result<()> {
         let losses = losses.losses();
+        if metrics.len() != self.outputs.len() {
+            let expected = format!("{} lists of metrics, one for each output", self.outputs.len());
+            return Err(wrong("compile", "metrics", expected, metrics.len().to_string()));
+        }
         if losses.len() != self.outputs.len() {
             return Err(TrainError::Argument {
                 place: "compile".to_owned(),
@@ -97,7 +115,8 @@ impl Model {
             });
         }
         let optimizer = optimizer.into();
-        let begins = optimizer.rule.slots();
+        optimizer.check()?;
+        let begins = optimizer.slots();
         self.programs.retain(|key, _| key.mode == Mode::Predict);
         let mut variables = crate::compile::Variables::default();
         variables.add(self.trainable_len);
@@ -113,7 +132,6 @@ impl Model {
             let start = self.variables.offset(slot);
             self.workspace.values_mut()[start..start + self.trainable_len].fill(value);
         }
-        let metrics = metrics.into_iter().map(Into::into).collect();
         self.compiled = Some(Compiled { optimizer, losses, metrics, slots });
         self.iterations = 0;
         Ok(())
@@ -147,6 +165,7 @@ impl Model {
             }
             history.epochs.push(figures);
         }
+        self.finish();
         Ok(history)
     }
 
@@ -182,7 +201,7 @@ impl Model {
             .collect();
         let order: Vec<usize> = (0..samples).collect();
         for batch in order.chunks(batch_size.max(1)) {
-            let key = Key { mode: Mode::Predict, batch: batch.len(), weighted: false };
+            let key = Key { mode: Mode::Predict, batch: batch.len(), weighted: false, labels: 0 };
             self.ensure(key)?;
             let Some(entry) = self.programs.get(&key) else { continue };
             for (number, array) in x.iter().enumerate() {
@@ -207,8 +226,8 @@ impl Model {
     }
 
     pub(crate) fn no_sums(&self) -> Sums {
-        let metrics = self.compiled.as_ref().map_or(0, |compiled| compiled.metrics.len());
-        Sums { loss: 0.0, samples: 0, metrics: vec![vec![]; metrics * self.outputs.len()] }
+        let metrics = self.compiled.iter().flat_map(|compiled| &compiled.metrics).flatten().count();
+        Sums { loss: 0.0, samples: 0, metrics: vec![vec![]; metrics] }
     }
 
     pub(crate) fn evaluated(&mut self, x: &[Array], y: &[Array], batch_size: usize) -> Result<Sums> {
@@ -231,7 +250,7 @@ impl Model {
         mode: Mode,
         sums: &mut Sums,
     ) -> Result<f32> {
-        let key = Key { mode, batch: batch.len(), weighted: weights.is_some() };
+        let key = Key { mode, batch: batch.len(), weighted: weights.is_some(), labels: self.labels(y) };
         self.ensure(key)?;
         let (Some(entry), Some(compiled)) = (self.programs.get(&key), &self.compiled) else {
             return Err(TrainError::Order("compile the model before it is fitted or evaluated".to_owned()));
@@ -269,21 +288,20 @@ impl Model {
     pub(crate) fn figures(&self, sums: &Sums, prefix: &str) -> Vec<(String, f64)> {
         let mut figures = vec![(format!("{prefix}loss"), sums.loss / sums.samples.max(1) as f64)];
         let Some(compiled) = &self.compiled else { return figures };
-        let names = self.figure_names(sums, prefix).into_iter().skip(1);
-        for (index, (sums, name)) in sums.metrics.iter().zip(names).enumerate() {
-            figures.push((name, compiled.metrics[index % compiled.metrics.len()].result(sums)));
-        }
+        let names = self.figure_names(prefix).into_iter().skip(1);
+        let metrics = compiled.metrics.iter().flatten().zip(&sums.metrics);
+        figures.extend(names.zip(metrics).map(|(name, (metric, sums))| (name, metric.result(sums))));
         figures
     }
 
     /// Names of the figures.
-    pub(crate) fn figure_names(&self, sums: &Sums, prefix: &str) -> Vec<String> {
+    pub(crate) fn figure_names(&self, prefix: &str) -> Vec<String> {
         let several = self.outputs.len() > 1;
         let metrics = self.compiled.as_ref().map_or(&[][..], |compiled| &compiled.metrics);
         let mut names = vec![format!("{prefix}loss")];
-        for index in 0..sums.metrics.len() {
-            let output = if several { format!("output_{}_", index / metrics.len()) } else { String::new() };
-            names.push(format!("{prefix}{output}{}", metrics[index % metrics.len()].name()));
+        for (index, metrics) in metrics.iter().enumerate() {
+            let output = if several { format!("output_{index}_") } else { String::new() };
+            names.extend(metrics.iter().map(|metric| format!("{prefix}{output}{}", metric.name())));
         }
         names
     }
@@ -332,8 +350,9 @@ impl Model {
                 y.len().to_string(),
             ));
         }
+        let labels = self.labels(y);
         for (index, (array, loss)) in y.iter().zip(&compiled.losses).enumerate() {
-            let shape = self.target_shape(index, loss);
+            let shape = self.target_shape(index, loss, labels);
             let len: usize = shape.iter().product();
             if array.sample_len() != len || array.samples() != samples {
                 return Err(wrong(
@@ -342,6 +361,12 @@ impl Model {
                     format!("{samples} samples of {shape:?}"),
                     format!("{:?}", array.shape),
                 ));
+            }
+            if let (Loss::CTC {}, &[steps, classes]) = (loss, &self.output_shape(index)[..])
+                && let Some((sample, problem)) = check_ctc(&array.values, len, steps, classes)
+            {
+                let expected = "labels that go with the output".to_owned();
+                return Err(wrong("data", "y", expected, format!("in sample {sample} {problem}")));
             }
             if let Loss::SparseCategoricalCrossentropy { .. } = loss {
                 let classes = self.output_shape(index).last().copied().unwrap_or(0);

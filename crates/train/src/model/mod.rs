@@ -24,7 +24,7 @@ pub(crate) use fit::Sums;
 pub use fit::{Fit, History};
 use wiring::{Called, Source};
 pub use wiring::{Input, Shared, Tensor, Tensors, Wire};
-pub(crate) use within::{Weights, When};
+pub(crate) use within::{Passed, Weights, When};
 
 use crate::compile::Variables;
 use crate::error::{Result, TrainError};
@@ -34,7 +34,7 @@ use crate::optimizers::Part;
 use programs::{Compiled, Key};
 
 /// The seed of weights and random numbers if none is given.
-const SEED: u64 = 1234;
+pub(crate) const SEED: u64 = 1234;
 /// The batch that shapes are found with; sizes that follow from it are shown as none.
 const PROBE: usize = 2;
 
@@ -47,6 +47,17 @@ pub(crate) struct Placed {
     /// The variable that holds it, and the place within that.
     pub variable: usize,
     pub range: Range<usize>,
+}
+
+impl Placed {
+    /// Its place within the vector of all, for an optimiser.
+    pub(crate) fn part(&self) -> Part {
+        Part {
+            is_embedding: self.path.to_lowercase().contains("embedding"),
+            range: self.range.clone(),
+            shape: self.weight.shape.clone(),
+        }
+    }
 }
 
 /// A layer of a model.
@@ -177,9 +188,13 @@ impl Model {
             }
             if !std::mem::replace(&mut seen[self.steps[index].node], true) {
                 let start = self.weights.len();
-                for weight in
+                for mut weight in
                     layer.weights(&shapes).map_err(|error| renamed(error, layer.class_name(), &node.name))?
                 {
+                    if !node.layer.0.trainable {
+                        weight.trainable = false;
+                        weight.regularizer = None;
+                    }
                     let path = format!("{}/{}", node.name, weight.name);
                     self.weights.push(Placed { path, weight, variable: 0, range: 0..0 });
                 }
@@ -266,9 +281,7 @@ impl Model {
     /// Trainable weights within the vector of all.
     pub(crate) fn parts(&self) -> Vec<Part> {
         let trainable = self.weights.iter().filter(|placed| placed.weight.trainable);
-        trainable
-            .map(|placed| Part { range: placed.range.clone(), shape: placed.weight.shape.clone() })
-            .collect()
+        trainable.map(Placed::part).collect()
     }
 }
 
@@ -294,6 +307,10 @@ fn renamed(error: TrainError, class: &str, name: &str) -> TrainError {
 
 /// A class's name as Keras makes default names of it.
 pub(crate) fn snake_case(class: &str) -> String {
+    // Keras's class is called otherwise than what it is exported as.
+    if class == "GroupQueryAttention" {
+        return "grouped_query_attention".to_owned();
+    }
     let mut snake = String::new();
     let class: Vec<char> = class.chars().collect();
     for (i, &letter) in class.iter().enumerate() {

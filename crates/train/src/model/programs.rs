@@ -1,7 +1,7 @@
 //! The programs of a model: a step of training, an evaluation and a prediction, each for one size of batch.
 
 use super::within::{Passed, Weights, When};
-use super::{Model, Origin, PROBE};
+use super::{Array, Model, Origin, PROBE};
 use crate::compile::{Program, compile};
 use crate::error::{Result, TrainError};
 use crate::graph::{Graph, Id};
@@ -27,6 +27,8 @@ pub(super) struct Key {
     pub batch: usize,
     /// Whether samples have weights.
     pub weighted: bool,
+    /// Labels of a sample where the loss takes sequences of them; 0 otherwise.
+    pub labels: usize,
 }
 
 pub(super) struct Entry {
@@ -37,7 +39,8 @@ pub(super) struct Entry {
 pub(super) struct Compiled {
     pub optimizer: Optimizer,
     pub losses: Vec<Loss>,
-    pub metrics: Vec<Metric>,
+    /// Of each output.
+    pub metrics: Vec<Vec<Metric>>,
     /// Variables of the optimiser's slots.
     pub slots: Vec<usize>,
 }
@@ -55,13 +58,14 @@ pub(super) struct Forward {
 impl Model {
     pub(super) fn forward(&self, batch: usize, training: bool) -> Result<Forward> {
         let mut graph = Graph::new();
-        let weights = self.weight_nodes(&mut graph, 0)?;
+        let mut weights = self.weight_nodes(&mut graph, 0)?;
         let (seed, step) = (graph.input(SEED, &[]), graph.input(ITERATION, &[]));
         let inputs: Vec<Id> = (0..self.inputs.len())
             .map(|i| graph.input(i, &[&[batch], &self.inputs[i].1[..]].concat()))
             .collect();
-        let Passed { outputs, every, updates } =
+        let Passed { outputs, every, updates, changed } =
             self.passed(&mut graph, &weights.each, &inputs, When { training, seed, step })?;
+        self.begin_with(&mut graph, &mut weights, &changed)?;
         Ok(Forward { graph, weights, outputs, every, updates })
     }
 
@@ -73,8 +77,18 @@ impl Model {
         }
     }
 
+    /// Labels of a sample of the first target that is sequences of labels; 0 if none is.
+    pub(super) fn labels(&self, y: &[Array]) -> usize {
+        let losses = self.compiled.as_ref().map_or(&[][..], |compiled| &compiled.losses);
+        let mut sequences = losses.iter().zip(y).filter(|(loss, _)| **loss == (Loss::CTC {}));
+        sequences.next().map_or(0, |(_, y)| y.sample_len())
+    }
+
     /// The shape of a sample of the targets of output `index`.
-    pub(super) fn target_shape(&self, index: usize, loss: &Loss) -> Vec<usize> {
+    pub(super) fn target_shape(&self, index: usize, loss: &Loss, labels: usize) -> Vec<usize> {
+        if *loss == (Loss::CTC {}) {
+            return vec![labels];
+        }
         let mut shape = self.output_shape(index);
         if matches!(loss, Loss::SparseCategoricalCrossentropy { .. }) {
             shape.pop();
@@ -89,7 +103,7 @@ impl Model {
         let mut total = graph.scalar(0.0);
         let mut sums = vec![];
         for (index, (&y, loss)) in outputs.iter().zip(&compiled.losses).enumerate() {
-            let shape = [&[key.batch], &self.target_shape(index, loss)[..]].concat();
+            let shape = [&[key.batch], &self.target_shape(index, loss, key.labels)[..]].concat();
             let t = graph.input(self.inputs.len() + index, &shape);
             let mut values = loss.values(graph, t, y)?;
             if key.weighted {
@@ -103,7 +117,7 @@ impl Model {
             let sum = graph.sum_all(values)?;
             let mean = graph.scale(sum, 1.0 / count as f32)?;
             total = graph.add(total, mean)?;
-            for metric in &compiled.metrics {
+            for metric in &compiled.metrics[index] {
                 sums.push(metric.sums(graph, t, y, loss)?);
             }
         }

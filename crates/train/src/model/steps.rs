@@ -5,6 +5,7 @@ use super::programs::{Key, Mode};
 use super::{Array, Model};
 use crate::compile::compile;
 use crate::error::{Result, TrainError};
+use crate::losses::Loss;
 
 impl Model {
     /// Steps of the optimiser so far.
@@ -61,6 +62,17 @@ impl Model {
             _ => {
                 Err(TrainError::Order(format!("the optimiser has no slot {number} of {} values", new.len())))
             }
+        }
+    }
+
+    /// What is done when a fit has ended: weights become their moving averages, if the optimiser keeps these.
+    pub(crate) fn finish(&mut self) {
+        let averages = self.compiled.as_ref().and_then(|compiled| {
+            compiled.optimizer.average_slot().map(|slot| self.variables.offset(compiled.slots[slot]))
+        });
+        if let Some(start) = averages.filter(|_| self.iterations > 0) {
+            let weights = self.variables.offset(0);
+            self.workspace.values_mut().copy_within(start..start + self.trainable_len, weights);
         }
     }
 
@@ -123,6 +135,11 @@ impl Model {
 
     /// Makes the programs of a fit, so that what doesn't go together is found before it begins.
     pub(crate) fn prepare(&mut self, batch: usize, weighted: bool) -> Result<()> {
-        self.ensure(Key { mode: Mode::Train, batch, weighted })
+        let losses = self.compiled.as_ref().map_or(&[][..], |compiled| &compiled.losses);
+        if losses.contains(&Loss::CTC {}) {
+            // How many labels there are is known with the first batch.
+            return Ok(());
+        }
+        self.ensure(Key { mode: Mode::Train, batch, weighted, labels: 0 })
     }
 }

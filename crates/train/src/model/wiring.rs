@@ -12,6 +12,8 @@ pub struct Shared(pub(super) Arc<Instance>);
 pub(super) struct Instance {
     pub layer: Box<dyn Layer>,
     pub name: Option<String>,
+    /// Whether its weights are trained.
+    pub trainable: bool,
 }
 
 /// What a layer yields, or an input of a model.
@@ -80,7 +82,28 @@ impl From<Vec<Tensor>> for Tensors {
 impl Shared {
     /// A layer of any kind under a name of its own.
     pub fn boxed(layer: Box<dyn Layer>, name: &str) -> Shared {
-        Shared(Arc::new(Instance { layer, name: Some(name.to_owned()) }))
+        Shared(Arc::new(Instance { layer, name: Some(name.to_owned()), trainable: true }))
+    }
+
+    /// The layer with weights that stay as they are, as Keras's `trainable = False`. Calls before this are of another layer.
+    pub fn frozen(self) -> Shared {
+        match Arc::try_unwrap(self.0) {
+            Ok(instance) => Shared(Arc::new(Instance { trainable: false, ..instance })),
+            // It has been called already, and what is called doesn't change.
+            Err(called) => Shared(called),
+        }
+    }
+
+    pub(crate) fn is_trainable(&self) -> bool {
+        self.0.trainable
+    }
+
+    /// Whether it goes by its moving statistics even while others train: as in Keras, a frozen `BatchNormalization`.
+    pub(super) fn is_frozen_with_statistics(&self) -> bool {
+        let class = self.0.layer.class_name();
+        let is_inside = || self.0.layer.config()["layer"]["class_name"] == "BatchNormalization";
+        !self.0.trainable
+            && (class == "BatchNormalization" || (crate::layers::WRAPPERS.contains(&class) && is_inside()))
     }
 
     /// Calls the layer. Whether the shapes go together is found when a model is made of it.
@@ -105,12 +128,12 @@ pub trait Wire: Layer + Sized + 'static {
 
     /// The layer under a name of its own.
     fn named(self, name: &str) -> Shared {
-        Shared(Arc::new(Instance { layer: Box::new(self), name: Some(name.to_owned()) }))
+        Shared(Arc::new(Instance { layer: Box::new(self), name: Some(name.to_owned()), trainable: true }))
     }
 
     /// The layer to be called several times.
     fn shared(self) -> Shared {
-        Shared(Arc::new(Instance { layer: Box::new(self), name: None }))
+        Shared(Arc::new(Instance { layer: Box::new(self), name: None, trainable: true }))
     }
 }
 
@@ -118,6 +141,6 @@ impl<L: Layer + Sized + 'static> Wire for L {}
 
 impl From<Box<dyn Layer>> for Shared {
     fn from(layer: Box<dyn Layer>) -> Shared {
-        Shared(Arc::new(Instance { layer, name: None }))
+        Shared(Arc::new(Instance { layer, name: None, trainable: true }))
     }
 }

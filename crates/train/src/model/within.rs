@@ -13,7 +13,7 @@ pub(crate) struct Weights {
     pub vector: Id,
     /// Each weight's node.
     pub each: Vec<Id>,
-    /// Each trainable weight's part of the vector. Gradients are taken for these: a layer may see a weight under another
+    /// Each trainable weight's part of the vector, or the value that a layer began the step with. Gradients are taken for these: a layer may see a weight under another
     /// shape, and a reshape of a reshape is one, which passes the weight's own node by.
     pub slices: Vec<Id>,
 }
@@ -33,6 +33,13 @@ pub(crate) struct Passed {
     pub every: Vec<Vec<Id>>,
     /// New values of weights that no gradient reaches.
     pub updates: Vec<(Id, Id)>,
+    /// Numbers of trainable weights that a layer began the step with another value of.
+    pub changed: Vec<(usize, Id)>,
+}
+
+fn flattened(graph: &mut Graph, x: Id) -> Result<Id> {
+    let elements = graph.shape(x).iter().product();
+    graph.reshape(x, &[elements])
 }
 
 impl Model {
@@ -64,18 +71,50 @@ impl Model {
     ) -> Result<Passed> {
         let When { training, seed, step } = when;
         let mut every: Vec<Vec<Id>> = Vec::new();
-        let mut updates = vec![];
+        let (mut updates, mut changed) = (vec![], vec![]);
+        let mut weights = weights.to_vec();
         for called in &self.steps {
             let given: Vec<Id> = called.inputs.iter().map(|&source| at(source, inputs, &every)).collect();
             let Node { name, layer, weights: own, .. } = &self.nodes[called.node];
             graph.set_scope(name);
+            let training = training && !layer.is_frozen_with_statistics();
             let mut call = Call { graph: &mut *graph, training, seed, step, updates: vec![] };
             let outputs = layer.0.layer.call(&mut call, &given, &weights[own.clone()])?;
-            updates.extend(call.updates);
+            for (weight, value) in call.updates {
+                match own.clone().find(|&which| weights[which] == weight) {
+                    Some(which) if self.weights[which].weight.trainable => {
+                        weights[which] = value;
+                        changed.push((which, value));
+                    }
+                    _ => updates.push((weight, value)),
+                }
+            }
             every.push(outputs);
         }
         let outputs = self.outputs.iter().map(|&source| at(source, inputs, &every)).collect();
-        Ok(Passed { outputs, every, updates })
+        Ok(Passed { outputs, every, updates, changed })
+    }
+
+    /// Makes the step one from these values of trainable weights: gradients are taken for them, and they are changed.
+    pub(super) fn begin_with(
+        &self,
+        graph: &mut Graph,
+        weights: &mut Weights,
+        changed: &[(usize, Id)],
+    ) -> Result<()> {
+        if changed.is_empty() {
+            return Ok(());
+        }
+        changed.iter().for_each(|&(which, value)| weights.each[which] = value);
+        let trainable = (0..self.weights.len()).filter(|&which| self.weights[which].weight.trainable);
+        for (which, slice) in trainable.zip(&mut weights.slices) {
+            if changed.iter().any(|&(other, _)| other == which) {
+                *slice = weights.each[which];
+            }
+        }
+        let flat: Result<Vec<Id>> = weights.slices.iter().map(|&slice| flattened(graph, slice)).collect();
+        weights.vector = graph.concat(&flat?, 0)?;
+        Ok(())
     }
 
     /// `loss` with the penalties of regularised weights.
@@ -101,6 +140,8 @@ impl Model {
         [rate, t]: [Id; 2],
     ) -> Result<Vec<(usize, Id)>> {
         let gradients = graph.gradients(loss, &weights.slices)?;
+        let gradients: Vec<Id> =
+            gradients.into_iter().map(|gradient| flattened(graph, gradient)).collect::<Result<_>>()?;
         graph.set_scope("optimizer");
         if gradients.is_empty() {
             return Ok(vec![]);
@@ -110,7 +151,7 @@ impl Model {
             slots.iter().map(|&slot| graph.variable(slot, &[self.trainable_len])).collect();
         let parts = self.parts();
         let step = Step { graph: &mut *graph, parts: &parts, p: weights.vector, g, rate, t };
-        let (p, new_slots) = optimizer.step(step, &slot_nodes)?;
+        let (p, new_slots) = optimizer.apply(step, &slot_nodes)?;
         let mut updates = vec![(0, self.constrained(graph, p)?)];
         updates.extend(slots.iter().copied().zip(new_slots));
         Ok(updates)

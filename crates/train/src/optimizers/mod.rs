@@ -11,6 +11,8 @@
 //! does a batch without repeats (`fixtures/training/sparse.py` shows it; Keras 3.15.1, TensorFlow 2.21). Here parts
 //! are added up first, as Keras does when it is given the same gradient dense.
 
+mod adafactor;
+mod gathered;
 mod matrices;
 
 use std::ops::Range;
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::graph::{Function, Graph, Id};
 use crate::schedules::Schedule;
+pub use matrices::MuonRule;
 
 /// How a step follows from gradients.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,9 +34,10 @@ pub enum Rule {
     Adamax { beta_1: f32, beta_2: f32, epsilon: f32 },
     Adagrad { initial_accumulator_value: f32, epsilon: f32 },
     Adadelta { rho: f32, epsilon: f32 },
+    Adafactor { beta_2_decay: f32, epsilon_1: f32, epsilon_2: f32, clip_threshold: f32, relative_step: bool },
     Lion { beta_1: f32, beta_2: f32 },
     Lamb { beta_1: f32, beta_2: f32, epsilon: f32 },
-    Muon { momentum: f32, nesterov: bool, ns_steps: usize, beta_1: f32, beta_2: f32, epsilon: f32 },
+    Muon(MuonRule),
 }
 
 /// An optimiser: a rule, a learning rate, and what all rules take.
@@ -46,6 +50,22 @@ pub struct Optimizer {
     pub clipnorm: Option<f32>,
     pub clipvalue: Option<f32>,
     pub global_clipnorm: Option<f32>,
+    /// Whether a moving average of the weights is kept, which they become when a fit has ended.
+    #[serde(default)]
+    pub use_ema: bool,
+    /// What an average keeps of itself in a step.
+    #[serde(default = "ema_momentum")]
+    pub ema_momentum: f32,
+    /// Steps after which weights become their averages in the middle of a fit.
+    #[serde(default)]
+    pub ema_overwrite_frequency: Option<u32>,
+    /// Batches whose gradients are averaged for one step.
+    #[serde(default)]
+    pub gradient_accumulation_steps: Option<u32>,
+}
+
+fn ema_momentum() -> f32 {
+    0.99
 }
 
 impl Optimizer {
@@ -57,6 +77,10 @@ impl Optimizer {
             clipnorm: None,
             clipvalue: None,
             global_clipnorm: None,
+            use_ema: false,
+            ema_momentum: ema_momentum(),
+            ema_overwrite_frequency: None,
+            gradient_accumulation_steps: None,
         }
     }
 }
@@ -85,6 +109,21 @@ pub trait Settings: Into<Optimizer> {
     fn global_clipnorm(self, global_clipnorm: f32) -> Optimizer {
         Optimizer { global_clipnorm: Some(global_clipnorm), ..self.into() }
     }
+
+    /// Keeps a moving average of the weights, which they become when a fit has ended.
+    fn use_ema(self, ema_momentum: f32) -> Optimizer {
+        Optimizer { use_ema: true, ema_momentum, ..self.into() }
+    }
+
+    /// Weights become their averages after each so many steps too.
+    fn ema_overwrite_frequency(self, steps: u32) -> Optimizer {
+        Optimizer { ema_overwrite_frequency: Some(steps), ..self.into() }
+    }
+
+    /// A step for each so many batches, with the mean of their gradients.
+    fn gradient_accumulation_steps(self, batches: u32) -> Optimizer {
+        Optimizer { gradient_accumulation_steps: Some(batches), ..self.into() }
+    }
 }
 
 impl<T: Into<Optimizer>> Settings for T {}
@@ -111,11 +150,11 @@ named! {
     Adamax => 0.001, Rule::Adamax { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7 };
     Adagrad => 0.001, Rule::Adagrad { initial_accumulator_value: 0.1, epsilon: 1e-7 };
     Adadelta => 0.001, Rule::Adadelta { rho: 0.95, epsilon: 1e-7 };
+    Adafactor => 0.001, Rule::Adafactor {
+        beta_2_decay: -0.8, epsilon_1: 1e-30, epsilon_2: 1e-3, clip_threshold: 1.0, relative_step: true,
+    };
     Lion => 0.001, Rule::Lion { beta_1: 0.9, beta_2: 0.99 };
     Lamb => 0.001, Rule::Lamb { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7 };
-    Muon => 0.001, Rule::Muon {
-        momentum: 0.95, nesterov: true, ns_steps: 5, beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7,
-    };
 }
 
 /// Adam with decoupled weight decay.
@@ -128,9 +167,21 @@ impl From<AdamW> for Optimizer {
     }
 }
 
+/// Steps of matrices along their momentum made orthogonal, and Adam's for all other weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Muon;
+
+impl From<Muon> for Optimizer {
+    fn from(_: Muon) -> Optimizer {
+        Optimizer { weight_decay: Some(0.004), ..Optimizer::new(Rule::Muon(MuonRule::default()), 0.001) }
+    }
+}
+
 /// A weight within the vector of all.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
+    /// Whether it is a table of embeddings.
+    pub is_embedding: bool,
     pub range: Range<usize>,
     pub shape: Vec<usize>,
 }
@@ -166,14 +217,16 @@ impl Rule {
 
 impl Optimizer {
     /// The new weights and slots.
-    pub(crate) fn step(&self, mut step: Step<'_>, slots: &[Id]) -> Result<(Id, Vec<Id>)> {
-        step.g = self.clipped(&mut step)?;
-        if let Some(decay) = self.weight_decay {
+    fn step(&self, step: &mut Step<'_>, slots: &[Id]) -> Result<(Id, Vec<Id>)> {
+        step.g = self.clipped(step)?;
+        // Muon lets matrices and other weights shrink apart.
+        let decay = self.weight_decay.filter(|_| !matches!(self.rule, Rule::Muon(_)));
+        if let Some(decay) = decay {
             let shrunk = step.graph.scale(step.rate, decay)?;
             let kept = step.graph.scalar_sub(1.0, shrunk)?;
             step.p = step.graph.mul(step.p, kept)?;
         }
-        match self.rule {
+        match self.rule.clone() {
             Rule::SGD { momentum, nesterov } => step.sgd(momentum, nesterov, slots),
             Rule::RMSprop { rho, momentum, epsilon, centered } => {
                 step.rmsprop(rho, momentum, epsilon, centered, slots)
@@ -185,11 +238,12 @@ impl Optimizer {
             Rule::Adamax { beta_1, beta_2, epsilon } => step.adamax(beta_1, beta_2, epsilon, slots),
             Rule::Adagrad { epsilon, .. } => step.adagrad(epsilon, slots),
             Rule::Adadelta { rho, epsilon } => step.adadelta(rho, epsilon, slots),
+            Rule::Adafactor { beta_2_decay, epsilon_1, epsilon_2, clip_threshold, relative_step: _ } => {
+                step.adafactor(beta_2_decay, [epsilon_1, epsilon_2], clip_threshold, slots)
+            }
             Rule::Lion { beta_1, beta_2 } => step.lion(beta_1, beta_2, slots),
             Rule::Lamb { beta_1, beta_2, epsilon } => step.lamb(beta_1, beta_2, epsilon, slots),
-            Rule::Muon { momentum, nesterov, ns_steps, beta_1, beta_2, epsilon } => {
-                step.muon(momentum, nesterov, ns_steps, [beta_1, beta_2, epsilon], slots)
-            }
+            Rule::Muon(muon) => step.muon(&muon, self.weight_decay, slots),
         }
     }
 

@@ -52,10 +52,9 @@ impl<'a> Fitting<'a> {
 
     /// Whether the figure that early stopping looks at is one that there will be.
     fn check_monitor(&self, stopping: &EarlyStopping) -> Result<()> {
-        let none = self.session.model.no_sums();
-        let mut names = self.session.model.figure_names(&none, "");
+        let mut names = self.session.model.figure_names("");
         if self.session.validation.is_some() {
-            names.extend(self.session.model.figure_names(&none, "val_"));
+            names.extend(self.session.model.figure_names("val_"));
         }
         if names.contains(&stopping.monitor) {
             return Ok(());

@@ -99,6 +99,8 @@ fn finish(session: &mut Session, progress: &Progress) -> Result<BTreeMap<String,
             session.model.set_weight(&path, &best.weights[at..at + len])?;
             at += len;
         }
+    } else {
+        session.model.finish();
     }
     let figures = progress.history.get(epoch.saturating_sub(1));
     let mut metrics: BTreeMap<String, f64> = figures.cloned().unwrap_or_default().into_iter().collect();

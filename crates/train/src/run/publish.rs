@@ -25,8 +25,8 @@ pub(super) fn publish(
     let text = definition_file(definition, folder, &mut files)?;
     if session.classes.iter().any(Option::is_some) {
         let path = folder.join("classes.json");
-        let names = session.definition.model.output_names().into_iter().zip(&session.classes);
-        let named = names.filter_map(|(name, classes)| Some((name, classes.as_ref()?))).collect();
+        let names = session.outputs.iter().zip(&session.classes);
+        let named = names.filter_map(|(name, classes)| Some((name.clone(), classes.as_ref()?))).collect();
         classes_file(&named, &path)?;
         files.push(path);
     }

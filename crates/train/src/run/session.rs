@@ -41,6 +41,8 @@ pub(super) struct Session {
     pub training: Samples,
     pub validation: Option<Samples>,
     pub test: Option<Samples>,
+    /// Names of the outputs.
+    pub outputs: Vec<String>,
     /// Names of the classes of each output, where data names them.
     pub classes: Vec<Option<Vec<String>>>,
     pub identity: Identity,
@@ -52,14 +54,19 @@ impl Session {
         let threads = definition.fit.threads;
         let threads = threads
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |threads| threads.get()));
-        let mut model = definition.model.build(definition.data.normalize, definition.fit.seed, threads)?;
+        let Definition { model: network, data, fit, .. } = &definition;
+        let mut model = network.begin(base, data.normalize, fit.seed, threads)?;
+        let (inputs, outputs) = match &network.path {
+            Some(_) => (model.inputs.clone(), model.output_names()),
+            None => (network.inputs()?, network.output_names()),
+        };
         definition.compile.apply(&mut model)?;
         let losses = definition.compile.losses()?;
         let mut reader = Reader {
             base,
             data: &definition.data,
-            inputs: definition.model.inputs()?,
-            outputs: definition.model.output_names(),
+            inputs: inputs.clone(),
+            outputs: outputs.clone(),
             shapes: (0..losses.len()).map(|index| model.output_shape(index)).collect(),
             losses: &losses,
             classes: vec![None; losses.len()],
@@ -92,12 +99,12 @@ impl Session {
             });
         }
         if definition.data.normalize != Normalize::None {
-            adapt(&mut model, &definition.model.inputs()?, &training.x, definition.data.normalize)?;
+            adapt(&mut model, &inputs, &training.x, definition.data.normalize)?;
         }
         model.check_data(&training.x, Some(&training.y))?;
         let identity =
             Identity { definition: definition.identity(), data: hash(&training, validation.as_ref()) };
-        Ok(Session { definition, model, losses, training, validation, test, classes, identity })
+        Ok(Session { definition, model, losses, training, validation, test, outputs, classes, identity })
     }
 }
 
@@ -161,7 +168,15 @@ impl Reader<'_> {
             let problem = format!("there are {} targets, and {} losses", y.len(), self.losses.len());
             return Err(TrainError::data("[data]", problem));
         }
-        let y = self.encoded(y, &places)?;
+        let is_text = self.data.is_text(part);
+        let y = y.into_iter().zip(&self.shapes).map(|(target, shape)| match target {
+            // A model with one answer tells the byte after a window.
+            Target::Numbers(array) if is_text && shape.len() == 1 => {
+                Ok(Target::Numbers(data::last_only(&array)?))
+            }
+            other => Ok(other),
+        });
+        let y = self.encoded(y.collect::<Result<_>>()?, &places)?;
         Ok(Samples { x, y, weights })
     }
 

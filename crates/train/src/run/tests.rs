@@ -4,6 +4,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use super::*;
+use crate::activations::Activation;
+use crate::layers::Dense;
+use crate::model::{Model, Shared, Wire};
 
 /// Three spirals of points, with a column for a weight and a class by name.
 fn spirals(samples: usize) -> String {
@@ -211,4 +214,41 @@ fn what_cannot_be_is_said_before_the_first_step() {
     std::fs::create_dir(folder.path("out")).unwrap();
     let _held = lock(&folder.path("out")).unwrap();
     assert!(folder.error("out").contains("is used by another run"));
+}
+
+#[test]
+fn a_model_of_keras_is_trained_on() {
+    let folder = Folder::new(
+        "[model]\npath = 'm.keras'\n[data]\npath = 'a.csv'\ny = 'kind'\n\
+         [compile]\nloss = 'categorical_crossentropy'\noptimizer = { class = 'Adam', use_ema = true }\n\
+         [fit]\nepochs = 2\n",
+    );
+    let input = crate::model::Input::new([3]);
+    let h = Shared::boxed(Box::new(Dense::new(4).activation(Activation::Tanh)), "still").frozen().on(&input);
+    let model = Model::new(&input, Dense::new(3).activation(Activation::Softmax).on(&h)).unwrap();
+    crate::files::keras::save(&model, &folder.path("m.keras")).unwrap();
+    folder.run("run", &mut |_| ControlFlow::Continue(())).unwrap();
+    let file = folder.bytes("run/model.safetensors");
+    let tensors = formats::safetensors::read(&file).unwrap();
+    for (path, _, values) in model.weights() {
+        let tensor = tensors.iter().find(|tensor| *tensor.name == *path).unwrap();
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        assert_eq!(file[tensor.bytes.clone()] == bytes[..], path.starts_with("still"), "{path}");
+    }
+    let definition = std::fs::read_to_string(folder.path("a.toml")).unwrap();
+    std::fs::write(folder.path("a.toml"), definition.replace("[data]", "input = [3]\n[data]")).unwrap();
+    assert!(folder.error("other").contains("it has `path`, and with it inputs"));
+}
+
+#[test]
+fn text_teaches_what_follows() {
+    let folder = Folder::new(
+        "[model]\ninput = [6]\nlayers = [\n{ class = 'Embedding', input_dim = 256, output_dim = 8 },\n\
+         { class = 'Flatten' },\n{ class = 'Dense', units = 256 },\n]\n[data]\npath = 'a.txt'\nstride = 1\n\
+         [compile]\nloss = { class = 'SparseCategoricalCrossentropy', from_logits = true }\n\
+         optimizer = { class = 'Adam', learning_rate = 0.02 }\nmetrics = ['accuracy']\n[fit]\nepochs = 12\n",
+    );
+    std::fs::write(folder.path("a.txt"), "the cat sat on the mat. ".repeat(20)).unwrap();
+    let outcome = folder.run("run", &mut |_| ControlFlow::Continue(())).unwrap();
+    assert!(outcome.metrics["accuracy"] > 0.99, "{:?}", outcome.metrics);
 }

@@ -89,8 +89,8 @@ fn activations() -> Network {
     network("activations", vec![filled(&[6], 1)], &input, outputs)
 }
 
-/// The one that has no Keras archive yet.
-pub const LEARNED_NORMALISATION: &str = "learned_normalisation";
+/// The one that Keras itself can't predict with: it doesn't crop then.
+pub const CROPPED: &str = "cropped";
 
 fn dense() -> Vec<Network> {
     let (a, b) = (Input::named("left", [7]), Input::named("right", [7]));
@@ -121,7 +121,11 @@ fn dense() -> Vec<Network> {
             let h = Reshape::new([-1, 3]).on(&h);
             Dense::new(2).activation(HardSilu).on(&h)
         }),
-        chain(LEARNED_NORMALISATION, &[6], |x| Normalization::new().on(x)),
+        chain("learned_normalisation", &[4, 6], |x| {
+            let h = Normalization::new().on(x);
+            let h = Normalization::new().axis([1, 2]).on(&h);
+            Dense::new(3).named("still").frozen().on(&h)
+        }),
         chain("normalised", &[4, 6], |x| {
             let h = BatchNormalization::new().on(x);
             let h = LayerNormalization::new().on(&h);
@@ -202,6 +206,57 @@ fn convolutions() -> Vec<Network> {
     ]
 }
 
+fn wrapped() -> Vec<Network> {
+    let (one, other) = (Input::named("one", [5, 4]), Input::named("other", [3, 4]));
+    let products = Dot::new(-1).on([&one, &other]);
+    let cosines = Dot::new([2, 1]).normalize(true).on([&one, &Permute::new([2, 1]).on(&other)]);
+    let seen = GroupQueryAttention::new(3, 4, 2).use_causal_mask(true).on([&one, &other]);
+    let near =
+        GroupQueryAttention::new(2, 2, 1).use_gate(true).use_bias(false).sliding_window(2).on([&one, &one]);
+    let sums = [&one, &other].map(|x| GlobalAveragePooling1D::new().on(x));
+    let flat = Dot::new(1).on([&sums[0], &sums[1]]);
+    let xs = vec![filled(&[5, 4], 1), filled(&[3, 4], 2)];
+    let rectified = [
+        |x: &Tensor| ReLU::new().on(x),
+        |x: &Tensor| ReLU::new().max_value(1.5).negative_slope(0.2).threshold(0.5).on(x),
+        |x: &Tensor| LeakyReLU::new().on(x),
+        |x: &Tensor| PReLU::new().on(x),
+        |x: &Tensor| PReLU::new().shared_axes(vec![1]).on(x),
+        |x: &Tensor| ELU::new().alpha(0.5).on(x),
+        |x: &Tensor| SoftmaxLayer::new().on(x),
+        |x: &Tensor| SoftmaxLayer::new().axis(1).on(x),
+        |x: &Tensor| SoftmaxLayer::new().axis([1, 2]).on(x),
+    ];
+    let input = Input::new([4, 3]);
+    let outputs: Vec<Tensor> = rectified.iter().map(|wire| wire(&input)).collect();
+    vec![
+        network("products", xs, [&one, &other], [&products, &cosines, &seen, &near, &flat]),
+        network("rectified", vec![filled(&[4, 3], 1)], &input, outputs),
+        chain("each_step", &[4, 6, 5, 2], |x| {
+            let h = TimeDistributed::new(Conv2D::new(3, 2).activation(Relu)).on(x);
+            let h = TimeDistributed::new(BatchNormalization::new()).on(&h);
+            let h = TimeDistributed::new(Flatten::new()).on(&h);
+            let h = TimeDistributed::new(LayerNormalization::new()).on(&h);
+            TimeDistributed::new(SpectralNormalization::new(Dense::new(3))).on(&h)
+        }),
+        chain("spectral", &[6, 6, 2], |x| {
+            let h = SpectralNormalization::new(Conv2D::new(4, 3)).power_iterations(2usize).on(x);
+            let h = Flatten::new().on(&h);
+            SpectralNormalization::new(Dense::new(3)).on(&h)
+        }),
+        chain("augmented", &[6, 5, 2], |x| {
+            let h = RandomFlip::new().mode(FlipMode::Horizontal).on(x);
+            let h = RandomRotation::new(0.1).fill_mode(FillMode::Nearest).on(&h);
+            let h = RandomCrop::new(6, 5).on(&h);
+            Conv2D::new(3, 2).on(&h)
+        }),
+        chain(CROPPED, &[9, 8, 2], |x| {
+            let h = RandomCrop::new(4, 5).on(x);
+            Conv2D::new(3, 2).on(&h)
+        }),
+    ]
+}
+
 fn sequences() -> Vec<Network> {
     let (query, value) = (Input::named("query", [6, 8]), Input::named("value", [4, 5]));
     let crossed = MultiHeadAttention::new(2, 3).value_dim(4).output_shape(7).on([&query, &value]);
@@ -244,5 +299,6 @@ pub fn all() -> Vec<Network> {
     networks.extend(dense());
     networks.extend(convolutions());
     networks.extend(sequences());
+    networks.extend(wrapped());
     networks
 }

@@ -8,9 +8,9 @@ use serde_json::Value;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
-use super::{JSON_BYTES_MAX, Training, failed, read, weights, write};
+use super::{JSON_BYTES_MAX, Training, failed, plan, weights, write};
 use crate::error::{Result, TrainError};
-use crate::model::Model;
+use crate::model::{Model, SEED};
 
 /// Version of Keras whose form is written.
 const KERAS_VERSION: &str = "3.15.1";
@@ -23,8 +23,17 @@ const ENTRIES_MAX: usize = 4096;
 /// # Errors
 /// When the file isn't such an archive, or its model has what isn't supported, as for [`super::from_json`].
 pub fn load(path: &Path) -> Result<Model> {
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
+    load_with(path, SEED, threads)
+}
+
+/// As [`load`], with the seed of random numbers and the number of threads.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_with(path: &Path, seed: u64, threads: usize) -> Result<Model> {
     let file = fs::read(path).map_err(|error| in_file(path, "read", &error))?;
-    from_bytes(&file).map_err(|error| named(error, path))
+    read(&file, seed, threads).map_err(|error| named(error, path))
 }
 
 /// The optimiser of the archive at `path` that `model` was loaded from, to go on with by [`Training::resume`]; nothing if
@@ -34,11 +43,11 @@ pub fn load(path: &Path) -> Result<Model> {
 /// When the optimiser isn't supported, or doesn't go with the model.
 pub fn training(model: &Model, path: &Path) -> Result<Option<Training>> {
     let file = fs::read(path).map_err(|error| in_file(path, "read", &error))?;
-    let read = || {
+    let of_file = || {
         let Parts { config, weights } = Parts::of(&file)?;
-        super::training::read(model, &config, &weights, &read::wired(&config)?.layers)
+        super::training::read(model, &config, &weights, &plan::wired(&config)?.layers)
     };
-    read().map_err(|error| named(error, path))
+    of_file().map_err(|error| named(error, path))
 }
 
 fn named(error: TrainError, path: &Path) -> TrainError {
@@ -49,8 +58,8 @@ fn named(error: TrainError, path: &Path) -> TrainError {
 }
 
 /// Writes a `.keras` archive of the model and its weights, which Keras 3 loads. It is there whole or not at all. A model
-/// that is compiled is written with its losses and its optimiser, which goes on in Keras, unless that has a schedule or is
-/// Nadam or Muon.
+/// that is compiled is written with its losses and its optimiser, which goes on in Keras, unless its schedule is one that
+/// Keras doesn't have (`OneCycle`).
 ///
 /// # Errors
 /// When it can't be written.
@@ -81,9 +90,14 @@ fn in_file(path: &Path, operation: &str, error: &std::io::Error) -> TrainError {
 /// # Errors
 /// As for [`load`].
 pub fn from_bytes(archive: &[u8]) -> Result<Model> {
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
+    read(archive, SEED, threads)
+}
+
+fn read(archive: &[u8], seed: u64, threads: usize) -> Result<Model> {
     let Parts { config, weights } = Parts::of(archive)?;
-    let read::Wired { inputs, outputs, layers } = read::wired(&config)?;
-    let mut model = Model::new(inputs, outputs)?;
+    let plan::Wired { inputs, outputs, layers } = plan::wired(&config)?;
+    let mut model = Model::with(inputs, outputs, seed, threads)?;
     weights::read(&mut model, &weights, &layers)?;
     Ok(model)
 }
@@ -125,11 +139,6 @@ fn entry(zip: &mut ZipArchive<Cursor<&[u8]>>, name: &str, bytes_max: u64) -> Res
 /// # Errors
 /// When weights can't be written, or a layer's can't be kept there.
 pub fn to_bytes(model: &Model) -> Result<Vec<u8>> {
-    let learned = model.nodes.iter().find(|node| node.layer().class_name() == "Normalization");
-    if let Some(node) = learned {
-        let what = "is a Normalization, which isn't written to Keras's archives yet: export ONNX instead";
-        return Err(failed(format!("the layer {} {what}", node.name)));
-    }
     let metadata = serde_json::json!({ "keras_version": KERAS_VERSION, "date_saved": "1980-01-01@00:00:00" });
     let mut config = write::described(model);
     if let (Some(config), Some(compiled)) = (config.as_object_mut(), super::training::compile_config(model)) {

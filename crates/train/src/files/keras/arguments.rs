@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{PRODUCT_MAX, failed};
 use crate::error::Result;
-use crate::layers::{Layer, from_config};
+use crate::layers::{Layer, WRAPPERS, from_config};
 
 /// The layer of this name, class and configuration.
 ///
@@ -17,16 +17,26 @@ pub(super) fn layer(name: &str, class: &str, config: &Map<String, Value>) -> Res
         return Err(failed(format!("the layer {name:?} ({class}) has sizes too large to be multiplied")));
     }
     let mut config = config.clone();
-    // Keras keeps the axes of these as a list.
+    with_one_axis(class, &mut config);
+    let layer = from_config(class, &Value::Object(config.clone()))
+        .map_err(|error| failed(format!("the layer {name:?}: {error}")))?;
+    check(name, class, &config, &layer.config())?;
+    Ok(layer)
+}
+
+/// Keras keeps the axes of some layers as a list.
+fn with_one_axis(class: &str, config: &mut Map<String, Value>) {
     if let ("LayerNormalization" | "RMSNormalization", Some(axis)) = (class, config.get_mut("axis"))
         && let Some([one]) = axis.as_array().map(Vec::as_slice)
     {
         *axis = one.clone();
     }
-    let layer = from_config(class, &Value::Object(config.clone()))
-        .map_err(|error| failed(format!("the layer {name:?}: {error}")))?;
-    check(name, class, &config, &layer.config())?;
-    Ok(layer)
+    if let Some(inner) = config.get_mut("layer")
+        && let Some(class) = inner["class_name"].as_str().map(str::to_owned)
+        && let Some(config) = inner.get_mut("config").and_then(Value::as_object_mut)
+    {
+        with_one_axis(&class, config);
+    }
 }
 
 fn multiply_all(config: &Map<String, Value>, product: &mut u64) {
@@ -57,12 +67,24 @@ fn check(name: &str, class: &str, given: &Map<String, Value>, known: &Value) -> 
             is_mirrored(name, given.get("layer").unwrap_or(&Value::Null), value)?;
             continue;
         }
+        if key == "mask_zero" {
+            return Err(failed(format!(
+                "the layer {name:?} ({class}) has mask_zero = {value}, which is not supported: the mask would go through \
+                 every layer behind it"
+            )));
+        }
         return Err(failed(format!(
             "the layer {name:?} ({class}) has {key} = {value}, which is not supported; leave it at Keras's default"
         )));
     }
-    if class == "Bidirectional" {
+    if WRAPPERS.contains(&class) {
         let layer = given.get("layer").unwrap_or(&Value::Null);
+        let module = layer["module"].as_str().unwrap_or_default();
+        if module != "keras.layers" && !module.starts_with("keras.src.layers.") {
+            return Err(failed(format!(
+                "the layer {name:?} ({class}) has a layer of {module:?} within, and only those of keras.layers are read"
+            )));
+        }
         let inner = layer["config"].as_object().ok_or_else(|| failed("no config within a layer"))?;
         let inner_class = layer["class_name"].as_str().unwrap_or_default();
         check(name, inner_class, inner, &known["layer"]["config"])?;

@@ -7,18 +7,22 @@
 mod archive;
 mod arguments;
 mod order;
+mod plan;
 mod read;
+mod slots;
 mod training;
 mod weights;
 mod write;
 
-pub use archive::{from_bytes, load, save, to_bytes, training};
-pub use read::from_json;
+pub use archive::{from_bytes, load, load_with, save, to_bytes, training};
+pub use plan::from_json;
 pub use training::Training;
 pub use write::to_json;
 
 use crate::error::TrainError;
 
+/// Classes that are called on queries, values and keys.
+const ATTENTION: [&str; 2] = ["MultiHeadAttention", "GroupQueryAttention"];
 /// Layers of a model that is read, at most.
 const LAYERS_MAX: usize = 4096;
 /// Calls of a layer.

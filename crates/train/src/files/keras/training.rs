@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::failed;
+use super::slots::{self, Held};
 use crate::error::Result;
 use crate::losses::Loss;
 use crate::metrics::Metric;
@@ -38,26 +39,11 @@ impl Training {
     }
 }
 
-/// The order in which Keras keeps slots: those of a group stand together weight by weight, group after group.
-fn groups(rule: &Rule) -> Option<Vec<Vec<usize>>> {
-    Some(match *rule {
-        Rule::SGD { momentum: 0.0, .. } => vec![],
-        Rule::SGD { .. } | Rule::Adagrad { .. } | Rule::Lion { .. } => vec![vec![0]],
-        Rule::RMSprop { .. } => (0..rule.slots().len()).map(|slot| vec![slot]).collect(),
-        Rule::Adam { amsgrad: true, .. } => vec![vec![0, 1], vec![2]],
-        Rule::Adam { .. } | Rule::Adamax { .. } | Rule::Adadelta { .. } | Rule::Lamb { .. } => {
-            vec![vec![0, 1]]
-        }
-        // A number for all weights, and weights that are treated otherwise.
-        Rule::Nadam { .. } | Rule::Muon { .. } => return None,
-    })
-}
-
 /// What Keras's config of an optimiser has beyond a rule's own, and which values of it change nothing.
 fn check(class: &str, config: &Map<String, Value>) -> Result<()> {
-    for key in ["use_ema", "gradient_accumulation_steps", "loss_scale_factor", "ema_overwrite_frequency"] {
+    for key in ["loss_scale_factor", "exclude_layers"] {
         let value = config.get(key).unwrap_or(&Value::Null);
-        if !value.is_null() && *value != Value::Bool(false) {
+        if !value.is_null() && *value != json!([]) {
             return Err(failed(format!("the optimiser {class} has {key} = {value}, which is not supported")));
         }
     }
@@ -72,20 +58,31 @@ fn optimizer(value: &Value) -> Result<Optimizer> {
     let wrong = |error: serde_json::Error| failed(format!("the optimiser {class} is not supported: {error}"));
     let rule = Rule::deserialize(json!({ rule: config })).map_err(wrong)?;
     let rate = config.get("learning_rate").unwrap_or(&Value::Null);
-    let Some(rate) = rate.as_f64() else {
-        return Err(failed(format!(
-            "the optimiser {class} has the learning rate {rate}; only numbers are read"
-        )));
+    let learning_rate = match rate.as_f64() {
+        Some(rate) => Schedule::from(rate as f32),
+        None => Schedule::deserialize(rate).map_err(|error| {
+            failed(format!(
+                "the optimiser {class} has the learning rate {rate}, which is not supported: {error}"
+            ))
+        })?,
     };
     let number = |key: &str| config.get(key).and_then(Value::as_f64).map(|number| number as f32);
-    Ok(Optimizer {
+    let steps =
+        |key: &str| config.get(key).and_then(Value::as_u64).and_then(|steps| u32::try_from(steps).ok());
+    let optimizer = Optimizer {
         rule,
-        learning_rate: Schedule::from(rate as f32),
+        learning_rate,
         weight_decay: number("weight_decay"),
         clipnorm: number("clipnorm"),
         clipvalue: number("clipvalue"),
         global_clipnorm: number("global_clipnorm"),
-    })
+        use_ema: config.get("use_ema").and_then(Value::as_bool).unwrap_or(false),
+        ema_momentum: number("ema_momentum").unwrap_or(0.99),
+        ema_overwrite_frequency: steps("ema_overwrite_frequency"),
+        gradient_accumulation_steps: steps("gradient_accumulation_steps"),
+    };
+    optimizer.check()?;
+    Ok(optimizer)
 }
 
 /// The archive's training; nothing where the model was saved without.
@@ -100,10 +97,6 @@ pub(super) fn read(
         return Ok(None);
     }
     let optimizer = optimizer(described)?;
-    let Some(groups) = groups(&optimizer.rule) else {
-        let class = &described["class_name"];
-        return Err(failed(format!("what the optimiser {class} carries from step to step can't be read")));
-    };
     let problem = |error: formats::error::FormatError| failed(format!("model.weights.h5: {error}"));
     let datasets = hdf5::read(file).map_err(problem)?;
     let numbers =
@@ -115,28 +108,30 @@ pub(super) fn read(
         let dataset = dataset.ok_or_else(|| failed(format!("optimizer/vars/{number} is missing")))?;
         dataset.values(file).map_err(problem)
     };
-    let iterations = values(0)?.first().copied().unwrap_or(0.0) as u64;
-    let mut slots = vec![vec![0.0; model.trainable_len]; optimizer.rule.slots().len()];
-    // After iterations and the learning rate.
-    let mut next = 2;
     let order = trainable(model, layers.iter().map(|(name, _)| name.as_str()));
-    for group in groups {
-        for &weight in &order {
-            let range = &model.weights[weight].range;
-            for &slot in &group {
-                let values = values(next)?;
+    let held = slots::held(model, &optimizer, &order);
+    let mut iterations = 0;
+    let mut slots = vec![vec![0.0; model.trainable_len]; optimizer.slots().len()];
+    for (number, &held) in held.iter().enumerate() {
+        let values = values(number)?;
+        match held {
+            Held::Iterations => iterations = values.first().copied().unwrap_or(0.0) as u64,
+            Held::Number(slot) => slots[slot].fill(values.first().copied().unwrap_or(0.0) as f32),
+            Held::LearningRate | Held::Nothing | Held::Product { .. } => {}
+            Held::Part { weight, slot, shape } => {
+                let start = model.weights[weight].range.start;
+                let range =
+                    start..start + shape.of(&model.weights[weight].weight.shape).iter().product::<usize>();
                 if values.len() != range.len() {
                     let path = &model.weights[weight].path;
-                    return Err(failed(format!("optimizer/vars/{next} isn't as large as the weight {path}")));
+                    return Err(failed(format!("optimizer/vars/{number} doesn't go with the weight {path}")));
                 }
-                slots[slot][range.clone()]
-                    .iter_mut()
-                    .zip(values)
-                    .for_each(|(slot, value)| *slot = value as f32);
-                next += 1;
+                let places = slots[slot][range].iter_mut();
+                places.zip(values).for_each(|(slot, value)| *slot = value as f32);
             }
         }
     }
+    let next = held.len();
     if by_number.len() != next {
         let problem = format!("the optimiser has {} variables, and {next} are read", by_number.len());
         return Err(failed(problem));
@@ -157,8 +152,15 @@ fn trainable<'a>(model: &Model, layers: impl Iterator<Item = &'a str>) -> Vec<us
 pub(super) fn compile_config(model: &Model) -> Option<Value> {
     let state = model.optimizer_state()?;
     let optimizer = state.optimizer;
-    groups(&optimizer.rule)?;
-    let Schedule::Constant { learning_rate } = optimizer.learning_rate else { return None };
+    let learning_rate = match &optimizer.learning_rate {
+        Schedule::Constant { learning_rate } => json!(learning_rate),
+        // Keras has none like it.
+        Schedule::OneCycle { .. } => return None,
+        schedule => {
+            let value = serde_json::to_value(schedule).ok()?;
+            object("keras.optimizers.schedules", value["class_name"].as_str()?, value["config"].clone())
+        }
+    };
     let Value::Object(rule) = serde_json::to_value(&optimizer.rule).ok()? else { return None };
     let (class, config) = rule.into_iter().next()?;
     let Value::Object(mut config) = config else { return None };
@@ -168,9 +170,17 @@ pub(super) fn compile_config(model: &Model) -> Option<Value> {
         ("clipnorm", optimizer.clipnorm),
         ("clipvalue", optimizer.clipvalue),
         ("global_clipnorm", optimizer.global_clipnorm),
-        ("learning_rate", Some(learning_rate)),
+        ("ema_momentum", Some(optimizer.ema_momentum)),
     ] {
         config.insert(key.to_owned(), json!(value));
+    }
+    for (key, value) in [
+        ("learning_rate", learning_rate),
+        ("use_ema", json!(optimizer.use_ema)),
+        ("ema_overwrite_frequency", json!(optimizer.ema_overwrite_frequency)),
+        ("gradient_accumulation_steps", json!(optimizer.gradient_accumulation_steps)),
+    ] {
+        config.insert(key.to_owned(), value);
     }
     let losses: Vec<Value> = state.losses.iter().map(loss).collect::<Option<_>>()?;
     let losses = if losses.len() == 1 { losses[0].clone() } else { losses.into() };
@@ -188,30 +198,35 @@ fn loss(loss: &Loss) -> Option<Value> {
 }
 
 /// A variable of the optimiser, as it is written.
-pub(super) enum Variable<'a> {
-    Iterations(i64),
-    LearningRate(f32),
-    /// Of a weight: its number and the values.
-    Slot(usize, &'a [f32]),
+pub(super) enum Variable {
+    Count(i64),
+    Numbers(Vec<usize>, Vec<f32>),
 }
 
 /// The optimiser's variables in Keras's order, if it can be written.
-pub(super) fn variables<'a>(model: &'a Model, layers: impl Iterator<Item = &'a str>) -> Vec<Variable<'a>> {
+pub(super) fn variables<'a>(model: &Model, layers: impl Iterator<Item = &'a str>) -> Vec<Variable> {
     let (Some(state), Some(_)) = (model.optimizer_state(), compile_config(model)) else { return vec![] };
-    let (Some(groups), Schedule::Constant { learning_rate }) =
-        (groups(&state.optimizer.rule), &state.optimizer.learning_rate)
-    else {
-        return vec![];
-    };
-    let mut variables =
-        vec![Variable::Iterations(state.iterations as i64), Variable::LearningRate(*learning_rate)];
     let order = trainable(model, layers);
-    for group in groups {
-        for &weight in &order {
-            let range = model.weights[weight].range.clone();
-            variables
-                .extend(group.iter().map(|&slot| Variable::Slot(weight, &state.slots[slot][range.clone()])));
+    let variable = |held: Held| match held {
+        Held::Iterations => Variable::Count(state.iterations as i64),
+        Held::Nothing => Variable::Count(0),
+        Held::LearningRate => Variable::Numbers(vec![], vec![state.optimizer.learning_rate.at(0)]),
+        Held::Number(slot) => {
+            Variable::Numbers(vec![], vec![state.slots[slot].first().copied().unwrap_or(1.0)])
         }
-    }
-    variables
+        Held::Part { weight, slot, shape } => {
+            let placed = &model.weights[weight];
+            let shape = shape.of(&placed.weight.shape);
+            let len: usize = shape.iter().product();
+            Variable::Numbers(shape, state.slots[slot][placed.range.start..][..len].to_vec())
+        }
+        Held::Product { weight, rows, columns } => {
+            let placed = &model.weights[weight];
+            let [rows, columns] = [rows, columns].map(|slot| &state.slots[slot][placed.range.clone()]);
+            let shape = placed.weight.shape.clone();
+            let values = slots::product(&shape, rows, columns);
+            Variable::Numbers(shape, values)
+        }
+    };
+    slots::held(model, state.optimizer, &order).into_iter().map(variable).collect()
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::ATTENTION;
 use super::order::{Element, order};
 use crate::model::{Model, Origin};
 
@@ -44,7 +45,10 @@ pub(super) fn described(model: &Model) -> Value {
         };
         let (name, layer) = (&model.nodes[number].name, model.nodes[number].layer());
         let class = layer.class_name();
-        let (config, call) = split(name, layer.config());
+        let (mut config, call) = split(name, layer.config());
+        if !model.nodes[number].layer.is_trainable() {
+            config["trainable"] = false.into();
+        }
         let steps = model.steps.iter().filter(|step| step.node == number);
         let nodes: Vec<Value> = steps
             .map(|step| {
@@ -115,12 +119,12 @@ fn with_module(key: &str, value: &mut Value) {
 
 fn node(class: &str, mut given: Vec<Value>, mut call: Map<String, Value>) -> Value {
     let arguments: Vec<Value> = match class {
-        "Add" | "Subtract" | "Multiply" | "Average" | "Maximum" | "Minimum" | "Concatenate" => {
+        "Add" | "Subtract" | "Multiply" | "Average" | "Maximum" | "Minimum" | "Concatenate" | "Dot" => {
             vec![given.into()]
         }
         // Attention of one tensor to itself.
-        "MultiHeadAttention" if given.len() == 1 => vec![given[0].clone(), given.remove(0)],
-        "MultiHeadAttention" => given,
+        _ if ATTENTION.contains(&class) && given.len() == 1 => vec![given[0].clone(), given.remove(0)],
+        _ if ATTENTION.contains(&class) => given,
         _ => {
             let states = given.split_off(1);
             if !states.is_empty() {
