@@ -17,6 +17,16 @@ pub struct Collected {
     pub kept_bytes: u64,
 }
 
+/// Whether a push made a file of this name: other people's folders may be called `chunks` too.
+fn is_ours(key: &str) -> bool {
+    let is_hex =
+        |text: &str, length| text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let parts: Vec<&str> = key.split('/').collect();
+    let &[_, first, name] = &parts[..] else { return false };
+    let is_chunk = name.split('-').all(|sha256| is_hex(sha256, 64));
+    is_hex(first, 2) && (is_chunk || name.starts_with(".tmp"))
+}
+
 /// A chunk, and a version that needs it.
 type Needed = (Chunk, String);
 
@@ -36,7 +46,8 @@ impl Remote {
         }
         let mut collected = Collected::default();
         for prefix in ["chunks", "differences"] {
-            for Object { key, bytes, .. } in self.list(prefix)? {
+            for Object { key, bytes, .. } in self.list(prefix)?.into_iter().filter(|file| is_ours(&file.key))
+            {
                 if needed.contains(&key) {
                     collected.kept += 1;
                     collected.kept_bytes += bytes;
@@ -98,5 +109,25 @@ impl Remote {
             }
         }
         Ok((chunks.into_values().collect(), damages))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_but_what_a_push_made_is_collected() {
+        let sha256 = "ab".repeat(32);
+        for ours in
+            [chunk_key(&sha256), format!("differences/ab/{sha256}-{sha256}"), "chunks/ab/.tmpX1".to_owned()]
+        {
+            assert!(is_ours(&ours), "{ours}");
+        }
+        for other in
+            ["chunks/0001.txt", "chunks/ab/page-1.json", "chunks/docs/a/b", "chunks/zz/.tmp1", "chunks/ab/"]
+        {
+            assert!(!is_ours(other), "{other}");
+        }
     }
 }

@@ -88,14 +88,16 @@ impl Folder {
                 // What isn't UTF-8 is none of ours.
                 let Ok(name) = entry.file_name().into_string() else { continue };
                 let key = format!("{folder}/{name}");
-                match entry.metadata() {
+                // Of what a link leads to: whoever keeps a part on another disk keeps it.
+                match std::fs::metadata(entry.path()) {
                     Ok(facts) if facts.is_dir() => folders.push(key),
                     Ok(facts) => {
                         let modified_s = std::os::unix::fs::MetadataExt::mtime(&facts);
                         found.push(Object { key, bytes: facts.len(), modified_s });
                     }
                     // It went meanwhile.
-                    Err(_) => {}
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => return Err(StoreError::io("looking at", &entry.path())(error)),
                 }
             }
         }
@@ -119,7 +121,7 @@ impl Folder {
     pub fn hold(&self, is_alone: bool) -> Result<Hold> {
         make_folder(&self.place)?;
         let path = self.place.join(LOCK);
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = File::options().create(true).truncate(false).read(true).write(true).open(&path);
         let file = file.map_err(StoreError::io("making", &path))?;
         let taken = if is_alone { file.try_lock() } else { file.try_lock_shared() };
         match taken {
