@@ -307,6 +307,8 @@ impl Sequence {
             if !self.sampler.accepts(logits) {
                 self.send(Event::Failed(Failure::NotFinite));
                 self.finished = true;
+                // Guesses after this row were never said.
+                self.cached = next;
                 break;
             }
             if next < self.prompt_tokens {
