@@ -6,12 +6,11 @@ use super::geometry::Geometry;
 #[inline(always)]
 fn stretches(
     geometry: &Geometry,
-    pixel: usize,
+    at: [usize; 3],
     group: usize,
     mut each: impl FnMut(usize, Option<usize>, usize),
 ) {
     let channels = geometry.channels_in / geometry.groups;
-    let at = geometry.coordinates(pixel);
     let [kernel_depth, kernel_height, kernel_width] = geometry.kernel;
     let [_, height, width] = geometry.input;
     let mut row = 0;
@@ -43,7 +42,7 @@ fn stretches(
     }
 }
 
-/// Writes row `pixel` of the matrix of windows to `to`.
+/// Writes the window of the output pixel with coordinates `at` to `to`, as a row of the matrix of windows.
 ///
 /// # Safety
 /// `image` has `geometry.input_len()` values, `to` room for `geometry.window()`.
@@ -51,11 +50,11 @@ fn stretches(
 pub(super) unsafe fn window(
     geometry: &Geometry,
     image: *const f32,
-    pixel: usize,
+    at: [usize; 3],
     group: usize,
     to: *mut f32,
 ) {
-    stretches(geometry, pixel, group, |row, place, len| {
+    stretches(geometry, at, group, |row, place, len| {
         // SAFETY: `source` keeps places inside the image, and rows add up to the window.
         unsafe {
             match place {
@@ -75,11 +74,11 @@ pub(super) unsafe fn window(
 pub(super) unsafe fn add_window(
     geometry: &Geometry,
     image: *mut f32,
-    pixel: usize,
+    at: [usize; 3],
     group: usize,
     from: *const f32,
 ) {
-    stretches(geometry, pixel, group, |row, place, len| {
+    stretches(geometry, at, group, |row, place, len| {
         let Some(place) = place else { return };
         // SAFETY: as in `window`; the image is this worker's.
         unsafe { (0..len).for_each(|i| *image.add(place + i) += *from.add(row + i)) };

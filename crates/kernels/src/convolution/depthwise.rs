@@ -15,14 +15,12 @@ pub(super) unsafe fn output(
     pixels: Range<usize>,
 ) {
     let channels = geometry.channels_in;
-    for pixel in pixels {
-        let at = geometry.coordinates(pixel);
+    for (at, pixel) in geometry.walk(pixels.clone()).zip(pixels) {
         // SAFETY: the pixel and the taps' pixels lie inside the images.
         unsafe {
             let to = std::slice::from_raw_parts_mut(y.add(pixel * channels), channels);
             to.fill(0.0);
-            for tap in 0..geometry.taps() {
-                let Some(source) = geometry.tap_pixel(at, tap) else { continue };
+            for (tap, source) in geometry.taps_at(at) {
                 let from = std::slice::from_raw_parts(x.add(source * channels), channels);
                 let weights = std::slice::from_raw_parts(w.add(tap * channels), channels);
                 for i in 0..channels {
@@ -40,10 +38,8 @@ pub(super) unsafe fn input(geometry: &Geometry, x: *mut f32, w: *const f32, y: *
     let channels = geometry.channels_in;
     // SAFETY: an image.
     unsafe { std::slice::from_raw_parts_mut(x, geometry.input_len()).fill(0.0) };
-    for pixel in 0..geometry.output_pixels() {
-        let at = geometry.coordinates(pixel);
-        for tap in 0..geometry.taps() {
-            let Some(source) = geometry.tap_pixel(at, tap) else { continue };
+    for (pixel, at) in geometry.walk(0..geometry.output_pixels()).enumerate() {
+        for (tap, source) in geometry.taps_at(at) {
             // SAFETY: the pixel and the tap's pixel lie inside the images.
             unsafe {
                 let to = std::slice::from_raw_parts_mut(x.add(source * channels), channels);
@@ -64,10 +60,8 @@ pub(super) unsafe fn input(geometry: &Geometry, x: *mut f32, w: *const f32, y: *
 #[inline(always)]
 pub(super) unsafe fn kernel(geometry: &Geometry, x: *const f32, w: *mut f32, y: *const f32) {
     let channels = geometry.channels_in;
-    for pixel in 0..geometry.output_pixels() {
-        let at = geometry.coordinates(pixel);
-        for tap in 0..geometry.taps() {
-            let Some(source) = geometry.tap_pixel(at, tap) else { continue };
+    for (pixel, at) in geometry.walk(0..geometry.output_pixels()).enumerate() {
+        for (tap, source) in geometry.taps_at(at) {
             // SAFETY: the pixel and the tap's pixel lie inside the images.
             unsafe {
                 let from = std::slice::from_raw_parts(x.add(source * channels), channels);

@@ -273,8 +273,8 @@ impl Item<'_> {
         for group in 0..geometry.groups {
             // SAFETY: windows of `pixels_at_once` pixels fit in the scratch; the packed kernel has a matrix a group.
             unsafe {
-                for (row, pixel) in pixels.clone().enumerate() {
-                    columns::window(geometry, x, pixel, group, scratch.add(row * window));
+                for (row, at) in geometry.walk(pixels.clone()).enumerate() {
+                    columns::window(geometry, x, at, group, scratch.add(row * window));
                 }
                 let panel = Panel {
                     a: scratch,
@@ -320,8 +320,8 @@ impl Item<'_> {
                         init: false,
                     };
                     multiply_panel(lanes, panel, pixels.len());
-                    for (row, pixel) in pixels.clone().enumerate() {
-                        columns::add_window(geometry, x, pixel, group, scratch.add(row * window));
+                    for (row, at) in geometry.walk(pixels.clone()).enumerate() {
+                        columns::add_window(geometry, x, at, group, scratch.add(row * window));
                     }
                 }
             }
@@ -348,8 +348,8 @@ impl Item<'_> {
                         let x = self.memory.at(operands.x + image * geometry.input_len()).cast_const();
                         let y = operands.y + image * geometry.output_len();
                         let y = self.memory.at(y + first * geometry.channels_out + group * columns);
-                        for (row, pixel) in pixels.clone().enumerate() {
-                            columns::window(geometry, x, pixel, group, scratch.add(row * window));
+                        for (row, at) in geometry.walk(pixels.clone()).enumerate() {
+                            columns::window(geometry, x, at, group, scratch.add(row * window));
                         }
                         let packed = scratch.add(pixels.len() * window);
                         pack_strips::<L>(y, geometry.channels_out, pixels.len(), columns, packed);

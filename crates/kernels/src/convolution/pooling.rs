@@ -3,11 +3,11 @@
 
 use super::Geometry;
 use crate::compute::Compute;
-use crate::lanes::{Kernel, Lanes, dispatch};
+use crate::lanes::{Kernel, Lanes, WIDTH_MAX, dispatch};
 use crate::workspace::{Memory, View, Workspace};
 
-/// Channels that are looked at together.
-const CHANNELS: usize = 64;
+/// Values of a window, at most: the number of the greatest is kept as an `f32`.
+pub const TAPS_MAX: usize = 1 << 24;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pooling {
@@ -42,9 +42,10 @@ impl Pool {
     /// [`Pooling::Sum`] and [`Pooling::Spread`] have no `x` but `values` alone.
     ///
     /// # Panics
-    /// When places overlap.
+    /// When places overlap, or windows have more than [`TAPS_MAX`] values.
     pub fn new(geometry: Geometry, pooling: Pooling, x: usize, values: usize, y: usize) -> Pool {
         assert_eq!(geometry.channels_in, geometry.channels_out, "pooling keeps channels apart");
+        assert!(geometry.taps() <= TAPS_MAX, "a window of {} values", geometry.taps());
         let image = |offset| View::contiguous(offset, &[geometry.batch * geometry.input_len()]);
         let results = View::contiguous(y, &[geometry.batch * geometry.output_len()]);
         let uses_x = matches!(pooling, Pooling::Take | Pooling::Put);
@@ -74,7 +75,7 @@ impl Kernel for Image<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self, _: L) {
+    fn run<L: Lanes>(self, lanes: L) {
         let Pool { geometry, pooling, x, values, y, .. } = self.pool;
         let (input_len, output_len) = (geometry.input_len(), geometry.output_len());
         // SAFETY: `new` found the images inside the workspace and what is written apart from what is read; each item has
@@ -96,15 +97,15 @@ impl Kernel for Image<'_> {
                     let from = std::slice::from_raw_parts(input(*values).cast_const(), input_len);
                     let to = std::slice::from_raw_parts_mut(y, output_len);
                     if self.pool.x == *values {
-                        greatest(geometry, x, to)
+                        greatest(lanes, geometry, x, to)
                     } else {
-                        take(geometry, x, from, to)
+                        take(lanes, geometry, x, from, to)
                     }
                 }
                 Pooling::Put => {
                     let x = std::slice::from_raw_parts(input(*x).cast_const(), input_len);
                     let from = std::slice::from_raw_parts(y.cast_const(), output_len);
-                    put(geometry, x, from, std::slice::from_raw_parts_mut(input(*values), input_len));
+                    put(lanes, geometry, x, from, std::slice::from_raw_parts_mut(input(*values), input_len));
                 }
             }
         }
@@ -114,10 +115,9 @@ impl Kernel for Image<'_> {
 #[inline(always)]
 fn sum(geometry: &Geometry, from: &[f32], to: &mut [f32]) {
     let channels = geometry.channels_in;
-    for (pixel, to) in to.chunks_exact_mut(channels).enumerate() {
+    for (at, to) in geometry.walk(0..geometry.output_pixels()).zip(to.chunks_exact_mut(channels)) {
         to.fill(0.0);
-        let at = geometry.coordinates(pixel);
-        for source in (0..geometry.taps()).filter_map(|tap| geometry.tap_pixel(at, tap)) {
+        for (_, source) in geometry.taps_at(at) {
             let from = &from[source * channels..][..channels];
             to.iter_mut().zip(from).for_each(|(to, x)| *to += x);
         }
@@ -128,85 +128,109 @@ fn sum(geometry: &Geometry, from: &[f32], to: &mut [f32]) {
 fn spread(geometry: &Geometry, from: &[f32], to: &mut [f32]) {
     let channels = geometry.channels_in;
     to.fill(0.0);
-    for (pixel, from) in from.chunks_exact(channels).enumerate() {
-        let at = geometry.coordinates(pixel);
-        for source in (0..geometry.taps()).filter_map(|tap| geometry.tap_pixel(at, tap)) {
+    for (at, from) in geometry.walk(0..geometry.output_pixels()).zip(from.chunks_exact(channels)) {
+        for (_, source) in geometry.taps_at(at) {
             let to = &mut to[source * channels..][..channels];
             to.iter_mut().zip(from).for_each(|(to, x)| *to += x);
         }
     }
 }
 
+/// Up to a vector of values, filled up with zeros.
 #[inline(always)]
-fn greatest(geometry: &Geometry, x: &[f32], to: &mut [f32]) {
+fn read<L: Lanes>(lanes: L, values: &[f32]) -> L::F {
+    if values.len() == L::WIDTH {
+        return lanes.read(values);
+    }
+    let mut edge = [0.0; WIDTH_MAX];
+    edge[..values.len()].copy_from_slice(values);
+    lanes.read(&edge)
+}
+
+/// The first of `values`, as many as `to` takes.
+#[inline(always)]
+fn write<L: Lanes>(lanes: L, to: &mut [f32], values: L::F) {
+    if to.len() == L::WIDTH {
+        return lanes.write(to, values);
+    }
+    let mut edge = [0.0; WIDTH_MAX];
+    lanes.write(&mut edge, values);
+    to.copy_from_slice(&edge[..to.len()]);
+}
+
+#[inline(always)]
+fn greatest<L: Lanes>(lanes: L, geometry: &Geometry, x: &[f32], to: &mut [f32]) {
     let channels = geometry.channels_in;
-    for (pixel, to) in to.chunks_exact_mut(channels).enumerate() {
-        to.fill(f32::NEG_INFINITY);
-        let at = geometry.coordinates(pixel);
-        for source in (0..geometry.taps()).filter_map(|tap| geometry.tap_pixel(at, tap)) {
-            let from = &x[source * channels..][..channels];
-            // NaN stays.
-            to.iter_mut().zip(from).for_each(|(to, &x)| *to = if x <= *to { *to } else { x });
+    for (at, to) in geometry.walk(0..geometry.output_pixels()).zip(to.chunks_exact_mut(channels)) {
+        for (chunk, to) in to.chunks_mut(L::WIDTH).enumerate() {
+            let first = chunk * L::WIDTH;
+            let mut best = lanes.splat(f32::NEG_INFINITY);
+            for (_, source) in geometry.taps_at(at) {
+                let value = read(lanes, &x[source * channels + first..][..to.len()]);
+                best = lanes.select(lanes.less(best, value), value, best);
+                // What is no number stays: it must not be hidden.
+                best = lanes.select(lanes.equal(value, value), best, value);
+            }
+            write(lanes, to, best);
         }
     }
 }
 
-/// The tap at which each of up to [`CHANNELS`] channels is greatest.
+/// The tap at which each of `len` channels from `first` on is greatest, the first of equals; what is no number is.
 #[inline(always)]
-fn winners(geometry: &Geometry, x: &[f32], at: [usize; 3], first: usize, len: usize) -> [u32; CHANNELS] {
-    let mut best = [f32::NEG_INFINITY; CHANNELS];
-    let mut winner = [u32::MAX; CHANNELS];
-    for tap in 0..geometry.taps() {
-        let Some(source) = geometry.tap_pixel(at, tap) else { continue };
-        let from = &x[source * geometry.channels_in + first..][..len];
-        for i in 0..len {
-            // What is no number wins: it must not be hidden.
-            #[allow(clippy::neg_cmp_op_on_partial_ord)]
-            let wins = !(from[i] <= best[i]) || winner[i] == u32::MAX;
-            best[i] = if wins { from[i] } else { best[i] };
-            winner[i] = if wins { tap as u32 } else { winner[i] };
-        }
+fn winners<L: Lanes>(
+    lanes: L,
+    geometry: &Geometry,
+    x: &[f32],
+    at: [usize; 3],
+    first: usize,
+    len: usize,
+) -> L::F {
+    let mut best = lanes.splat(f32::NEG_INFINITY);
+    let mut winner = lanes.splat(-1.0);
+    for (tap, source) in geometry.taps_at(at) {
+        let value = read(lanes, &x[source * geometry.channels_in + first..][..len]);
+        let tap = lanes.splat(tap as f32);
+        let (above, is_number) = (lanes.less(best, value), lanes.equal(value, value));
+        best = lanes.select(is_number, lanes.select(above, value, best), value);
+        winner = lanes.select(is_number, lanes.select(above, tap, winner), tap);
+        // The first of windows where nothing is above minus infinity.
+        winner = lanes.select(lanes.less(winner, lanes.splat(0.0)), tap, winner);
     }
     winner
 }
 
 #[inline(always)]
-fn take(geometry: &Geometry, x: &[f32], from: &[f32], to: &mut [f32]) {
+fn take<L: Lanes>(lanes: L, geometry: &Geometry, x: &[f32], from: &[f32], to: &mut [f32]) {
     let channels = geometry.channels_in;
-    for pixel in 0..geometry.output_pixels() {
-        let at = geometry.coordinates(pixel);
-        for first in (0..channels).step_by(CHANNELS) {
-            let len = CHANNELS.min(channels - first);
-            let winner = winners(geometry, x, at, first, len);
-            let to = &mut to[pixel * channels + first..][..len];
-            to.fill(0.0);
-            for tap in 0..geometry.taps() {
-                let Some(source) = geometry.tap_pixel(at, tap) else { continue };
-                let from = &from[source * channels + first..][..len];
-                for i in 0..len {
-                    to[i] = if winner[i] == tap as u32 { from[i] } else { to[i] };
-                }
+    for (at, to) in geometry.walk(0..geometry.output_pixels()).zip(to.chunks_exact_mut(channels)) {
+        for (chunk, to) in to.chunks_mut(L::WIDTH).enumerate() {
+            let (first, len) = (chunk * L::WIDTH, to.len());
+            let winner = winners(lanes, geometry, x, at, first, len);
+            let mut taken = lanes.splat(0.0);
+            for (tap, source) in geometry.taps_at(at) {
+                let value = read(lanes, &from[source * channels + first..][..len]);
+                taken = lanes.select(lanes.equal(winner, lanes.splat(tap as f32)), value, taken);
             }
+            write(lanes, to, taken);
         }
     }
 }
 
 #[inline(always)]
-fn put(geometry: &Geometry, x: &[f32], from: &[f32], to: &mut [f32]) {
+fn put<L: Lanes>(lanes: L, geometry: &Geometry, x: &[f32], from: &[f32], to: &mut [f32]) {
     let channels = geometry.channels_in;
     to.fill(0.0);
-    for pixel in 0..geometry.output_pixels() {
-        let at = geometry.coordinates(pixel);
-        for first in (0..channels).step_by(CHANNELS) {
-            let len = CHANNELS.min(channels - first);
-            let winner = winners(geometry, x, at, first, len);
-            let from = &from[pixel * channels + first..][..len];
-            for tap in 0..geometry.taps() {
-                let Some(source) = geometry.tap_pixel(at, tap) else { continue };
+    for (at, from) in geometry.walk(0..geometry.output_pixels()).zip(from.chunks_exact(channels)) {
+        for (chunk, from) in from.chunks(L::WIDTH).enumerate() {
+            let (first, len) = (chunk * L::WIDTH, from.len());
+            let winner = winners(lanes, geometry, x, at, first, len);
+            let value = read(lanes, from);
+            for (tap, source) in geometry.taps_at(at) {
                 let to = &mut to[source * channels + first..][..len];
-                for i in 0..len {
-                    to[i] += if winner[i] == tap as u32 { from[i] } else { 0.0 };
-                }
+                let won = lanes.equal(winner, lanes.splat(tap as f32));
+                let sum = lanes.add(read(lanes, to), lanes.select(won, value, lanes.splat(0.0)));
+                write(lanes, to, sum);
             }
         }
     }

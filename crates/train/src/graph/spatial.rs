@@ -1,9 +1,9 @@
 //! Convolutions and pooling: how windows lie over a tensor, and the operations over them.
 
-use kernels::convolution::pooling::Pooling;
+use kernels::convolution::pooling::{Pooling, TAPS_MAX};
 use kernels::convolution::{Geometry, Target};
 
-use super::{Graph, Id, Op};
+use super::{Function, Graph, Id, Op};
 use crate::error::Result;
 
 /// Windows over one to three spatial dimensions.
@@ -126,18 +126,39 @@ impl Graph {
     fn pooled(&mut self, x: Id, windows: &Windows) -> Result<(Geometry, Vec<usize>)> {
         let mut shape = self.shape(x).to_vec();
         let channels = shape.last().copied().unwrap_or(0);
-        let Some(geometry) = windows.geometry(&shape, channels, 1) else {
-            return Err(self.shape_error("pooling", "[batch, .., channels] with room for a window", &[x]));
+        let geometry = windows.geometry(&shape, channels, 1).filter(|geometry| geometry.taps() <= TAPS_MAX);
+        let Some(geometry) = geometry else {
+            let expected = format!("[batch, .., channels] with room for a window of at most {TAPS_MAX} values");
+            return Err(self.shape_error("pooling", expected, &[x]));
         };
         let rank = shape.len() - 2;
         shape[1..=rank].copy_from_slice(&geometry.output[3 - rank..]);
         Ok((geometry, shape))
     }
 
-    /// The greatest of each window, padding not counted.
+    /// The greatest of each window, padding not counted. What rises with each value (a bias, or ReLU) comes after it
+    /// instead of before: the same numbers, of which there are fewer then.
     pub fn max_pool(&mut self, x: Id, windows: &Windows) -> Result<Id> {
+        if let Some((function, inner, by_channel)) = self.rising(x) {
+            let pooled = self.max_pool(inner, windows)?;
+            return self.map2(function, pooled, by_channel);
+        }
         let (geometry, shape) = self.pooled(x, windows)?;
         Ok(self.push(Op::Pool { pooling: Pooling::Take, geometry }, vec![x, x], shape))
+    }
+
+    /// The function, the operand and one value for each channel, where `x` is that function of them and rises with the
+    /// operand.
+    fn rising(&self, x: Id) -> Option<(Function, Id, Id)> {
+        let node = self.node(x);
+        let Op::Map(function @ (Function::Add | Function::Max | Function::Min)) = node.op else { return None };
+        [(0, 1), (1, 0)].into_iter().find_map(|(inner, other)| {
+            let broadcast = self.node(node.inputs[other]);
+            let by_channel = *broadcast.inputs.first()?;
+            let (_, others) = self.shape(by_channel).split_last()?;
+            let is_one = broadcast.op == Op::Broadcast && others.iter().all(|&size| size == 1);
+            is_one.then_some((function, node.inputs[inner], by_channel))
+        })
     }
 
     /// The sum of each window.
