@@ -1,6 +1,8 @@
 //! Which storage holds each node, and where within it: parts of a concatenation are computed in place, and new values
 //! of variables where the old ones are.
 
+use std::cmp::Reverse;
+
 use kernels::workspace::View;
 
 use super::fuse::Groups;
@@ -45,14 +47,12 @@ impl Places {
         for &(variable, id) in updates {
             places.update_in_place(nodes, groups, variable, id, updates);
         }
-        for index in (0..nodes.kinds.len()).rev() {
-            let id = Id(index as u32);
-            if nodes.kinds[index] == Kind::Own
-                && let Op::Concat(axis) = nodes.graph.node(id).op
-            {
-                places.own(nodes, id);
-                places.parts(nodes, id, axis);
+        for (id, axis) in concatenations(nodes) {
+            if places.of[id.index()].is_none() {
+                places.of[id.index()] = places.in_line(nodes, id, axis);
             }
+            places.own(nodes, id);
+            places.parts(nodes, id, axis);
         }
         for index in 0..nodes.kinds.len() {
             let id = Id(index as u32);
@@ -141,6 +141,33 @@ impl Places {
         }
     }
 
+    /// Where a concatenation is already, if its parts lie one behind the other within a larger one.
+    fn in_line(&self, nodes: &Nodes<'_>, id: Id, axis: usize) -> Option<Place> {
+        let node = nodes.graph.node(id);
+        if nodes.wanted[id.index()] {
+            return None;
+        }
+        let mut at = 0;
+        let mut whole: Option<Place> = None;
+        for &part in &node.inputs {
+            let place = self.of[nodes.base(part).index()].as_ref()?;
+            let view = nodes.view_at(part, &place.view)?;
+            let whole = whole.get_or_insert_with(|| Place {
+                storage: place.storage,
+                view: View { shape: node.shape.clone(), ..view.clone() },
+            });
+            let offset = whole.view.offset + at * usize::try_from(view.strides[axis]).ok()?;
+            let follows = (place.storage, view.offset) == (whole.storage, offset)
+                && view.strides == whole.view.strides
+                && !self.storages[place.storage].from_start;
+            if !follows {
+                return None;
+            }
+            at += view.shape[axis];
+        }
+        whole.filter(|whole| views_hold(nodes, id, &whole.view))
+    }
+
     /// Gives parts of a concatenation their place within it.
     fn parts(&mut self, nodes: &Nodes<'_>, id: Id, axis: usize) {
         let Some(whole) = self.of[id.index()].clone() else { return };
@@ -196,6 +223,20 @@ impl Places {
         let Some(view) = nodes.view_at(id, &place.view) else { panic!("node {id:?} is no view of {base:?}") };
         Place { storage: place.storage, view }
     }
+}
+
+/// Concatenations and their axes, the largest first: a smaller one may be part of it, or be in it already.
+fn concatenations(nodes: &Nodes<'_>) -> Vec<(Id, usize)> {
+    let mut found: Vec<(Id, usize)> = (0..nodes.kinds.len())
+        .rev()
+        .filter(|&index| nodes.kinds[index] == Kind::Own)
+        .filter_map(|index| match nodes.graph.node(Id(index as u32)).op {
+            Op::Concat(axis) => Some((Id(index as u32), axis)),
+            _ => None,
+        })
+        .collect();
+    found.sort_by_key(|(id, _)| Reverse(nodes.graph.shape(*id).iter().product::<usize>()));
+    found
 }
 
 /// Whether some other reader of the variable needs the new value first, so that it can't run before.

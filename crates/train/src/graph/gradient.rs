@@ -6,6 +6,11 @@ use std::collections::HashMap;
 use super::{Graph, Id, Op};
 use crate::error::Result;
 
+/// Products that are joined into one, at least.
+const JOINED_MIN: usize = 4;
+/// Rows of products that are joined, at most: above that each is large enough by itself.
+const ROWS_MAX: usize = 512;
+
 impl Graph {
     /// The gradient of the sum of `loss` for each of `of`, which are nodes that it was computed from. Zeros where it
     /// doesn't depend on one.
@@ -47,11 +52,41 @@ impl Graph {
         if let Some(joined) = self.joined_slices(&parts)? {
             return Ok(joined);
         }
+        self.join_products(&mut parts)?;
         let mut sum = parts.remove(0);
         for part in parts {
             sum = self.add(sum, part)?;
         }
         Ok(sum)
+    }
+
+    /// Makes one product of products `xᵗ · y` with few rows, as the steps of a recurrence contribute to its weights: the
+    /// sum over steps becomes a part of the sum over rows.
+    fn join_products(&mut self, parts: &mut Vec<Id>) -> Result<()> {
+        let mut factors: Vec<(Id, Id)> =
+            parts.iter().filter_map(|&part| self.rows_multiplied(part)).collect();
+        if factors.len() < JOINED_MIN {
+            return Ok(());
+        }
+        parts.retain(|&part| self.rows_multiplied(part).is_none());
+        // In the order of steps: gradients were made from the last to the first.
+        factors.sort_unstable();
+        let (left, right): (Vec<Id>, Vec<Id>) = factors.into_iter().unzip();
+        let (left, right) = (self.concat(&left, 0)?, self.concat(&right, 0)?);
+        let left = self.transposed(left)?;
+        parts.push(self.matmul(left, right)?);
+        Ok(())
+    }
+
+    /// `x` and `y` where `product` is `xᵗ · y` over few rows.
+    fn rows_multiplied(&self, product: Id) -> Option<(Id, Id)> {
+        let node = self.node(product);
+        if node.op != Op::MatMul || node.shape.len() != 2 {
+            return None;
+        }
+        let (transposed, y) = (self.node(node.inputs[0]), node.inputs[1]);
+        let is_transposed = matches!(&transposed.op, Op::Transpose(axes) if axes[..] == [1, 0]);
+        (is_transposed && self.shape(y)[0] <= ROWS_MAX).then(|| (transposed.inputs[0], y))
     }
 
     fn joined_slices(&mut self, parts: &[Id]) -> Result<Option<Id>> {

@@ -128,7 +128,8 @@ impl Graph {
         let channels = shape.last().copied().unwrap_or(0);
         let geometry = windows.geometry(&shape, channels, 1).filter(|geometry| geometry.taps() <= TAPS_MAX);
         let Some(geometry) = geometry else {
-            let expected = format!("[batch, .., channels] with room for a window of at most {TAPS_MAX} values");
+            let expected =
+                format!("[batch, .., channels] with room for a window of at most {TAPS_MAX} values");
             return Err(self.shape_error("pooling", expected, &[x]));
         };
         let rank = shape.len() - 2;
@@ -151,7 +152,9 @@ impl Graph {
     /// operand.
     fn rising(&self, x: Id) -> Option<(Function, Id, Id)> {
         let node = self.node(x);
-        let Op::Map(function @ (Function::Add | Function::Max | Function::Min)) = node.op else { return None };
+        let Op::Map(function @ (Function::Add | Function::Max | Function::Min)) = node.op else {
+            return None;
+        };
         [(0, 1), (1, 0)].into_iter().find_map(|(inner, other)| {
             let broadcast = self.node(node.inputs[other]);
             let by_channel = *broadcast.inputs.first()?;

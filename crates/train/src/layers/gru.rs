@@ -1,7 +1,7 @@
 //! `GRU`: gates for update, reset and the candidate, in this order.
 
 use super::dense::linear;
-use super::recurrent::{dropped, first_states, gate, recurrent, walk};
+use super::recurrent::{by_steps, dropped, first_states, gate, recurrent, walk};
 use super::{Call, Layer, Weight, described, one_shape};
 use crate::activations::Activation;
 use crate::error::Result;
@@ -43,6 +43,7 @@ impl Layer for GRU {
             });
             biases = [Some(input?), Some(recurrent?)];
         }
+        let x = by_steps(call.graph, x, self.walk())?;
         let projected = linear(call, x, weights[0], biases[0])?;
         let states = first_states(call, inputs, units, 1);
         walk(call, projected, units, states, self.walk(), |graph, x, states| {

@@ -1,7 +1,7 @@
 //! `LSTM`: gates for input, forgetting, the cell and the output, in this order.
 
 use super::dense::linear;
-use super::recurrent::{dropped, first_states, gate, recurrent, walk};
+use super::recurrent::{by_steps, dropped, first_states, gate, recurrent, walk};
 use super::{Call, Layer, Weight, described, one_shape};
 use crate::activations::Activation;
 use crate::error::Result;
@@ -39,6 +39,7 @@ impl Layer for LSTM {
     fn call(&self, call: &mut Call<'_>, inputs: &[Id], weights: &[Id]) -> Result<Vec<Id>> {
         let units = self.units;
         let (x, mask) = dropped(call, inputs[0], units, self.dropout, self.recurrent_dropout)?;
+        let x = by_steps(call.graph, x, self.walk())?;
         let projected = linear(call, x, weights[0], weights.get(2).copied())?;
         let states = first_states(call, inputs, units, 2);
         walk(call, projected, units, states, self.walk(), |graph, x, states| {

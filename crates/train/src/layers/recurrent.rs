@@ -22,13 +22,14 @@ pub trait Recurrent: Layer {
 /// How the steps are gone through and what comes out.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Walk {
+    /// From the last step to the first.
     pub go_backwards: bool,
     pub return_sequences: bool,
     pub return_state: bool,
 }
 
-/// Runs `step` over the steps of `projected` `[batch, steps, gates]`: it takes a step's projection and the states, and
-/// yields the states after it, of which the first is the output.
+/// Runs `step` over the steps of `projected` `[steps, batch, gates]`, in the order of [`by_steps`]: it takes a step's
+/// projection and the states, and yields the states after it, of which the first is the output.
 pub(super) fn walk(
     call: &mut Call<'_>,
     projected: Id,
@@ -38,21 +39,26 @@ pub(super) fn walk(
     mut step: impl FnMut(&mut Graph, Id, &[Id]) -> Result<Vec<Id>>,
 ) -> Result<Vec<Id>> {
     let shape = call.graph.shape(projected).to_vec();
-    let [batch, steps, gates] = [shape[0], shape[1], shape[2]];
+    let [steps, batch, gates] = [shape[0], shape[1], shape[2]];
     if steps > STEPS_MAX {
         return Err(call.graph.shape_error("recurrence", format!("at most {STEPS_MAX} steps"), &[projected]));
     }
     let mut outputs = Vec::with_capacity(steps);
     for index in 0..steps {
-        let at = if walk.go_backwards { steps - 1 - index } else { index };
-        let x = call.graph.slice_axis(projected, 1, at, 1)?;
+        let x = call.graph.slice_axis(projected, 0, index, 1)?;
         let x = call.graph.reshape(x, &[batch, gates])?;
         states = step(call.graph, x, &states)?;
         if walk.return_sequences {
-            outputs.push(call.graph.reshape(states[0], &[batch, 1, units])?);
+            outputs.push(call.graph.reshape(states[0], &[1, batch, units])?);
         }
     }
-    let output = if walk.return_sequences { call.graph.concat(&outputs, 1)? } else { states[0] };
+    let output = match walk.return_sequences {
+        true => {
+            let sequence = call.graph.concat(&outputs, 0)?;
+            call.graph.transpose(sequence, &[1, 0, 2])?
+        }
+        false => states[0],
+    };
     let mut results = vec![output];
     if walk.return_state {
         results.extend(states);
@@ -168,6 +174,13 @@ macro_rules! recurrent {
     };
 }
 pub(super) use recurrent;
+
+/// `x` `[batch, steps, ..]` as `[steps, batch, ..]`, in the order in which steps are gone through: what belongs to a step
+/// lies together, and so does what its gradient leaves.
+pub(super) fn by_steps(graph: &mut Graph, x: Id, walk: Walk) -> Result<Id> {
+    let x = if walk.go_backwards { graph.reverse(x, &[1])? } else { x };
+    graph.transpose(x, &[1, 0, 2])
+}
 
 /// Dropout of the inputs, the same for all steps; and the mask of states, if there is one.
 pub(super) fn dropped(

@@ -1,7 +1,7 @@
 //! `SimpleRNN`: the state is the activation of input and state.
 
 use super::dense::linear;
-use super::recurrent::{dropped, first_states, recurrent, walk};
+use super::recurrent::{by_steps, dropped, first_states, recurrent, walk};
 use super::{Call, Layer, Weight, described, one_shape};
 use crate::error::Result;
 use crate::graph::Id;
@@ -31,6 +31,7 @@ impl Layer for SimpleRNN {
 
     fn call(&self, call: &mut Call<'_>, inputs: &[Id], weights: &[Id]) -> Result<Vec<Id>> {
         let (x, mask) = dropped(call, inputs[0], self.units, self.dropout, self.recurrent_dropout)?;
+        let x = by_steps(call.graph, x, self.walk())?;
         let projected = linear(call, x, weights[0], weights.get(2).copied())?;
         let states = first_states(call, inputs, self.units, 1);
         walk(call, projected, self.units, states, self.walk(), |graph, x, states| {
