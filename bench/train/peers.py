@@ -1,13 +1,17 @@
-"""Times a training step of the networks of bench/train with Keras on TensorFlow and with PyTorch, a line of JSON each.
+"""Times a training step of the networks of bench/train with Keras on TensorFlow or JAX, or with PyTorch, a line of JSON
+each.
 
-Usage: peers.py keras|torch [NAME...]. A step is one of `fit` in Keras, with its default settings; in PyTorch the usual
+Usage: peers.py tensorflow|jax|torch [NAME...]. A step is one of `fit` in Keras, with its default settings; in PyTorch the usual
 loop over slices of tensors in memory: forward, loss, backward, Adam."""
 import json
 import os
 import sys
 import time
 
+WHO = sys.argv[1]
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["KERAS_BACKEND"] = WHO
+os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 import numpy as np
 
@@ -146,9 +150,8 @@ def time_torch(name):
     return times
 
 
-who = sys.argv[1]
 for name in NETWORKS:
     if len(sys.argv) < 3 or name in sys.argv[2:]:
-        times = sorted({"keras": time_keras, "torch": time_torch}[who](name))
-        print(json.dumps({"who": who, "network": name, "step_us": round(times[len(times) // 2], 1),
+        times = sorted((time_torch if WHO == "torch" else time_keras)(name))
+        print(json.dumps({"who": WHO, "network": name, "step_us": round(times[len(times) // 2], 1),
                           "best_us": round(times[0], 1)}), flush=True)
