@@ -104,10 +104,16 @@ fn dense_layers_match() {
 
 #[test]
 fn recurrences_match() {
+    check_recurrence(0);
+    check_recurrence(1);
+}
+
+/// Steps lie along `axis` of what is projected.
+fn check_recurrence(axis: usize) {
     let operations = check_with_gradients(&[&[4, 6, 3], &[3, 8], &[4, 8], &[2, 8]], |graph, x| {
         let flat = graph.reshape(x[0], &[24, 3])?;
         let projected = graph.matmul(flat, x[1])?;
-        let projected = graph.reshape(projected, &[4, 6, 8])?;
+        let projected = graph.reshape(projected, [&[6, 4, 8], &[4, 6, 8]][axis])?;
         let mut h = graph.slice(x[2], &[0, 0], &[1, 1], &[4, 8])?;
         let bias = graph.slice_axis(x[3], 0, 1, 1)?;
         let gram = graph.transpose(x[2], &[1, 0])?;
@@ -115,7 +121,7 @@ fn recurrences_match() {
         let kernel = graph.matmul(x[2], gram)?;
         let mut states = vec![];
         for step in 0..6 {
-            let z = graph.slice_axis(projected, 1, step, 1)?;
+            let z = graph.slice_axis(projected, axis, step, 1)?;
             let z = graph.reshape(z, &[4, 8])?;
             let z = graph.add(z, bias)?;
             let recurrent = graph.transpose(kernel, &[1, 0])?;
@@ -128,9 +134,9 @@ fn recurrences_match() {
             let cell = graph.map(Function::Tanh, cell);
             let product = graph.mul(gate, cell)?;
             h = graph.concat(&[product, cell], 1)?;
-            states.push(graph.reshape(h, &[4, 1, 8])?);
+            states.push(graph.reshape(h, [&[1, 4, 8], &[4, 1, 8]][axis])?);
         }
-        graph.concat(&states, 1)
+        graph.concat(&states, axis)
     });
     println!("{operations} operations");
 }

@@ -193,11 +193,42 @@ fn convolutions_and_pooling_have_their_derivatives() {
         case.check(y, "pooling");
     }
     let mut case = Case::new();
+    let x = case.input(&[2, 4, 3, 2], -1.0, 1.0);
+    let bias = case.input(&[2], -1.0, 1.0);
+    let y = case.graph.add(x, bias).unwrap();
+    let zero = case.graph.scalar(0.0);
+    let y = case.graph.max(y, zero).unwrap();
+    let y = case.graph.max_pool(y, &pooled).unwrap();
+    assert_eq!(case.graph.node(y).op, Op::Map(Function::Max), "what rises comes after pooling");
+    let y = case.graph.square(y).unwrap();
+    case.check(y, "pooling behind a bias and ReLU");
+    let mut case = Case::new();
     let windows = windows([3, 3], [2, 2], [1, 1], (0, 1));
     let y = case.input(&[1, 2, 2, 3], -1.0, 1.0);
     let w = case.input(&[3, 3, 2, 3], -1.0, 1.0);
     let x = case.graph.convolution_transposed(y, w, &windows, 1, &[1, 4, 4, 2]).unwrap();
     case.check(x, "transposed convolution");
+}
+
+#[test]
+fn the_steps_of_a_recurrence_contribute_to_its_weights_by_one_product() {
+    let mut case = Case::new();
+    let mut h = case.input(&[3, 4], -1.0, 1.0);
+    let w = case.input(&[4, 4], -1.0, 1.0);
+    for _ in 0..5 {
+        let part = case.graph.matmul(h, w).unwrap();
+        h = case.graph.map(Function::Tanh, part);
+    }
+    let before = case.graph.len();
+    let loss = case.weighted(h);
+    case.graph.gradients(loss, &[w]).unwrap();
+    let products = (before..case.graph.len()).map(|index| case.graph.node(Id(index as u32)));
+    let shapes: Vec<Vec<usize>> = products
+        .filter(|node| node.op == Op::MatMul)
+        .map(|node| case.graph.shape(node.inputs[0]).to_vec())
+        .collect();
+    assert!(shapes.contains(&vec![4, 15]), "{shapes:?}");
+    case.check(h, "a recurrence");
 }
 
 #[test]
