@@ -56,7 +56,7 @@ fn model_json(service: &Service) -> Value {
     });
     match &service.engine {
         Engine::Llm(llm) => value["context_length"] = json!(llm.facts().context),
-        Engine::Onnx(_) => value["model_version_status"] = tensorflow::status(),
+        Engine::Onnx(_) => value["model_version_status"] = tensorflow::status(service.version),
     }
     value
 }

@@ -24,6 +24,8 @@ struct Entry {
 #[derive(Clone)]
 pub struct Service {
     pub name: String,
+    /// Its number in the store; 1 for a model that isn't from there.
+    pub version: u64,
     /// Seconds since 1970, when it became ready.
     pub created: u64,
     pub engine: Engine,
@@ -82,10 +84,10 @@ impl Services {
         Ok(Services { entries: Arc::new(RwLock::new(entries)) })
     }
 
-    /// From now on `engine` answers for `name`, which was announced.
-    pub fn loaded(&self, name: &str, engine: impl Into<Engine>) {
+    /// From now on `engine` answers for `name`, which was announced, with this version.
+    pub fn loaded(&self, name: &str, version: u64, engine: impl Into<Engine>) {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let service = Some(Service { name: name.to_owned(), created, engine: engine.into() });
+        let service = Some(Service { name: name.to_owned(), version, created, engine: engine.into() });
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         match entries.iter_mut().find(|entry| entry.name == name) {
             Some(entry) => entry.service = service,

@@ -12,7 +12,7 @@ use super::datatype;
 use crate::http::App;
 use crate::operate;
 use crate::tensors::error::TensorError;
-use crate::tensors::{VERSION, find, find_any};
+use crate::tensors::{find, find_any};
 
 pub const SERVER_NAME: &str = "tureen";
 pub const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -68,7 +68,7 @@ fn describe(app: &App, name: &str, version: Option<&str>) -> Result<Json<Value>,
     let tensor = |spec: &TensorSpec| json!({ "name": spec.name, "datatype": datatype::name(spec.element), "shape": shape(spec) });
     Ok(Json(json!({
         "name": service.name,
-        "versions": [VERSION],
+        "versions": [service.version],
         "platform": PLATFORM,
         "inputs": inputs.iter().map(tensor).collect::<Vec<_>>(),
         "outputs": outputs.iter().map(tensor).collect::<Vec<_>>(),

@@ -2,7 +2,7 @@
 //! binary tensor extension.
 //!
 //! Every data type of the protocol that the runtime has is here: BOOL, UINT8, INT8, INT32, INT64, FP16, FP32, FP64. A
-//! model is served in one version, "1". Parameters that would change the answer and aren't known are refused by name.
+//! model is served in one version, by its number in the store. Parameters that would change the answer and aren't known are refused by name.
 
 mod datatype;
 pub mod grpc;

@@ -9,7 +9,7 @@ use super::datatype;
 use super::infer::HEADER_LENGTH;
 use super::request::InferRequest;
 use crate::tensors::error::TensorError;
-use crate::tensors::{TensorService, VERSION, call, raw, write};
+use crate::tensors::{TensorService, call, raw, write};
 
 pub fn encode(
     service: &TensorService,
@@ -23,7 +23,7 @@ pub fn encode(
     json.extend_from_slice(b"{\"model_name\":");
     write::string(&service.name, &mut json);
     json.extend_from_slice(b",\"model_version\":");
-    write::string(VERSION, &mut json);
+    write::string(&service.version, &mut json);
     if let Some(id) = &request.id {
         json.extend_from_slice(b",\"id\":");
         write::string(id, &mut json);

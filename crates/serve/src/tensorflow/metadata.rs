@@ -7,12 +7,12 @@ use serde_json::{Map, Value, json};
 use super::{SIGNATURE, Target};
 use crate::http::App;
 use crate::tensors::error::TensorError;
-use crate::tensors::{VERSION, find};
+use crate::tensors::find;
 
-/// Of a model that answers.
-pub fn status() -> Value {
+/// Of a model that answers with this version.
+pub fn status(version: u64) -> Value {
     json!([{
-        "version": VERSION,
+        "version": version.to_string(),
         "state": "AVAILABLE",
         "status": { "error_code": "OK", "error_message": "" },
     }])
@@ -28,7 +28,7 @@ pub fn metadata(app: &App, target: &Target) -> Result<Json<Value>, TensorError> 
         "defaults": {},
     });
     Ok(Json(json!({
-        "model_spec": { "name": service.name, "signature_name": "", "version": VERSION },
+        "model_spec": { "name": service.name, "signature_name": "", "version": service.version },
         "metadata": { "signature_def": { "signature_def": { SIGNATURE: definition } } },
     })))
 }

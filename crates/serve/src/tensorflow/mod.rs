@@ -1,7 +1,7 @@
 //! TensorFlow Serving's REST API (tensorflow.org/tfx/serving/api_rest) for models that take tensors: `:predict` with
 //! `instances` (rows) or `inputs` (columns), `:classify`, `:regress`, status and metadata.
 //!
-//! An ONNX model has one signature, `serving_default`, and one version, "1". ONNX has no base64 of texts; `{"b64": ...}`
+//! An ONNX model has one signature, `serving_default`, and one version. ONNX has no base64 of texts; `{"b64": ...}`
 //! stands for the bytes of a `uint8` tensor. `:classify` takes the scores of the first floating-point output of two
 //! dimensions, with the class's number as its label; `:regress` the first with one value a row.
 

@@ -37,8 +37,9 @@ impl TensorError {
         TensorError::new(StatusCode::BAD_REQUEST, "invalid_tensors", message)
     }
 
-    pub fn no_such_version(name: &str, version: &str) -> TensorError {
-        let message = format!("the model {name:?} has no version {:?}; it has \"1\"", shorten(version));
+    pub fn no_such_version(name: &str, version: &str, served: u64) -> TensorError {
+        let message =
+            format!("the model {name:?} has no version {:?}; it has \"{served}\"", shorten(version));
         TensorError::new(StatusCode::NOT_FOUND, "version_not_found", message)
     }
 

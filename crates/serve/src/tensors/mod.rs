@@ -17,13 +17,12 @@ use crate::services::Service;
 use engine::onnx::Onnx;
 use error::TensorError;
 
-/// The only version that a model is served in so far.
-pub const VERSION: &str = "1";
-
 /// A model that takes tensors.
 #[derive(Clone)]
 pub struct TensorService {
     pub name: String,
+    /// As protocols write it.
+    pub version: String,
     pub onnx: Onnx,
 }
 
@@ -31,7 +30,9 @@ pub struct TensorService {
 pub fn find(app: &crate::http::App, name: &str, version: Option<&str>) -> Result<TensorService, TensorError> {
     let service = find_any(app, name, version)?;
     match service.engine {
-        crate::services::Engine::Onnx(onnx) => Ok(TensorService { name: service.name, onnx }),
+        crate::services::Engine::Onnx(onnx) => {
+            Ok(TensorService { name: service.name, version: service.version.to_string(), onnx })
+        }
         crate::services::Engine::Llm(_) => Err(TensorError::generates_text(name)),
     }
 }
@@ -39,8 +40,8 @@ pub fn find(app: &crate::http::App, name: &str, version: Option<&str>) -> Result
 /// The same for a model of any kind.
 pub fn find_any(app: &crate::http::App, name: &str, version: Option<&str>) -> Result<Service, TensorError> {
     let service = openai::find_any(app, name)?;
-    match version.filter(|version| *version != VERSION) {
-        Some(version) => Err(TensorError::no_such_version(name, version)),
+    match version.filter(|version| *version != service.version.to_string()) {
+        Some(version) => Err(TensorError::no_such_version(name, version, service.version)),
         None => Ok(service),
     }
 }

@@ -25,7 +25,7 @@ fn app_where_calls_wait(settings: ServeSettings, batch_wait: Duration) -> Arc<Ap
     let settings_of_engine = Settings { threads: 1, queue_max: 4, batch_rows_max: 8, batch_wait };
     for name in ["two_inputs", "fixed"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../fixtures/onnx/{name}.onnx"));
-        services.loaded(name, Onnx::load(&path, &settings_of_engine).unwrap());
+        services.loaded(name, 7, Onnx::load(&path, &settings_of_engine).unwrap());
     }
     App::new(settings, services)
 }
@@ -60,7 +60,7 @@ fn infer(a: Value, b: Value) -> Value {
 async fn tensors_come_flat_or_nested_and_keys_in_any_order() {
     let app = app(ServeSettings::default());
     let expected = json!({
-        "model_name": "two_inputs", "model_version": "1", "id": "i",
+        "model_name": "two_inputs", "model_version": "7", "id": "i",
         "outputs": [{ "name": "sum", "datatype": "FP32", "shape": [1, 3], "data": [1.5, 2.0, 3.0] }],
     });
     let url = "/v2/models/two_inputs/infer";
@@ -71,7 +71,7 @@ async fn tensors_come_flat_or_nested_and_keys_in_any_order() {
     for body in [flat.as_str(), nested.as_str(), late] {
         assert_eq!(send(&app, url, &[], body).await, (200, expected.clone()));
     }
-    let (status, answer) = send(&app, "/v2/models/two_inputs/versions/1", &[], "").await;
+    let (status, answer) = send(&app, "/v2/models/two_inputs/versions/7", &[], "").await;
     assert_eq!(
         (status, &answer["inputs"][0]),
         (200, &json!({ "name": "a", "datatype": "FP32", "shape": [-1, 3] }))

@@ -31,6 +31,8 @@ pub struct Model {
     pub name: String,
     /// A .gguf or .onnx file, or a folder.
     pub path: PathBuf,
+    /// Its number in the store; 1 for one that isn't there.
+    pub version: u64,
     /// Of one that is in the store.
     pub manifest: Option<Manifest>,
     /// Of one that was pulled just now. Whoever listens for Ctrl-C drops it.
@@ -48,15 +50,15 @@ pub fn find(context: &Context, text: &str) -> anyhow::Result<Model> {
         let path = path.canonicalize().with_context(|| format!("there is no model at {text:?}"))?;
         let file =
             path.file_name().map_or_else(|| text.to_string(), |name| name.to_string_lossy().into_owned());
-        return Ok(Model { name: stem(&file), path, manifest: None, ends: None, draft: None });
+        return Ok(Model { name: stem(&file), path, version: 1, manifest: None, ends: None, draft: None });
     }
     let found = require(&context.store, text).map_err(|error| match path.exists() {
         true => anyhow!("{error}; ./{text} is a folder without config.json, so no model either"),
         false => error,
     });
     let (version, name) = (found?, Reference::parse(text)?.to_string());
-    let (path, manifest) = (version.entry()?, Some(version.manifest));
-    Ok(Model { name, path, manifest, ends: None, draft: None })
+    let (path, number, manifest) = (version.entry()?, version.number, Some(version.manifest));
+    Ok(Model { name, path, version: number, manifest, ends: None, draft: None })
 }
 
 /// As [`find`]; a short name whose model isn't here is fetched, where somebody is there to say so. So is the draft model

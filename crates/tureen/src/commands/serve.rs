@@ -24,7 +24,8 @@ const KEYS_BYTES_MAX: u64 = 1 << 20;
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// A .gguf or .onnx file, a folder, or a pulled name; NAME=MODEL serves it as NAME
+    /// A .gguf or .onnx file, a folder, or a pulled name; NAME=MODEL serves it as NAME. Without any,
+    /// files and jobs are taken
     #[arg(value_name = "MODEL")]
     served: Vec<String>,
 }
@@ -37,6 +38,7 @@ Examples:
                                                    tensors, over REST and gRPC
   TUREEN_KEYS=a-long-secret tureen serve smollm2:135m --listen 0.0.0.0:8080
   tureen serve qwen3:8b --context 16384 --sequences-max 4 --memory-max 12GiB
+  tureen serve                                     no model yet: trains what is asked for at /v1/jobs
 
   curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' \\
     -d '{\"model\": \"smollm2:135m\", \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
@@ -46,7 +48,10 @@ SIGTERM or Ctrl-C lets running answers end and takes no new ones; a second one e
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let settings = &context.resolved.settings;
     if arguments.served.is_empty() {
-        bail!("say which MODEL to serve: {}", what_is_here(context)?);
+        say(format!(
+            "no MODEL is named, so only files and jobs are taken; to serve: {}",
+            what_is_here(context)?
+        ));
     }
     let mut models = Vec::new();
     for text in &arguments.served {
@@ -107,13 +112,13 @@ async fn serve(serve: ServeSettings, settings: Settings, mut models: Vec<Model>)
         let mut promised_bytes = 0;
         models.iter().try_for_each(|model| {
             if is_onnx(&model.path) {
-                services.loaded(&model.name, load_onnx(model, &settings)?);
+                services.loaded(&model.name, model.version, load_onnx(model, &settings)?);
                 return Ok(());
             }
             let llm = load(model, &settings, promised_bytes, true)?;
             let memory = llm.facts().memory;
             promised_bytes += memory.kv_bytes + memory.activations_bytes;
-            services.loaded(&model.name, llm);
+            services.loaded(&model.name, model.version, llm);
             anyhow::Ok(())
         })
     });
@@ -150,7 +155,11 @@ fn ready_line(address: SocketAddr, names: &[String], has_keys: bool) -> String {
         asked_at.set_ip(loopback);
         others = " (and at every other address of this machine)";
     }
-    format!("ready: http://{asked_at}/v1{others} answers for {}; {key}", names.join(", "))
+    let answers = match names {
+        [] => "takes files and jobs".to_string(),
+        names => format!("answers for {}", names.join(", ")),
+    };
+    format!("ready: http://{asked_at}/v1{others} {answers}; {key}")
 }
 
 fn serve_settings(settings: &Settings, store: &Store) -> anyhow::Result<ServeSettings> {
@@ -239,6 +248,7 @@ mod tests {
         let address = "127.0.0.1:8080".parse().unwrap();
         let line = ready_line(address, &["a".to_string(), "b".to_string()], false);
         assert_eq!(line, "ready: http://127.0.0.1:8080/v1 answers for a, b; no key is needed");
+        assert!(ready_line(address, &[], false).ends_with("/v1 takes files and jobs; no key is needed"));
         let open = ready_line("[::]:80".parse().unwrap(), &["a".to_string()], true);
         assert!(open.starts_with("ready: http://[::1]:80/v1 (and at every other"), "{open}");
     }

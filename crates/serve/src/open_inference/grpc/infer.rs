@@ -14,7 +14,7 @@ use crate::open_inference::request::output_index;
 use crate::open_inference::{datatype, parameters};
 use crate::server::Peer;
 use crate::tensors::error::TensorError;
-use crate::tensors::{TensorService, VERSION, call, find, raw};
+use crate::tensors::{TensorService, call, find, raw};
 
 pub async fn model_infer(State(app): State<Arc<App>>, request: Request) -> Response {
     let peer = Peer::of(&request);
@@ -120,7 +120,7 @@ fn encode(
     });
     ModelInferResponse {
         model_name: service.name.clone(),
-        model_version: VERSION.to_owned(),
+        model_version: service.version.clone(),
         id,
         outputs: outputs.collect(),
         raw_output_contents,

@@ -27,7 +27,7 @@ use crate::http::{App, admitted};
 use crate::operate;
 use crate::shorten::shorten;
 use crate::tensors::error::TensorError;
-use crate::tensors::{VERSION, find, find_any};
+use crate::tensors::{find, find_any};
 use messages::*;
 
 const SERVICE: &str = "/inference.GRPCInferenceService";
@@ -167,7 +167,7 @@ async fn model_metadata(State(app): State<Arc<App>>, request: Request) -> Respon
         };
         let signature = service.onnx.signature();
         Ok(ModelMetadataResponse {
-            versions: vec![VERSION.to_owned()],
+            versions: vec![service.version],
             platform: PLATFORM.to_owned(),
             inputs: signature.inputs.iter().map(tensor).collect(),
             outputs: signature.outputs.iter().map(tensor).collect(),
