@@ -17,7 +17,7 @@ pub(super) const FILE_NAME: &str = "report.html";
 const CLASSES_MAX: usize = 60;
 /// A curve's width and height, and the room around it.
 const SIZE: [f64; 2] = [520.0, 240.0];
-const MARGIN: [f64; 2] = [56.0, 24.0];
+const MARGIN: [f64; 2] = [68.0, 24.0];
 
 const STYLE: &str = "\
 :root { color-scheme: light dark; --line: #8884; --train: #2a6fdb; --val: #e07b00; --hit: 42,111,219; --miss: 210,60,40 }
@@ -116,6 +116,26 @@ pub(super) fn shown(value: f64) -> String {
     }
 }
 
+/// Round numbers from `low` to `high`, some five of them, and how they are written.
+fn ticks(low: f64, high: f64) -> Vec<(f64, String)> {
+    let rough = (high - low) / 6.0;
+    let power = 10f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].map(|times| times * power).into_iter().find(|&step| step >= rough);
+    let step = step.unwrap_or(rough);
+    let decimals = (-step.log10().floor()).max(0.0) as usize;
+    let is_plain = decimals <= 5 && low.abs().max(high.abs()) < 1e6;
+    let written = |value: f64| match is_plain {
+        true => format!("{value:.decimals$}"),
+        false => format!("{value:.2e}"),
+    };
+    let first = (low / step).ceil();
+    (0..8)
+        .map(|number| (first + number as f64) * step)
+        .filter(|&value| value <= high + step * 1e-6)
+        .map(|value| (value, written(value)))
+        .collect()
+}
+
 /// A figure over the epochs, of training and of validation.
 fn curve(name: &str, history: &[Figures]) -> String {
     let of = |name: &str| -> Vec<f64> {
@@ -139,16 +159,14 @@ fn curve(name: &str, history: &[Figures]) -> String {
     let span = if high > low { high - low } else { 1.0 };
     let y = |value: f64| 12.0 + (height - bottom - 20.0) * (1.0 - (value - low) / span);
     if low.is_finite() {
-        for part in 0..=4 {
-            let value = low + span * part as f64 / 4.0;
+        for (value, label) in ticks(low, low + span) {
             let (at, right) = (y(value), width - 12.0);
             let _ = write!(
                 svg,
                 "<line x1=\"{left}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#8884\"/><text x=\"{:.1}\" \
-                 y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                 y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
                 left - 6.0,
                 at + 4.0,
-                shown(value)
             );
         }
     }
@@ -254,4 +272,17 @@ fn dates_are_of_the_calendar() {
     assert_eq!(date(0), "1970-01-01 00:00 UTC");
     assert_eq!(date(951_782_400), "2000-02-29 00:00 UTC");
     assert_eq!(date(1_798_761_599), "2026-12-31 23:59 UTC");
+}
+
+#[test]
+fn axes_have_round_numbers_that_fit() {
+    let check = |low: f64, high: f64, expected: &[&str]| {
+        let found: Vec<String> = ticks(low, high).into_iter().map(|(_, label)| label).collect();
+        assert_eq!(found, expected);
+    };
+    check(0.0, 1.0, &["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+    check(0.113, 0.95, &["0.2", "0.4", "0.6", "0.8"]);
+    check(339.4, 7340.2, &["2000", "4000", "6000"]);
+    check(1.19e-23, 4e-23, &["1.50e-23", "2.00e-23", "2.50e-23", "3.00e-23", "3.50e-23", "4.00e-23"]);
+    assert!(ticks(1.0, 1.0 + f64::EPSILON).len() <= 8);
 }
