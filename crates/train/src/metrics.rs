@@ -76,10 +76,23 @@ impl Metric {
         }
     }
 
+    /// Whether it compares with the numbers of classes where the loss does; others compare with a one for the class.
+    fn takes_numbers(&self) -> bool {
+        match self {
+            Metric::Accuracy {}
+            | Metric::SparseCategoricalAccuracy {}
+            | Metric::SparseTopKCategoricalAccuracy { .. }
+            | Metric::Perplexity {} => true,
+            Metric::Mean { loss, .. } => matches!(loss, Loss::SparseCategoricalCrossentropy { .. }),
+            _ => false,
+        }
+    }
+
     /// The sums that a batch adds: `[n]`.
     pub(crate) fn sums(&self, graph: &mut Graph, t: Id, y: Id, loss: &Loss) -> Result<Id> {
         let shape = graph.shape(y).to_vec();
         let sparse = matches!(loss, Loss::SparseCategoricalCrossentropy { .. });
+        let t = if sparse && !self.takes_numbers() { one_hot(graph, t, &shape)? } else { t };
         match self {
             Metric::Accuracy {} if sparse => Metric::SparseCategoricalAccuracy {}.sums(graph, t, y, loss),
             Metric::Accuracy {}

@@ -4,7 +4,7 @@ use super::*;
 use crate::activations::*;
 use crate::layers::{Add, Conv2D, Dense, Dropout, LSTM};
 use crate::losses::{CategoricalCrossentropy, Loss, MeanSquaredError, SparseCategoricalCrossentropy};
-use crate::metrics::Accuracy;
+use crate::metrics::{Accuracy, Metric};
 use crate::optimizers::{Adam, Lamb, Lion, Muon, Nadam, Optimizer, RMSprop, SGD, Settings};
 
 /// Points of two classes, one within the other.
@@ -51,6 +51,28 @@ fn classifiers_learn() {
     learns(Lion.learning_rate(0.003));
     learns(Lamb.learning_rate(0.02));
     learns(Muon.learning_rate(0.02));
+}
+
+#[test]
+fn metrics_take_numbers_of_classes_as_they_take_ones() {
+    let (x, one_hot) = rings(50);
+    let numbers: Vec<f32> = (0..50).map(|i| (i % 2) as f32).collect();
+    let figures = |loss: Loss, y: &Array| {
+        let mut model = classifier(1);
+        let mae = Metric::Mean { name: "mae".to_owned(), loss: crate::losses::MeanAbsoluteError.into() };
+        let metrics = [
+            Metric::Precision { threshold: 0.5 },
+            Metric::Recall { threshold: 0.5 },
+            Metric::F1Score { threshold: 0.5 },
+            Metric::AUC { num_thresholds: 200 },
+            Metric::TopKCategoricalAccuracy { k: 1 },
+            mae,
+        ];
+        model.compile(Adam, loss, metrics).unwrap();
+        model.evaluate(&x, y, 25).unwrap()
+    };
+    let sparse = figures(SparseCategoricalCrossentropy.into(), &Array::new([50], numbers).unwrap());
+    assert_eq!(sparse, figures(CategoricalCrossentropy.into(), &one_hot));
 }
 
 #[test]
