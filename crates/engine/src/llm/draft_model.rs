@@ -20,6 +20,7 @@ use super::pages::Pages;
 use super::sequence::Sequence;
 use super::settings::Settings;
 use super::tokenizer::Tokenizer;
+use super::weights::DecoderWeights;
 
 /// Answers that it guesses for at once.
 pub(super) const SEQUENCES_MAX: usize = 2;
@@ -39,30 +40,18 @@ const TRIAL_SHARE: f64 = 0.03;
 /// Tokens that the one model's vocabulary may have beyond the other's: files round it up in different ways.
 const PADDING_TOKENS_MAX: usize = 512;
 
-/// A draft model's files, found to fit the served model.
+/// A draft model's files.
 pub(super) struct DraftFiles {
-    files: ModelFiles,
-    /// Tokens that it and the served model have in common, from 0 on.
-    vocabulary: usize,
+    pub files: ModelFiles,
 }
 
 impl DraftFiles {
     /// Those that `settings` name, if any; where nothing is guessed, none is needed.
-    pub fn open(settings: &Settings, served: &Tokenizer) -> Result<Option<DraftFiles>, LoadError> {
+    pub fn open(settings: &Settings) -> Result<Option<DraftFiles>, LoadError> {
         let path = settings.draft_model.as_deref().filter(|_| settings.draft_tokens_max > 0);
-        path.map(|path| {
-            let wrong = |error: LoadError| LoadError::Draft(Box::new(error));
-            let files = ModelFiles::open(path).map_err(|error| wrong(error.into()))?;
-            let tokenizer = Tokenizer::new(files.tokenizer());
-            let tokenizer = tokenizer.map_err(|error| wrong(LoadError::Tokenizer(error)))?;
-            let (own, embedding) = (tokenizer.vocabulary(), files.decoder().vocabulary);
-            if own > embedding {
-                return Err(wrong(LoadError::Vocabulary { tokenizer: own, embedding }));
-            }
-            let vocabulary = common_tokens(served, &tokenizer)?;
-            Ok(DraftFiles { files, vocabulary })
-        })
-        .transpose()
+        let files = path.map(ModelFiles::open).transpose();
+        let files = files.map_err(|error| LoadError::Draft(Box::new(error.into())))?;
+        Ok(files.map(|files| DraftFiles { files }))
     }
 
     /// What memory is planned by: its description and the bytes of its files.
@@ -70,17 +59,21 @@ impl DraftFiles {
         (self.files.decoder(), self.files.facts().file_bytes)
     }
 
-    /// Loads it and says so in the served model's `facts`.
+    /// Loads it, to guess only the `vocabulary` tokens that both have, and says so in the served model's `facts`.
     pub fn load(
         self,
         compute: Arc<Compute>,
+        vocabulary: usize,
         (layout, sizes): (KvLayout, StepSizes),
         settings: &Settings,
         progress: &mut dyn FnMut(usize, usize),
         facts: &mut ModelFacts,
     ) -> Result<DraftModel, LoadError> {
         let files = &self.files;
-        let folder = settings.packed.as_ref().map(|folder| (folder, hash(&compute, files.bytes())));
+        let folder = settings
+            .packed
+            .as_ref()
+            .map(|folder| (folder, hash(&compute, files.bytes(), &mut || files.forget())));
         let weights = packed::load(&compute, files, folder, progress, &mut facts.packed_troubles);
         let weights = weights.map_err(|error| LoadError::Draft(Box::new(error.into())))?;
         let forward = Forward::new(compute, files, weights, sizes);
@@ -89,7 +82,7 @@ impl DraftFiles {
             forward,
             cache: KvCache::new(layout).map_err(LoadError::Cache)?,
             context: sizes.context_tokens,
-            vocabulary: self.vocabulary,
+            vocabulary,
             chance: Chance(CHANCE_FIRST),
             guess_s: None,
             pace: Pace::new(settings.step_beside_answers_max),
@@ -100,7 +93,7 @@ impl DraftFiles {
 }
 
 /// How many tokens both have; each must mean the same in both, by its bytes.
-fn common_tokens(served: &Tokenizer, draft: &Tokenizer) -> Result<usize, LoadError> {
+pub(super) fn common_tokens(served: &Tokenizer, draft: &Tokenizer) -> Result<usize, LoadError> {
     let vocabularies = (served.vocabulary(), draft.vocabulary());
     let common = vocabularies.0.min(vocabularies.1);
     let differs = |id: &u32| served.token_bytes_with_special(*id) != draft.token_bytes_with_special(*id);
@@ -140,8 +133,8 @@ pub(super) enum Turn {
 }
 
 impl DraftModel {
-    pub fn weights_bytes(&self) -> usize {
-        self.forward.weights_bytes()
+    pub fn weights(&self) -> &DecoderWeights {
+        self.forward.weights()
     }
 
     /// What is worth while for an answer, of which at most `most` tokens may be guessed.

@@ -13,6 +13,7 @@ mod guessing;
 mod handle;
 mod pace;
 mod packed;
+mod packed_folder;
 mod pages;
 mod plan;
 mod queue;
@@ -25,6 +26,7 @@ mod stats;
 pub mod template;
 pub mod tokenizer;
 pub mod weights;
+mod words;
 
 pub use durations::{BOUNDS_SECONDS, DurationCounts, Durations};
 pub use events::Generation;
