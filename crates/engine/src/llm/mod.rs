@@ -3,6 +3,7 @@
 mod batch;
 pub mod detokenizer;
 mod draft_model;
+mod draft_worth;
 mod drafts;
 mod durations;
 mod events;
@@ -11,6 +12,7 @@ mod fingerprint;
 pub mod forward;
 mod guessing;
 mod handle;
+mod measured;
 mod pace;
 mod packed;
 mod packed_folder;
