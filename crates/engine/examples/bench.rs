@@ -13,6 +13,10 @@ use anyhow::{Context, bail};
 use engine::llm::request::{Event, GenerateRequest, Sampling};
 use engine::llm::{Generation, Llm, PackedFolder, Settings};
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const DECODE_TOKENS: usize = 64;
 const SHORT_PROMPT_TOKENS: usize = 32;
 /// What the smallest of the measured models was made for: a prompt of that length is cut so that its answer fits.

@@ -289,6 +289,7 @@ fn a_draft_model_of_another_tokeniser_is_refused() {
     };
     let error = refused(other.path());
     assert!(error.contains("\"<pad>\" in the served model and \"<bad>\" in the draft model"), "{error}");
+    assert!(error.contains("choose another --draft-model"), "{error}");
     let error = refused(Path::new("/no/such/draft.gguf"));
     assert!(error.starts_with("the draft model: ") && error.contains("/no/such/draft.gguf"), "{error}");
 }

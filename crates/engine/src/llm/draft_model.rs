@@ -4,65 +4,46 @@
 //! are shared where beginnings are, and given up where a sequence is pushed out. `Pages` knows how far each is filled.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use formats::model::{Decoder, ModelFiles};
 use kernels::attention::{KvCache, KvLayout};
 use kernels::compute::Compute;
 
-use super::drafts::{Chance, Choice, Costs, best};
+use super::draft_worth::{Turn, Worth};
+use super::drafts::Costs;
 use super::fingerprint::hash;
 use super::forward::{Forward, Span, StepSizes};
 use super::handle::{LoadError, ModelFacts};
-use super::pace::Pace;
 use super::packed;
 use super::pages::Pages;
 use super::sequence::Sequence;
 use super::settings::Settings;
 use super::tokenizer::Tokenizer;
+use super::weights::DecoderWeights;
 
 /// Answers that it guesses for at once.
 pub(super) const SEQUENCES_MAX: usize = 2;
 /// Rows of its steps: more are taken in turns.
 pub(super) const ROWS_MAX: usize = 256;
-/// Tokens that it may be behind, of one sequence, and still guess in the same step: some guesses that came from elsewhere.
-const BEHIND_TOKENS_MAX: usize = 32;
-/// Chance of its guesses before any was made.
-const CHANCE_FIRST: f64 = 0.75;
-/// Share of the newest measurement in what a guess costs.
-const NEWEST: f64 = 0.1;
 /// Tokens that an answer is expected to have yet, at least; else as many as it has.
 const EXPECTED_TOKENS_MIN: usize = 64;
-/// While it doesn't pay, the share of the time that finding out whether it does again may cost.
-const TRIAL_SHARE: f64 = 0.03;
 
 /// Tokens that the one model's vocabulary may have beyond the other's: files round it up in different ways.
 const PADDING_TOKENS_MAX: usize = 512;
 
-/// A draft model's files, found to fit the served model.
+/// A draft model's files.
 pub(super) struct DraftFiles {
-    files: ModelFiles,
-    /// Tokens that it and the served model have in common, from 0 on.
-    vocabulary: usize,
+    pub files: ModelFiles,
 }
 
 impl DraftFiles {
     /// Those that `settings` name, if any; where nothing is guessed, none is needed.
-    pub fn open(settings: &Settings, served: &Tokenizer) -> Result<Option<DraftFiles>, LoadError> {
+    pub fn open(settings: &Settings) -> Result<Option<DraftFiles>, LoadError> {
         let path = settings.draft_model.as_deref().filter(|_| settings.draft_tokens_max > 0);
-        path.map(|path| {
-            let wrong = |error: LoadError| LoadError::Draft(Box::new(error));
-            let files = ModelFiles::open(path).map_err(|error| wrong(error.into()))?;
-            let tokenizer = Tokenizer::new(files.tokenizer());
-            let tokenizer = tokenizer.map_err(|error| wrong(LoadError::Tokenizer(error)))?;
-            let (own, embedding) = (tokenizer.vocabulary(), files.decoder().vocabulary);
-            if own > embedding {
-                return Err(wrong(LoadError::Vocabulary { tokenizer: own, embedding }));
-            }
-            let vocabulary = common_tokens(served, &tokenizer)?;
-            Ok(DraftFiles { files, vocabulary })
-        })
-        .transpose()
+        let files = path.map(ModelFiles::open).transpose();
+        let files = files.map_err(|error| LoadError::Draft(Box::new(error.into())))?;
+        Ok(files.map(|files| DraftFiles { files }))
     }
 
     /// What memory is planned by: its description and the bytes of its files.
@@ -70,17 +51,21 @@ impl DraftFiles {
         (self.files.decoder(), self.files.facts().file_bytes)
     }
 
-    /// Loads it and says so in the served model's `facts`.
+    /// Loads it, to guess only the `vocabulary` tokens that both have, and says so in the served model's `facts`.
     pub fn load(
         self,
         compute: Arc<Compute>,
+        vocabulary: usize,
         (layout, sizes): (KvLayout, StepSizes),
         settings: &Settings,
         progress: &mut dyn FnMut(usize, usize),
         facts: &mut ModelFacts,
     ) -> Result<DraftModel, LoadError> {
         let files = &self.files;
-        let folder = settings.packed.as_ref().map(|folder| (folder, hash(&compute, files.bytes())));
+        let folder = settings
+            .packed
+            .as_ref()
+            .map(|folder| (folder, hash(&compute, files.bytes(), &mut || files.forget())));
         let weights = packed::load(&compute, files, folder, progress, &mut facts.packed_troubles);
         let weights = weights.map_err(|error| LoadError::Draft(Box::new(error.into())))?;
         let forward = Forward::new(compute, files, weights, sizes);
@@ -89,18 +74,15 @@ impl DraftFiles {
             forward,
             cache: KvCache::new(layout).map_err(LoadError::Cache)?,
             context: sizes.context_tokens,
-            vocabulary: self.vocabulary,
-            chance: Chance(CHANCE_FIRST),
-            guess_s: None,
-            pace: Pace::new(settings.step_beside_answers_max),
-            tried: Instant::now(),
+            vocabulary,
+            worth: Worth::new(settings.step_beside_answers_max),
             spans: Vec::new(),
         })
     }
 }
 
 /// How many tokens both have; each must mean the same in both, by its bytes.
-fn common_tokens(served: &Tokenizer, draft: &Tokenizer) -> Result<usize, LoadError> {
+pub(super) fn common_tokens(served: &Tokenizer, draft: &Tokenizer) -> Result<usize, LoadError> {
     let vocabularies = (served.vocabulary(), draft.vocabulary());
     let common = vocabularies.0.min(vocabularies.1);
     let differs = |id: &u32| served.token_bytes_with_special(*id) != draft.token_bytes_with_special(*id);
@@ -121,59 +103,24 @@ pub(super) struct DraftModel {
     context: usize,
     /// Tokens that it and the served model have in common, from 0 on.
     vocabulary: usize,
-    chance: Chance,
-    /// What a guess costs.
-    guess_s: Option<f64>,
-    /// What a token costs that it is behind.
-    pace: Pace,
-    tried: Instant,
+    pub worth: Worth,
     spans: Vec<Span>,
 }
 
-/// What it is to do for a sequence.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Turn {
-    Guess(Choice),
-    /// Evaluate what was said before it can guess.
-    CatchUp,
-    Nothing,
-}
-
 impl DraftModel {
-    pub fn weights_bytes(&self) -> usize {
-        self.forward.weights_bytes()
+    pub fn weights(&self) -> &DecoderWeights {
+        self.forward.weights()
     }
 
     /// What is worth while for an answer, of which at most `most` tokens may be guessed.
-    pub fn choose(
-        &self,
-        sequence: &Sequence,
-        pages: &Pages,
-        costs: &Costs,
-        most: usize,
-        now: Instant,
-    ) -> Turn {
+    pub fn choose(&mut self, sequence: &Sequence, pages: &Pages, costs: &Costs, most: usize) -> Turn {
         let said = sequence.said();
         let most = most.min(self.context.saturating_sub(said.len()));
         let missing = &said[pages.drafted(sequence.lease()).min(said.len() - 1)..];
-        if most == 0 || missing.iter().any(|token| *token as usize >= self.vocabulary) {
+        if missing.iter().any(|token| *token as usize >= self.vocabulary) {
             return Turn::Nothing;
         }
-        // Before it was measured: a tenth of the served model, which most are for which this is done.
-        let guess_s = self.guess_s.unwrap_or(costs.plain_s / 10.0);
-        let behind_s = missing.len() as f64 * self.pace.token_s().unwrap_or(guess_s / 10.0);
-        let choice = best(self.chance, costs, guess_s, most);
-        let is_worth_while = if choice.length > 0 {
-            let gain_s = costs.plain_s - 1.0 / choice.rate;
-            behind_s <= gain_s * sequence.expected_tokens(EXPECTED_TOKENS_MIN) as f64
-        } else {
-            behind_s + guess_s <= TRIAL_SHARE * now.saturating_duration_since(self.tried).as_secs_f64()
-        };
-        match (is_worth_while, missing.len() > BEHIND_TOKENS_MAX) {
-            (false, _) => Turn::Nothing,
-            (true, true) => Turn::CatchUp,
-            (true, false) => Turn::Guess(Choice { length: choice.length.max(1), ..choice }),
-        }
+        self.worth.turn(costs, most, missing.len(), sequence.expected_tokens(EXPECTED_TOKENS_MIN))
     }
 
     /// Evaluates some of what it is behind, as much as answers that run can wait for.
@@ -181,20 +128,22 @@ impl DraftModel {
         let started = Instant::now();
         let (said, first) = (sequence.said(), pages.drafted(sequence.lease()));
         // The last token is evaluated for what comes after it.
-        let rows = (said.len() - 1 - first).min(ROWS_MAX).min(self.pace.prompt_tokens(0));
+        let rows = (said.len() - 1 - first).min(ROWS_MAX).min(self.worth.catch_up_tokens());
         let span = span(&mut self.spans, 0);
         set(span, &said[first..first + rows], first, &sequence.lease().pages, false);
         self.forward.run(&self.spans[..1], &mut self.cache);
         pages.fill_draft(sequence.lease(), first + rows);
-        self.pace.learn(rows, started.elapsed());
+        self.worth.learn_behind(rows, started.elapsed());
     }
 
     /// Guesses as many tokens as each of `asked` says, from the likeliest to the likeliest.
     pub fn guess(&mut self, asked: &mut [(&mut Sequence, usize)], pages: &mut Pages) {
         let started = Instant::now();
+        let mut last = Duration::ZERO;
         let longest = asked.iter().map(|(_, length)| *length).max().unwrap_or(0);
         for pass in 0..longest {
-            let mut spans = 0;
+            let pass_started = Instant::now();
+            let (mut spans, mut rows) = (0, 0);
             for (sequence, _) in asked.iter().filter(|(_, length)| pass < *length) {
                 let (said, guesses) = (sequence.said(), sequence.guesses());
                 let first = pages.drafted(sequence.lease()).min(said.len() - 1);
@@ -203,7 +152,7 @@ impl DraftModel {
                     Some(last) => (&guesses[last..], said.len() + last),
                 };
                 set(span(&mut self.spans, spans), tokens, first, &sequence.lease().pages, true);
-                spans += 1;
+                (spans, rows) = (spans + 1, rows + tokens.len());
             }
             let vocabulary = self.forward.decoder().vocabulary;
             let (_, logits) = self.forward.run(&self.spans[..spans], &mut self.cache);
@@ -211,21 +160,14 @@ impl DraftModel {
             for ((sequence, _), logits) in waiting.zip(logits.chunks_exact(vocabulary)) {
                 sequence.add_guess(likeliest(&logits[..self.vocabulary]));
             }
+            last = pass_started.elapsed() / spans.max(1) as u32;
+            self.worth.learn_behind(rows, pass_started.elapsed());
         }
+        let guesses = asked.iter().map(|(_, length)| *length).sum();
+        self.worth.learn_guesses(guesses, started.elapsed(), last);
         for (sequence, length) in asked.iter() {
             pages.fill_draft(sequence.lease(), sequence.said().len() + length - 1);
         }
-        let guessed: usize = asked.iter().map(|(_, length)| length).sum();
-        let measured = started.elapsed().as_secs_f64() / guessed.max(1) as f64;
-        let known = self.guess_s.unwrap_or(measured);
-        // One pass that was held up by something else shall not end all guessing.
-        self.guess_s = Some(known + NEWEST * (measured.min(2.0 * known) - known));
-        self.tried = Instant::now();
-    }
-
-    /// Of a guess of `guessed` tokens, the first `right` were right.
-    pub fn learn(&mut self, guessed: usize, right: usize) {
-        self.chance.learn(guessed, right);
     }
 }
 

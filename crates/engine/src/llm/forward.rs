@@ -129,9 +129,8 @@ impl Forward {
         Forward { compute, decoder, weights, rotaries, buffers, rows_max, logit_rows_max }
     }
 
-    /// Bytes of the packed weights.
-    pub fn weights_bytes(&self) -> usize {
-        self.weights.bytes()
+    pub fn weights(&self) -> &DecoderWeights {
+        &self.weights
     }
 
     pub fn decoder(&self) -> &Decoder {

@@ -2,17 +2,17 @@
 //! tokens a second goes first, going by what steps took and how many guesses were right of late; so guessing ends where
 //! it doesn't pay. Times decide how much is guessed, and never what is said.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::draft_model::{DraftModel, SEQUENCES_MAX, Turn};
+use super::draft_model::{DraftModel, SEQUENCES_MAX};
+use super::draft_worth::Turn;
 use super::drafts::{Costs, follows};
+use super::measured::Measured;
 use super::pages::Pages;
 use super::sequence::{Advanced, Sequence};
 
 /// Steps with guesses after which one has none, to see what that costs.
-const PLAIN_AFTER_STEPS: u32 = 64;
-/// Share of the newest measurement in the estimates.
-const NEWEST: f64 = 0.1;
+const PLAIN_AFTER_STEPS: u32 = 32;
 /// What checking a guess is taken to add to a step before it was measured.
 const CHECK_SHARE_FIRST: f64 = 0.1;
 
@@ -21,30 +21,30 @@ pub(super) struct Guessing {
     tokens_max: usize,
     model: Option<DraftModel>,
     /// What a step takes, in seconds, that evaluates a token of each of so many answers and nothing else.
-    plain_s: [Option<f64>; SEQUENCES_MAX],
+    plain_s: [Measured; SEQUENCES_MAX],
     /// What a guess adds to it.
-    check_s: Option<f64>,
+    check_s: Measured,
     /// Steps since the last without guesses.
     since_plain: u32,
 }
 
 impl Guessing {
     pub fn new(tokens_max: usize, model: Option<DraftModel>) -> Guessing {
-        Guessing { tokens_max, model, plain_s: [None; SEQUENCES_MAX], check_s: None, since_plain: 0 }
+        let (plain_s, check_s) = Default::default();
+        Guessing { tokens_max, model, plain_s, check_s, since_plain: 0 }
     }
 
     /// Guesses for those of `running` that answer, `answering` of them, at most `rows` tokens in all. Only few answers
     /// leave a step the time for more rows.
     pub fn guess(&mut self, running: &mut [Sequence], pages: &mut Pages, answering: usize, mut rows: usize) {
         let Some(costs) = self.costs(answering) else { return };
-        let now = Instant::now();
         let mut asked = Vec::with_capacity(SEQUENCES_MAX);
         for sequence in running.iter_mut().filter(|sequence| sequence.is_answering()) {
             let most = sequence.make_room_for_guesses(self.tokens_max.min(rows), pages);
             let follow = follows(sequence.said()).map(|follow| follow.take(most).collect::<Vec<u32>>());
             let lookup = follow.as_ref().map(|_| sequence.drafts.choose(&costs, most));
-            let model = self.model.as_mut();
-            let turn = model.as_ref().map_or(Turn::Nothing, |m| m.choose(sequence, pages, &costs, most, now));
+            let mut model = self.model.as_mut();
+            let turn = model.as_mut().map_or(Turn::Nothing, |m| m.choose(sequence, pages, &costs, most));
             let model_rate = if let Turn::Guess(choice) = turn { choice.rate } else { 0.0 };
             match (lookup, follow) {
                 (Some(choice), Some(follow)) if choice.length > 0 && choice.rate >= model_rate => {
@@ -69,43 +69,38 @@ impl Guessing {
 
     /// What guessing costs beside so many answers; `None` where there is to be none.
     fn costs(&self, answering: usize) -> Option<Costs> {
-        let plain_s = (*self.plain_s.get(answering.checked_sub(1)?)?)?;
+        let plain_s = self.plain_s.get(answering.checked_sub(1)?)?.get()?;
         let is_on = self.tokens_max > 0 && self.since_plain < PLAIN_AFTER_STEPS;
         is_on.then(|| Costs {
             // What a guess is held against is what all answers gain by a step.
             plain_s: plain_s / answering as f64,
-            check_s: self.check_s.unwrap_or(CHECK_SHARE_FIRST * plain_s),
+            check_s: self.check_s.get().unwrap_or(CHECK_SHARE_FIRST * plain_s),
         })
     }
 
     /// A step of so many answers with so many guesses, and no prompts, took so long.
     pub fn learn_step(&mut self, answering: usize, guessed: usize, took: Duration) {
-        let took = took.as_secs_f64().max(1e-9);
         let Some(plain_s) = answering.checked_sub(1).and_then(|index| self.plain_s.get_mut(index)) else {
             return;
         };
+        self.model.iter_mut().for_each(|model| model.worth.count_step());
+        let took = took.as_secs_f64();
         if guessed == 0 {
             self.since_plain = 0;
-            return *plain_s = Some(mixed(*plain_s, took));
+            plain_s.learn(took);
+            return;
         }
         self.since_plain += 1;
-        let Some(plain_s) = *plain_s else { return };
-        let measured = (took - plain_s).max(0.0) / guessed as f64;
-        self.check_s = Some(mixed(self.check_s, measured));
+        let Some(plain_s) = plain_s.get() else { return };
+        self.check_s.learn((took - plain_s).max(0.0) / guessed as f64);
     }
 
     /// What became of the guesses for one sequence.
     pub fn learn(&mut self, advanced: &Advanced) {
         if let Some(model) = self.model.as_mut().filter(|_| advanced.by_model) {
-            model.learn(advanced.drafted, advanced.right);
+            model.worth.learn(advanced.drafted, advanced.right);
         }
     }
-}
-
-/// An estimate with a measurement added to it: one step that was held up by something else shall not change much.
-fn mixed(known: Option<f64>, measured: f64) -> f64 {
-    let Some(known) = known else { return measured };
-    known + NEWEST * (measured.min(2.0 * known.max(1e-6)) - known)
 }
 
 #[cfg(test)]
@@ -129,12 +124,12 @@ mod tests {
         assert_eq!(costs(&guessing, 1), Some([10.0, 2.0]));
         guessing.learn_step(2, 0, ms(12));
         assert_eq!(costs(&guessing, 2), Some([6.0, 2.0]));
-        // One that was held up changes little, and more answers than it guesses for change nothing.
+        // One that was held up changes nothing, as more answers than it guesses for do.
         guessing.learn_step(1, 0, ms(5000));
         guessing.learn_step(3, 0, ms(1));
         assert_eq!(
             [costs(&guessing, 1), costs(&guessing, 3), costs(&guessing, 0)],
-            [Some([11.0, 2.0]), None, None]
+            [Some([10.0, 2.0]), None, None]
         );
         assert_eq!(costs(&Guessing { tokens_max: 0, ..guessing }, 1), None);
     }

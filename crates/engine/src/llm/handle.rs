@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::batch::StepLimits;
 use super::draft_model::{DraftFiles, DraftModel};
 use super::events::{Generation, answer};
-use super::fingerprint::{fingerprint, hash};
+use super::fingerprint::{described, fingerprint, hash};
 use super::forward::Forward;
 use super::guessing::Guessing;
 use super::pace::Pace;
@@ -22,13 +22,15 @@ use super::scheduler::{Lines, Scheduler};
 use super::sequence::Accepted;
 use super::settings::{MemoryPlan, Settings};
 use super::stats::{Counters, Stats};
-use super::template::{ChatTemplate, TemplateError, TemplateTokens};
+use super::template::{ChatTemplate, TemplateError};
 use super::tokenizer::{Tokenizer, TokenizerError};
-use super::weights::WeightsError;
+use super::weights::{DecoderWeights, WeightsError};
+use super::words::{Sources, Words};
 use formats::error::FormatError;
 use formats::model::ModelFiles;
 use kernels::attention::KvCache;
 use kernels::compute::{Compute, Isa};
+use xxhash_rust::xxh3::Xxh3;
 
 /// Why a model could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -52,12 +54,13 @@ pub enum LoadError {
     #[error("the draft model: {0}")]
     Draft(Box<LoadError>),
     #[error(
-        "the served model has {served} tokens and the draft model {draft}: a draft model must have the same tokeniser"
+        "the served model has {served} tokens and the draft model {draft}: a draft model must have the same tokeniser; \
+         choose another --draft-model, or none for this model"
     )]
     DraftVocabulary { served: usize, draft: usize },
     #[error(
         "token {id} is {served:?} in the served model and {draft:?} in the draft model, which must have the same \
-         tokeniser"
+         tokeniser; choose another --draft-model, or none for this model"
     )]
     DraftToken { id: u32, served: String, draft: String },
     #[error("making room for keys and values: {0}; ask for a shorter context or fewer sequences")]
@@ -115,35 +118,33 @@ impl Llm {
         settings: &Settings,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Llm, LoadError> {
-        let files = ModelFiles::open(path)?;
-        let tokenizer = Arc::new(Tokenizer::new(files.tokenizer()).map_err(LoadError::Tokenizer)?);
-        let vocabulary = files.decoder().vocabulary;
-        if tokenizer.vocabulary() > vocabulary {
-            return Err(LoadError::Vocabulary { tokenizer: tokenizer.vocabulary(), embedding: vocabulary });
-        }
-        let template = match files.chat_template() {
-            Some(source) => Some(ChatTemplate::new(source, TemplateTokens::of(&tokenizer))?),
-            None => None,
-        };
-        let draft = DraftFiles::open(settings, &tokenizer)?;
+        let mut files = ModelFiles::open(path)?;
+        let mut draft = DraftFiles::open(settings)?;
         let draft_size = draft.as_ref().map(DraftFiles::size);
         let plan = plan(files.decoder(), files.facts().file_bytes, draft_size, settings)?;
-        let Plan { layout, sizes, draft: draft_sizes, mut memory } = plan;
+        let Plan { layout, sizes, draft: draft_sizes, memory } = plan;
         let end_tokens = files.end_tokens().to_vec();
         let compute = Arc::new(compute(settings)?);
-        let content = hash(&compute, files.bytes());
-        files.forget();
-        let fingerprint = fingerprint(&files, content, settings, sizes.context_tokens);
-        let mut facts = facts(&files, fingerprint, sizes.context_tokens, memory);
-        let folder = settings.packed.as_ref().map(|folder| (folder, content));
-        let weights = packed::load(&compute, &files, folder, progress, &mut facts.packed_troubles)?;
+        let described = described(&files, sizes.context_tokens);
+        let sources = Sources::take(&mut files, draft.as_mut());
+        // A vocabulary takes one thread about as long as all take for the weights of a small model.
+        let (words, (fingerprint, troubles, weights)) = std::thread::scope(|scope| {
+            let words = std::thread::Builder::new().name("tokeniser".to_owned());
+            let words = words.spawn_scoped(scope, || Words::read(sources))?;
+            let packed = pack(&compute, &files, described, settings, progress)?;
+            let words = words.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok::<_, LoadError>((words, packed))
+        })?;
+        let Words { tokenizer, template, draft_tokens } = words;
         let forward = Forward::new(compute.clone(), &files, weights, sizes);
-        let draft = draft.zip(draft_sizes);
-        let draft = draft.map(|(draft, sizes)| draft.load(compute, sizes, settings, progress, &mut facts));
+        let mut facts = facts(&files, fingerprint, troubles, sizes.context_tokens);
+        let draft = draft.zip(draft_tokens).zip(draft_sizes);
+        let draft = draft.map(|((draft, tokens), sizes)| {
+            draft.load(compute, tokens, sizes, settings, progress, &mut facts)
+        });
         let draft = draft.transpose()?;
-        let draft_weights = draft.as_ref().map_or(0, DraftModel::weights_bytes);
-        memory.weights_bytes = (forward.weights_bytes() + draft_weights) as u64;
-        facts.memory = memory;
+        let weights = [Some(forward.weights()), draft.as_ref().map(DraftModel::weights)];
+        facts.memory = taken(memory, weights.into_iter().flatten());
 
         let counters = Arc::new(Counters::default());
         counters.slots.store(settings.sequences_max as u64, Ordering::Relaxed);
@@ -300,6 +301,32 @@ fn places(stats: &Stats, queue_max: usize) -> u64 {
     stats.slots.saturating_sub(stats.running) + queue_max as u64
 }
 
+/// What was planned, with what the weights take instead of what they may take.
+fn taken<'a>(planned: MemoryPlan, weights: impl Iterator<Item = &'a DecoderWeights>) -> MemoryPlan {
+    let mut memory = MemoryPlan { weights_bytes: 0, ..planned };
+    for weights in weights {
+        memory.weights_bytes += weights.bytes() as u64;
+        memory.mapped_bytes += weights.mapped_bytes() as u64;
+    }
+    memory
+}
+
+/// The model's fingerprint, what kept packed weights from being used, and its weights.
+fn pack(
+    compute: &Compute,
+    files: &ModelFiles,
+    described: Xxh3,
+    settings: &Settings,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<(String, Vec<String>, DecoderWeights), LoadError> {
+    let content = hash(compute, files.bytes(), &mut || files.forget());
+    let fingerprint = fingerprint(files.facts(), described, content, settings);
+    let folder = settings.packed.as_ref().map(|folder| (folder, content));
+    let mut troubles = Vec::new();
+    let weights = packed::load(compute, files, folder, progress, &mut troubles)?;
+    Ok((fingerprint, troubles, weights))
+}
+
 fn compute(settings: &Settings) -> Result<Compute, LoadError> {
     let available = Isa::available();
     if !available.contains(&settings.isa) {
@@ -309,7 +336,7 @@ fn compute(settings: &Settings) -> Result<Compute, LoadError> {
     Ok(Compute::new(settings.isa, settings.threads))
 }
 
-fn facts(files: &ModelFiles, fingerprint: String, context: usize, memory: MemoryPlan) -> ModelFacts {
+fn facts(files: &ModelFiles, fingerprint: String, troubles: Vec<String>, context: usize) -> ModelFacts {
     let (facts, decoder) = (files.facts(), files.decoder());
     ModelFacts {
         name: facts.name.clone(),
@@ -321,9 +348,9 @@ fn facts(files: &ModelFiles, fingerprint: String, context: usize, memory: Memory
         quantisation: facts.quantisation.clone(),
         licence: facts.licence.clone(),
         draft: None,
-        packed_troubles: Vec::new(),
+        packed_troubles: troubles,
         fingerprint,
-        memory,
+        memory: MemoryPlan::default(),
     }
 }
 

@@ -3,6 +3,7 @@
 mod batch;
 pub mod detokenizer;
 mod draft_model;
+mod draft_worth;
 mod drafts;
 mod durations;
 mod events;
@@ -11,8 +12,10 @@ mod fingerprint;
 pub mod forward;
 mod guessing;
 mod handle;
+mod measured;
 mod pace;
 mod packed;
+mod packed_folder;
 mod pages;
 mod plan;
 mod queue;
@@ -25,6 +28,7 @@ mod stats;
 pub mod template;
 pub mod tokenizer;
 pub mod weights;
+mod words;
 
 pub use durations::{BOUNDS_SECONDS, DurationCounts, Durations};
 pub use events::Generation;

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use formats::model::{ModelFiles, Tensor};
 use kernels::compute::Compute;
@@ -20,8 +20,9 @@ use kernels::memory::{ALIGNMENT, Arena, MappedFile, MappedPart};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::fingerprint::hash;
+use super::packed_folder::{PartialFile, make_room};
 use super::settings::{Bytes, PackedFolder};
-use super::weights::{DecoderWeights, WeightsError};
+use super::weights::{DecoderWeights, WeightsError, packed_bytes_max};
 
 const MAGIC: &[u8; 8] = b"TUREENPW";
 /// Of this file format. How weights are laid out has a hash of its own.
@@ -31,10 +32,8 @@ const HEADER_BYTES: usize = 4096;
 /// What the header begins with: magic, version, content, layout, bytes and hash of the data, then a hash of these.
 const FIELDS: usize = 7;
 const RECORD_BYTES: usize = 64;
-/// What a process that was killed left behind is deleted after this long.
-const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// Why packed weights were not used, or not kept. A model is loaded without them.
+/// Why packed weights were not used, or not kept. The model is then packed from its own files.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PackedError {
     #[error("{path}: {cause}")]
@@ -51,6 +50,8 @@ pub(super) struct PackedCache {
     content: u64,
     layout: u64,
     path: PathBuf,
+    /// That a file of it may have.
+    bytes_max: u64,
 }
 
 impl PackedCache {
@@ -60,7 +61,8 @@ impl PackedCache {
         let content = xxh3_64(format!("{:?} {weights}", files.decoder()).as_bytes());
         let layout = layout(compute);
         let path = folder.path.join(format!("{content:016x}-{}-{layout:016x}", compute.isa()));
-        PackedCache { folder: folder.clone(), content, layout, path }
+        let bytes_max = HEADER_BYTES as u64 + packed_bytes_max(files.facts().file_bytes);
+        PackedCache { folder: folder.clone(), content, layout, path, bytes_max }
     }
 
     /// What was packed before, checked; `None` where nothing was.
@@ -73,7 +75,7 @@ impl PackedCache {
         let damaged = |what| PackedError::Damaged { path: self.path.clone(), what };
         let (header, data) =
             file.bytes().split_at_checked(HEADER_BYTES).ok_or_else(|| damaged("it is cut short"))?;
-        let expected = self.header(data.len() as u64, hash(compute, std::iter::once(data)));
+        let expected = self.header(data.len() as u64, hash(compute, std::iter::once(data), &mut || {}));
         if header != expected {
             return Err(damaged("its header, its length and its contents do not belong together"));
         }
@@ -86,63 +88,31 @@ impl PackedCache {
 
     /// A file beside where it belongs, for what is about to be packed.
     pub fn writer(&self) -> Result<PackedWriter, PackedError> {
-        std::fs::create_dir_all(&self.folder.path).map_err(|cause| self.failed(cause))?;
-        let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let name = format!("{}-{}.partial", std::process::id(), begun.as_nanos());
-        let path = self.folder.path.join(name);
-        let created = File::create_new(&path).and_then(|mut file| {
-            file.write_all(&[0; HEADER_BYTES])?;
-            Ok(file)
-        });
-        let file = created.map_err(|cause| PackedError::File { path: path.clone(), cause })?;
-        Ok(PackedWriter { file, path, written: 0 })
+        let mut to = PartialFile::new(&self.folder, self.bytes_max)?;
+        to.write(&[&[0; HEADER_BYTES]])?;
+        Ok(PackedWriter { to, written: 0 })
     }
 
     /// Makes a file that is whole the one that is found from now on.
-    pub fn keep(&self, compute: &Compute, mut writer: PackedWriter) -> Result<(), PackedError> {
-        self.make_room(HEADER_BYTES as u64 + writer.written)?;
-        let path = writer.path.clone();
-        let written = MappedFile::open(&path).and_then(|mapped| {
-            let data = &mapped.bytes()[HEADER_BYTES..];
-            let header = self.header(data.len() as u64, hash(compute, std::iter::once(data)));
-            writer.file.seek(SeekFrom::Start(0))?;
-            writer.file.write_all(&header)?;
-            writer.file.sync_all()?;
+    pub fn keep(&self, compute: &Compute, writer: PackedWriter) -> Result<(), PackedError> {
+        let PackedWriter { mut to, written } = writer;
+        make_room(&self.folder, HEADER_BYTES as u64 + written, Some(&to))?;
+        let path = to.path.clone();
+        let mut finish = || {
+            to.file.set_len(HEADER_BYTES as u64 + written)?;
+            // Nothing is mapped any more when the file is written to again.
+            let data_hash = {
+                let mapped = MappedFile::open(&path)?;
+                hash(compute, std::iter::once(&mapped.bytes()[HEADER_BYTES..]), &mut || mapped.forget())
+            };
+            to.file.seek(SeekFrom::Start(0))?;
+            to.file.write_all(&self.header(written, data_hash))?;
+            to.file.sync_all()?;
             std::fs::rename(&path, &self.path)?;
             // The name is on disk once its folder is.
             File::open(&self.folder.path)?.sync_all()
-        });
-        written.map_err(|cause| PackedError::File { path, cause })
-    }
-
-    /// Deletes what was not used for longest until `bytes` more fit. Whoever has mapped a file keeps it.
-    fn make_room(&self, bytes: u64) -> Result<(), PackedError> {
-        let most = self.folder.bytes_max;
-        if bytes > most {
-            return Err(PackedError::TooLarge { needed: Bytes(bytes), most: Bytes(most) });
-        }
-        let mut others = Vec::new();
-        for entry in std::fs::read_dir(&self.folder.path).map_err(|cause| self.failed(cause))?.flatten() {
-            let (path, Ok(about)) = (entry.path(), entry.metadata()) else { continue };
-            let used = about.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            let age = SystemTime::now().duration_since(used).unwrap_or_default();
-            let is_partial = path.extension().is_some_and(|extension| extension == "partial");
-            if is_partial && age > ABANDONED_AFTER {
-                let _ = std::fs::remove_file(&path);
-            } else if !is_partial && about.is_file() && path != self.path {
-                others.push((used, about.len(), path));
-            }
-        }
-        others.sort_unstable();
-        let mut all: u64 = others.iter().map(|(_, bytes, _)| bytes).sum();
-        for (_, other, path) in others {
-            if all + bytes <= most {
-                break;
-            }
-            std::fs::remove_file(&path).map_err(|cause| PackedError::File { path, cause })?;
-            all -= other;
-        }
-        Ok(())
+        };
+        finish().map_err(|cause| PackedError::File { path: to.path.clone(), cause })
     }
 
     fn header(&self, data_bytes: u64, data_hash: u64) -> Vec<u8> {
@@ -238,10 +208,9 @@ impl PackedFile {
     }
 }
 
-/// A file that is written while its model is packed, and deleted where that comes to nothing.
+/// Matrices on their way to a file.
 pub(super) struct PackedWriter {
-    file: File,
-    path: PathBuf,
+    to: PartialFile,
     written: u64,
 }
 
@@ -251,15 +220,7 @@ impl PackedWriter {
         let padding = bytes.len().next_multiple_of(ALIGNMENT) - bytes.len();
         let parts = [&record(tensors, bytes.len())[..], bytes, &[0; ALIGNMENT][..padding]];
         self.written += parts.iter().map(|part| part.len() as u64).sum::<u64>();
-        let written = parts.iter().try_for_each(|part| self.file.write_all(part));
-        written.map_err(|cause| PackedError::File { path: self.path.clone(), cause })
-    }
-}
-
-impl Drop for PackedWriter {
-    fn drop(&mut self) {
-        // Where it was renamed, nothing of that name is left.
-        let _ = std::fs::remove_file(&self.path);
+        self.to.write(&parts)
     }
 }
 
@@ -275,17 +236,18 @@ fn record(tensors: &[Tensor<'_>], bytes: usize) -> [u8; RECORD_BYTES] {
     record
 }
 
-/// A hash of how this program lays weights out for the instruction set, by doing so with a little of each type.
+/// A hash of how this program lays weights out for the instruction set, by doing so with a little of each type: in two
+/// parts that end within a panel, and where the type allows it with rows of odd length.
 fn layout(compute: &Compute) -> u64 {
-    const ROWS: usize = 40;
-    const COLUMNS: usize = 512;
+    const ROWS: [usize; 2] = [19, 22];
     let mut whole = Xxh3::new();
-    for element_type in ElementType::ALL {
-        let Some(row_bytes) = element_type.row_bytes(COLUMNS) else { continue };
+    for (element_type, columns) in ElementType::ALL.into_iter().flat_map(|of| [(of, 512), (of, 37)]) {
+        let Some(row_bytes) = element_type.row_bytes(columns) else { continue };
         // Each byte is another, over and over, and zeros and ones in a row don't come.
-        let bytes: Vec<u8> = (0..ROWS * row_bytes).map(|index| (index * 151 % 251) as u8).collect();
-        let part = Weights { element_type, rows: ROWS, columns: COLUMNS, bytes: &bytes };
-        if let Ok(packed) = PackedWeights::pack(compute, &[part], &mut Arena::new(0), &mut || {}) {
+        let byte = |index: usize| (index * 151 % 251) as u8;
+        let bytes: Vec<u8> = (0..ROWS[0].max(ROWS[1]) * row_bytes).map(byte).collect();
+        let part = |rows: usize| Weights { element_type, rows, columns, bytes: &bytes[..rows * row_bytes] };
+        if let Ok(packed) = PackedWeights::pack(compute, &ROWS.map(part), &mut Arena::new(0), &mut || {}) {
             whole.update(&xxh3_64(packed.as_bytes()).to_le_bytes());
         }
     }

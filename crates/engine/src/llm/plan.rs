@@ -125,6 +125,7 @@ pub(super) fn plan(
     let pages = wanted.min(pages_affordable);
     let memory = MemoryPlan {
         weights_bytes: weights,
+        mapped_bytes: 0,
         kv_bytes: page_bytes.saturating_mul(pages as u64),
         activations_bytes: activations,
     };

@@ -400,3 +400,58 @@ impl Sequence {
 fn reports_prompt(request: &GenerateRequest) -> bool {
     request.prompt_logprobs && request.logprobs.is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a fixture that isn't there fails the test
+
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use formats::model::ModelFiles;
+    use kernels::attention::PAGE_TOKENS;
+
+    use super::super::events::answer;
+    use super::super::request::Sampling;
+    use super::*;
+
+    #[test]
+    fn guesses_behind_logits_that_are_no_numbers_are_not_published() {
+        const VOCABULARY: usize = 64;
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/decoders/llama");
+        let tokenizer = Tokenizer::new(ModelFiles::open(&fixture).unwrap().tokenizer()).unwrap();
+        let prompt: Vec<u32> = (5..5 + PAGE_TOKENS as u32 - 2).collect();
+        let request = GenerateRequest {
+            prompt: prompt.clone(),
+            tokens_max: 20,
+            sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+            stop: Vec::new(),
+            logprobs: None,
+            prompt_logprobs: false,
+            ignore_end: true,
+        };
+        let (events, _generation) = answer(&Arc::default());
+        let (terms, submitted) = (Terms::default(), Instant::now());
+        let accepted = Accepted { request, terms, tokens_max: 20, events, submitted, queued: true };
+        let mut pages = Pages::new(4);
+        let lease = pages.take(&prompt, prompt.len(), 0).unwrap();
+        let mut sequence = Sequence::new(accepted, 0, 1, lease, Isa::Portable, VOCABULARY);
+        let mut span = Span { tokens: Vec::new(), first_position: 0, pages: Vec::new(), logits: 0..0 };
+        sequence.fill(&mut span, prompt.len(), 1);
+        let mut logits = vec![0.0; VOCABULARY];
+        logits[7] = 1.0;
+        sequence.advance(&span, &mut logits, &tokenizer, &[]);
+        assert_eq!((sequence.said().len(), sequence.is_finished()), (prompt.len() + 1, false));
+
+        // Guesses beyond the page's end; the first row's logits say nothing.
+        assert_eq!(sequence.make_room_for_guesses(4, &mut pages), 4);
+        (1..5).for_each(|guess| sequence.add_guess(guess));
+        sequence.fill_answer(&mut span);
+        let advanced = sequence.advance(&span, &mut [f32::NAN; 5 * VOCABULARY], &tokenizer, &[]);
+        assert_eq!((advanced.generated, advanced.right, sequence.is_finished()), (0, 0, true));
+        sequence.publish(&mut pages);
+        sequence.release(&mut pages);
+        let guessed = [&prompt[..], &[7, 1, 2, 3, 4]].concat();
+        assert_eq!(pages.take(&guessed, guessed.len(), 0).unwrap().cached_tokens, 0);
+    }
+}

@@ -34,7 +34,7 @@ pub struct Settings {
     pub packed: Option<PackedFolder>,
     /// Memory for weights, keys/values and activations together; `None` takes nine tenths of what is free.
     pub memory_max_bytes: Option<u64>,
-    /// Of what is free, what others have been promised and have not touched yet.
+    /// Of what is free, what others have been promised: see [`MemoryPlan::promised_bytes`].
     pub memory_promised_bytes: u64,
 }
 
@@ -71,6 +71,8 @@ pub struct PackedFolder {
 pub struct MemoryPlan {
     /// Weights as packed for this instruction set.
     pub weights_bytes: u64,
+    /// Of these, what is mapped from a file.
+    pub mapped_bytes: u64,
     /// The cache of keys and values, all pages.
     pub kv_bytes: u64,
     /// Buffers of a step.
@@ -81,6 +83,12 @@ impl MemoryPlan {
     /// All of it.
     pub fn total_bytes(&self) -> u64 {
         self.weights_bytes + self.kv_bytes + self.activations_bytes
+    }
+
+    /// What is in use, or will be, though the system calls it free: what is mapped from a file, which it takes for a cache,
+    /// and what was not touched yet.
+    pub fn promised_bytes(&self) -> u64 {
+        self.mapped_bytes + self.kv_bytes + self.activations_bytes
     }
 }
 
@@ -141,6 +149,14 @@ mod tests {
     fn cached_files_of_a_container_can_be_had() {
         assert_eq!(cached_files("anon 5\nfile 90\ninactive_file 30\nactive_file 12\ninactive_anon 7\n"), 42);
         assert_eq!(cached_files(""), 0);
+    }
+
+    #[test]
+    fn what_is_mapped_is_promised_like_what_was_not_touched() {
+        let memory = MemoryPlan { weights_bytes: 100, mapped_bytes: 0, kv_bytes: 20, activations_bytes: 3 };
+        assert_eq!([memory.total_bytes(), memory.promised_bytes()], [123, 23]);
+        let mapped = MemoryPlan { mapped_bytes: 90, ..memory };
+        assert_eq!([mapped.total_bytes(), mapped.promised_bytes()], [123, 113]);
     }
 
     #[test]

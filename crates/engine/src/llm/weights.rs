@@ -35,14 +35,16 @@ pub enum WeightsError {
     PackedOtherwise,
 }
 
-/// All weights of a decoder. Nothing of the files is needed once they are made: a file that is changed while its model is
-/// served changes nothing.
+/// All weights of a decoder. Nothing of the model's files is needed once they are made: one that is changed while its model
+/// is served changes nothing. Where packed weights are kept, matrices may be mapped from there.
 pub struct DecoderWeights {
     pub layers: Vec<LayerWeights>,
     pub output_norm: Vec<f32>,
     /// `[v, h]`.
     pub output: PackedWeights,
     embedding: Embedding,
+    /// Whether the matrices are mapped from a file, all but an embedding of their own.
+    is_mapped: bool,
     /// What all of them read.
     pub reads: Forms,
 }
@@ -188,8 +190,8 @@ impl DecoderWeights {
         let output_norm = reader.norm(Role::OutputNorm, None)?;
         let output = reader.pack(&[output])?;
         files.forget();
-        let mut weights =
-            DecoderWeights { layers, output_norm, output, embedding, reads: reader.reads.get() };
+        let (is_mapped, reads) = (packing.from.is_some(), reader.reads.get());
+        let mut weights = DecoderWeights { layers, output_norm, output, embedding, is_mapped, reads };
         weights.say_what_follows(compute);
         Ok(weights)
     }
@@ -221,14 +223,22 @@ impl DecoderWeights {
         }
     }
 
+    /// Of [`DecoderWeights::bytes`], what is mapped from a file of packed weights.
+    pub fn mapped_bytes(&self) -> usize {
+        if self.is_mapped { self.bytes() - self.own_embedding_bytes() } else { 0 }
+    }
+
     /// Bytes of the matrices, in memory.
     pub fn bytes(&self) -> usize {
         let layers: usize = self.layers.iter().map(LayerWeights::bytes).sum();
-        let embedding = match &self.embedding {
+        layers + self.output.bytes() + self.own_embedding_bytes()
+    }
+
+    fn own_embedding_bytes(&self) -> usize {
+        match &self.embedding {
             Embedding::Tied => 0,
             Embedding::Own { bytes, .. } => bytes.len(),
-        };
-        layers + self.output.bytes() + embedding
+        }
     }
 }
 

@@ -109,6 +109,11 @@ impl ModelFiles {
         &self.contents.tokenizer
     }
 
+    /// The same, to be dropped before the model is: nothing is left of it here.
+    pub fn take_tokenizer(&mut self) -> TokenizerSource {
+        std::mem::replace(&mut self.contents.tokenizer, TokenizerSource::Gguf(Box::default()))
+    }
+
     /// The Jinja source by which a conversation becomes a prompt.
     pub fn chat_template(&self) -> Option<&str> {
         self.contents.chat_template.as_deref()

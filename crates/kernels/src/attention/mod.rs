@@ -66,8 +66,8 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Causal grouped-query attention: `queries`' rows have `a·d` elements, `out` is `[m, a·d]`, and the keys and values of every row's own
-/// position have been written to the cache. Rows of no sequence are left as they are in `out`.
+/// Causal grouped-query attention: `queries`' rows have `a·d` elements, `out` is `[m, a·d]`, and the keys and values of every
+/// row's own position have been written to the cache. Rows of no sequence are left as they are in `out`.
 ///
 /// The softmax is taken online over blocks of [`PAGE_TOKENS`] keys that start at position 0 (Dao et al.,
 /// "FlashAttention", 2022), so that a row's bits depend on nothing but its own sequence. No memory is allocated once

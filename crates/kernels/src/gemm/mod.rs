@@ -1,7 +1,8 @@
 //! Products of f32 matrices: `c = init + a · b`, in batches, with operands at any strides.
 //!
-//! A sum begins with `init` (or 0) and takes the elements of `k` in their order, one fused multiply-add after another,
-//! so that bits depend neither on threads nor on how rows and columns are divided among them.
+//! A sum begins with `init` (or 0) and takes the elements of `k` in their order: one fused multiply-add after another, or
+//! in bfloat16 two products at a time. So bits depend neither on threads nor on how rows and columns are divided among
+//! them.
 
 #[cfg(target_arch = "x86_64")]
 mod bf16;
@@ -30,6 +31,7 @@ const COLUMNS_TO_PACK_FOR: usize = 160;
 
 /// A prepared product.
 pub struct Gemm {
+    isa: Isa,
     precision: Precision,
     /// `[batch.., m, k]`.
     a: View,
@@ -49,8 +51,9 @@ impl std::fmt::Debug for Gemm {
 }
 
 impl Gemm {
-    /// Prepares `c = init + a · b` with `b` packed for the same precision. The batch dimensions of `a`, `init` and `c` agree; `b` has as many
-    /// matrices, or one if `b_shared`. The last strides of `c` and `init` are 1; `init` may be `c` itself.
+    /// Prepares `c = init + a · b` with `b` packed for the same instruction set and precision. The batch dimensions of `a`,
+    /// `init` and `c` agree; `b` has as many matrices, or one if `b_shared`. The last strides of `c` and `init` are 1;
+    /// `init` may be `c` itself.
     ///
     /// # Panics
     /// When shapes disagree, `c` overlaps an operand, or `isa` doesn't have the precision.
@@ -76,10 +79,13 @@ impl Gemm {
             assert!(*init == c || init.is_apart(&c), "init is c or apart from it");
             needed = needed.max(init.range().end);
         }
-        Gemm { precision, a, b, b_shared, init, c, needed }
+        Gemm { isa, precision, a, b, b_shared, init, c, needed }
     }
 
+    /// # Panics
+    /// When `compute` has another instruction set than it was prepared for, or the workspace is too small.
     pub fn run(&self, compute: &Compute, workspace: &mut Workspace) {
+        assert_eq!(self.isa, compute.isa(), "the instruction sets of a product and of its threads");
         let memory = workspace.memory(self.needed, compute.pool());
         let rank = self.c.shape.len();
         let (m, n, k) = (self.c.shape[rank - 2], self.c.shape[rank - 1], self.a.shape[rank - 1]);
@@ -88,7 +94,7 @@ impl Gemm {
             return;
         }
         let threads = compute.pool().threads();
-        let strips = n.div_ceil(2 * width(compute.isa()));
+        let strips = n.div_ceil(2 * width(self.isa));
         let row_blocks = m.div_ceil(ROWS);
         let column_blocks = (4 * threads).div_ceil(batches * row_blocks).min(strips);
         let strips_each = strips.div_ceil(column_blocks);
@@ -112,8 +118,9 @@ impl Gemm {
                 strips: first_strip..(first_strip + strips_each).min(strips),
             };
             match self.precision {
-                Precision::Float32 => dispatch(compute.isa(), block),
-                // SAFETY: `new` found that the machine has it, and checked the views; blocks of `c` are apart.
+                Precision::Float32 => dispatch(self.isa, block),
+                // SAFETY: the instruction set has it, as `new` found, and is `compute`'s, so the machine has that; `new`
+                // checked the views; blocks of `c` are apart.
                 #[cfg(target_arch = "x86_64")]
                 Precision::Bfloat16 => unsafe { bf16::multiply(&block) },
                 #[cfg(not(target_arch = "x86_64"))]

@@ -51,6 +51,7 @@ pub fn packed_values(isa: Isa, precision: Precision, k: usize, n: usize) -> usiz
 
 /// Packs `[.., k, n]` into strips. `to` has `batches` times [`packed_values`].
 pub struct Pack {
+    isa: Isa,
     precision: Precision,
     pub(super) from: View,
     pub(super) to: usize,
@@ -71,21 +72,25 @@ impl Pack {
         let target = View::contiguous(to, &[values]);
         assert!(from.is_apart(&target), "packing in place");
         let needed = from.range().end.max(to + values);
-        Pack { precision, from, to, needed }
+        Pack { isa, precision, from, to, needed }
     }
 
+    /// # Panics
+    /// When `compute` has another instruction set than it was prepared for, or the workspace is too small.
     pub fn run(&self, compute: &Compute, workspace: &mut Workspace) {
+        assert_eq!(self.isa, compute.isa(), "the instruction sets of a packing and of its threads");
         let memory = workspace.memory(self.needed, compute.pool());
         let rank = self.from.shape.len();
         let (k, n) = (self.from.shape[rank - 2], self.from.shape[rank - 1]);
-        let strip = 2 * width(compute.isa());
+        let strip = 2 * width(self.isa);
         let strips = n.div_ceil(strip);
         let batches: usize = self.from.shape[..rank - 2].iter().product();
         let task = |item: usize| {
             let (batch, strip) = (item / strips, item % strips);
             match self.precision {
-                Precision::Float32 => dispatch(compute.isa(), Strip { pack: self, memory, batch, strip }),
-                // SAFETY: `new` found that the machine has it, and checked the views; each strip is packed once.
+                Precision::Float32 => dispatch(self.isa, Strip { pack: self, memory, batch, strip }),
+                // SAFETY: the instruction set has it, as `new` found, and is `compute`'s, so the machine has that; `new`
+                // checked the views; each strip is packed once.
                 #[cfg(target_arch = "x86_64")]
                 Precision::Bfloat16 => unsafe { super::bf16::pack_strip(self, memory, batch, strip) },
                 #[cfg(not(target_arch = "x86_64"))]

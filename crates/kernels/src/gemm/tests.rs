@@ -21,7 +21,7 @@ fn matrix(offset: usize, batch: usize, rows: usize, columns: usize, transposed: 
     }
 }
 
-/// As [`Precision::Bfloat16`] rounds: to the nearest, ties to even, and denormal numbers to zero.
+/// As [`Precision::Bfloat16`] rounds: to the nearest, ties to even. Denormal numbers, which it takes for zero, don't come.
 fn rounded(x: f32) -> f32 {
     half::bf16::from_f32(x).to_f32()
 }
@@ -68,6 +68,27 @@ fn product(
     let init = case.init.then(|| c.clone());
     Gemm::new((isa, precision), a, packed, false, init, c.clone()).run(&compute, &mut workspace);
     (workspace.values()[c.offset..c.offset + batch * m * n].to_vec(), exact, sizes)
+}
+
+#[test]
+fn nothing_runs_on_another_instruction_set_than_it_was_prepared_for() {
+    for (prepared, had) in Isa::available().into_iter().zip(Isa::available().into_iter().skip(1)) {
+        let of = |rows| matrix(0, 1, rows, 8, false);
+        let pack = Pack::new((prepared, Precision::Float32), of(8), 1024);
+        let c = View::contiguous(512, &[1, 4, 8]);
+        let gemm = Gemm::new((prepared, Precision::Float32), of(4), 1024, false, None, c);
+        type Run<'a> = &'a dyn Fn(&Compute, &mut Workspace);
+        let runs: [Run<'_>; 2] =
+            [&|compute, workspace| pack.run(compute, workspace), &|compute, workspace| {
+                gemm.run(compute, workspace)
+            }];
+        for run in runs {
+            let run = |isa| run(&Compute::new(isa, 1), &mut Workspace::new(4096, 1));
+            run(prepared);
+            let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(had)));
+            assert!(refused.is_err(), "prepared for {prepared}, run on {had}");
+        }
+    }
 }
 
 #[test]

@@ -52,12 +52,12 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// `from` must be readable for `WIDTH` values.
     unsafe fn load_bf16(self, from: *const bf16) -> Self::F;
-    /// `values` are integers from -128 to 127.
+    /// `values` are integers from -128 to 127; what is no number becomes any of them, on each instruction set another.
     ///
     /// # Safety
     /// `to` must be writable for `WIDTH` values.
     unsafe fn store_i8(self, to: *mut i8, values: Self::F);
-    /// `values` are integers of 16 bits.
+    /// `values` are integers of 16 bits; what is no number becomes any of them, on each instruction set another.
     ///
     /// # Safety
     /// `to` must be writable for `WIDTH` values.

@@ -10,7 +10,7 @@ use crate::memory::{AlignedVec, Arena, MappedPart};
 use crate::threads::DisjointMut;
 
 /// Bytes that are packed without a pause.
-const AT_ONCE_BYTES: usize = 16 << 20;
+const AT_ONCE_BYTES: usize = 4 << 20;
 
 /// A matrix as stored in a file: `rows` (the product's `n`) of `columns` (its `k`), row after row.
 #[derive(Clone, Copy, Debug)]

@@ -92,6 +92,7 @@ impl QuantizedRows {
         let blocks = if self.forms.codes && columns.is_multiple_of(BLOCK) { columns / BLOCK } else { 0 };
         let stride = if rounds { columns.div_ceil(2) } else { 0 };
         let values = DisjointMut::new(values);
+        #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))] // only there rows are rounded
         let pairs = DisjointMut::new(&mut self.pairs[..rows * stride]);
         let codes = DisjointMut::new(&mut self.codes[..rows * blocks * BLOCK]);
         let scales = DisjointMut::new(&mut self.scales[..rows * blocks]);

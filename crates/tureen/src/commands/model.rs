@@ -22,7 +22,7 @@ use crate::models::catalogue;
 use crate::models::find::require;
 use crate::models::sources::{is_model_file, stem};
 use crate::nearest::nearest;
-use crate::settings::Settings;
+use crate::settings::{ModelText, Settings};
 use crate::terminal::{confirmed, is_attended, say};
 
 /// A model to load.
@@ -68,12 +68,18 @@ pub fn find(context: &Context, text: &str) -> anyhow::Result<Model> {
 /// As for [`find`], with the command that would get the model.
 pub fn find_to_load(context: &Context, text: &str) -> anyhow::Result<Model> {
     let mut model = find_or_pull(context, text)?;
-    if let Some(draft) = context.resolved.settings.draft_model.as_ref().filter(|_| !is_onnx(&model.path)) {
+    let Settings { draft_model, draft_tokens_max, .. } = &context.resolved.settings;
+    if let Some(draft) = wanted_draft(draft_model.as_ref(), draft_tokens_max.0, &model.path) {
         let draft = find_or_pull(context, &draft.0).context("finding the draft model")?;
         model.draft = Some(draft.path);
         model.ends = model.ends.or(draft.ends);
     }
     Ok(model)
+}
+
+/// The draft model that is named for the model at `path`, where tokens are guessed.
+fn wanted_draft<'a>(named: Option<&'a ModelText>, tokens_max: usize, path: &Path) -> Option<&'a ModelText> {
+    named.filter(|_| tokens_max > 0 && !is_onnx(path))
 }
 
 fn find_or_pull(context: &Context, text: &str) -> anyhow::Result<Model> {
@@ -157,7 +163,7 @@ pub fn load(model: &Model, settings: &Settings, promised_bytes: u64, is_said: bo
     }
     let llm = loaded.with_context(|| format!("loading {}", model.name))?;
     for trouble in &llm.facts().packed_troubles {
-        tracing::warn!(model = model.name, "packed weights: {trouble}; loaded without them");
+        tracing::warn!(model = model.name, "packed weights: {trouble}; packed from its own files");
     }
     if is_said {
         let full = full_contexts(llm.stats().kv_pages_total, llm.facts().context);
@@ -269,6 +275,16 @@ fn an_error_says_its_cause_once() {
     let Err(error) = open(Path::new("/no/such/model.gguf")) else { panic!("it is there") };
     let text = format!("{error:#}");
     assert_eq!(text.matches("os error 2").count(), 1, "{text}");
+}
+
+#[test]
+fn no_draft_model_is_looked_for_where_nothing_is_guessed() {
+    let named = ModelText("no-such-model".to_string());
+    let is_wanted = |tokens_max, path| wanted_draft(Some(&named), tokens_max, Path::new(path)).is_some();
+    assert_eq!(
+        [is_wanted(8, "m.gguf"), is_wanted(0, "m.gguf"), is_wanted(8, "m.onnx")],
+        [true, false, false]
+    );
 }
 
 #[test]

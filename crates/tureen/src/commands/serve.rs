@@ -116,8 +116,7 @@ async fn serve(serve: ServeSettings, settings: Settings, mut models: Vec<Model>)
                 return Ok(());
             }
             let llm = load(model, &settings, promised_bytes, true)?;
-            let memory = llm.facts().memory;
-            promised_bytes += memory.kv_bytes + memory.activations_bytes;
+            promised_bytes += llm.facts().memory.promised_bytes();
             services.loaded(&model.name, model.version, llm);
             anyhow::Ok(())
         })
