@@ -7,6 +7,13 @@ use super::table::{columns, parameters, size};
 use crate::models::progress::Shared;
 use crate::terminal::{confirmed, print, say};
 
+/// `REMOTE/NAME@NUMBER` taken apart; `None` where no remote is named.
+pub fn apart(text: &str) -> Option<(&str, &str)> {
+    let (remote, name) = text.rsplit_once('/')?;
+    // `https://` alone is no remote.
+    (!remote.is_empty() && !remote.ends_with('/')).then_some((remote, name))
+}
+
 /// A version out of a remote, as `name` or under its own.
 pub fn pull(
     store: &Store,
