@@ -132,3 +132,91 @@ def test_what_is_wrong_with_a_bucket_is_said(bucket, tmp_path):
     assert "is no remote" in said
     _, said = run("list", "--from", url, "--models", tmp_path, environment={**environment, "AWS_ALLOW_HTTP": "false"}, fails=True)
     assert "http" in said.lower()
+
+
+@pytest.fixture
+def web(tmp_path):
+    """A remote that is a folder, and its URL by Python's own server of files."""
+    place = tmp_path / "remote"
+    place.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen([sys.executable, "-m", "http.server", "-b", "127.0.0.1", "-d", place, str(port)],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(300):
+        try:
+            urllib.request.urlopen(url, timeout=5)
+            break
+        except OSError:
+            assert server.poll() is None
+            time.sleep(0.1)
+    yield place, url
+    server.terminate()
+    server.wait()
+
+
+def test_a_remote_is_read_from_a_server_of_files(web, tmp_path):
+    place, url = web
+    here, there = tmp_path / "here", tmp_path / "there"
+    run("pull", GGUF, "--as", "net", "--models", here)
+    _, said = run("pull", "net", "--from", url, "--models", there, fails=True)
+    assert "has no index" in said or "has no net" in said
+    run("push", "net", place, "--models", here)
+    run("pull", ONNX, "--as", "net", "--replace", "--models", here)
+    run("push", "net", place, "--models", here)
+    listed = json.loads(run("list", "--from", url, "--json", "--models", there)[0])
+    assert [manifest["version"] for manifest in listed] == [1, 2]
+    for version in ("net@1", "net@2"):
+        run("pull", version, "--from", url, "--models", there)
+        assert files(there, version) == files(here, version)
+    assert "whole" in run("verify", "--from", url, "--models", there)[0]
+    for command_line in (("push", "net", url), ("rm", "net@1", "--yes", "--from", url), ("gc", url)):
+        _, said = run(*command_line, "--models", here, fails=True)
+        assert "can only be read" in said
+    run("rm", "net@1", "--from", place, "--yes", "--models", here)
+    _, said = run("pull", "net@1", "--from", url, "--as", "x", "--models", there, fails=True)
+    assert "only net@2" in said
+
+
+def test_two_versions_are_compared_here_and_there(tmp_path):
+    place, models = tmp_path / "remote", tmp_path / "here"
+    run("pull", GGUF, "--as", "net", "--models", models)
+    run("push", "net", place, "--models", models)
+    same = json.loads(run("diff", "net", f"{place}/net@1", "--json", "--models", models)[0])["differences"]
+    assert same["files"] == [] and same["tensors"] == [] and same["bytes_shared"] == same["bytes"] > 0
+    run("pull", ONNX, "--as", "net", "--replace", "--models", models)
+    out, _ = run("diff", "net@1", "net@2", "--models", models)
+    assert "added" in out and "removed" in out and "0.0% of net@2" in out
+    _, said = run("diff", "net@1", f"{place}/net@7", "--models", models, fails=True)
+    assert "only net@1" in said
+
+
+def test_a_version_of_a_remote_is_served_from_a_cache(remote, tmp_path):
+    place, environment = remote
+    if "://" not in place:
+        pytest.skip("a folder is a path, and a path is a file or folder to serve")
+    here, there = tmp_path / "here", tmp_path / "there"
+    run("pull", ONNX, "--as", "net", "--models", here)
+    run("push", "net", place, "--models", here, environment=environment)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = ("serve", f"digits={place}/net@1", "--listen", f"127.0.0.1:{port}", "--models", there)
+    _, said = run(*arguments, "--cache-max", "1KiB", environment=environment, fails=True)
+    assert "cache_max" in said
+    # The second time without the bucket: what a number means never changes.
+    for environment in (environment, {**environment, "AWS_ENDPOINT": "http://127.0.0.1:9"}):
+        server = command(*arguments, keys=None, environment=environment)
+        for _ in range(300):
+            try:
+                answer = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/models/digits", timeout=5))
+                break
+            except OSError:
+                assert server.poll() is None, server.communicate()
+                time.sleep(0.1)
+        assert answer["name"] == "digits"
+        server.send_signal(signal.SIGTERM)
+        server.communicate(timeout=60)
+    assert "No models" in run("list", "--models", there)[0]

@@ -22,6 +22,9 @@ pub enum StoreError {
     Damaged { place: String, why: String },
     #[error("{place} is damaged ({why}); push the version with --again from where it is whole")]
     RemoteDamaged { place: String, why: String },
+    /// The manifest of a version in a remote, or its tag.
+    #[error("{place} is damaged ({why}); take it away by `tureen rm {id} --from {remote}` and push it again")]
+    EntryDamaged { place: String, why: String, id: String, remote: String },
     /// A remote that answers otherwise than it should, or not at all.
     #[error("{what}: {why}")]
     Remote { what: String, why: String },

@@ -6,6 +6,7 @@
 
 mod clock;
 pub mod codec;
+mod compare;
 mod cut;
 mod database;
 mod durable;
@@ -22,6 +23,7 @@ mod uploads;
 mod versions;
 
 pub use clock::{now, unix_seconds};
+pub use compare::{Change, Contents, Differences};
 pub use durable::{is_plain_path, write_durably};
 pub use error::StoreError;
 pub use jobs::{EventFile, Job, JobFolder, JobRun, State, Stop};

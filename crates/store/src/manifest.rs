@@ -82,7 +82,7 @@ pub enum Kind {
 
 impl Manifest {
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.bytes).sum()
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
     }
 
     /// Whether another has the same contents, wherever they came from.

@@ -166,7 +166,7 @@ impl Store {
     /// The disk; the database. Nothing is in sight then.
     pub fn publish(&self, staged: &Path, model: &ModelName, mut manifest: Manifest) -> Result<Version> {
         for file in &manifest.files {
-            if !is_plain_path(&file.path) {
+            if !is_plain_path(&file.path) || file.path == FILE_NAME {
                 let why = format!("file {:?}", file.path);
                 return Err(StoreError::Damaged { place: staged.display().to_string(), why });
             }

@@ -223,12 +223,20 @@ fn put_plane(plane: &[u8], counts: &Counts, is_text: bool, frame: &mut Vec<u8>) 
     if let Some(only) = counts.only() {
         frame.push(only);
         kind = CONSTANT;
-    } else if is_text && let Some(deflated) = deflate(plane, worth.min(counts.coded_bytes())) {
+    } else if is_text
+        && counts.coded_bytes() < worth
+        && let Some(deflated) = deflate(plane, worth.min(counts.coded_bytes()))
+    {
         frame.extend(deflated);
         kind = DEFLATE;
     } else if counts.coded_bytes() < worth {
         rans::encode(plane, counts, frame);
         kind = RANS;
+    }
+    // Rounded frequencies may cost what was to be saved.
+    if kind != RAW && frame.len() - start - PLANE_HEADER_BYTES > plane.len() {
+        frame.truncate(start + PLANE_HEADER_BYTES);
+        kind = RAW;
     }
     if kind == RAW {
         frame.extend(plane);

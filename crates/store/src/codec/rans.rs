@@ -43,7 +43,7 @@ impl Counts {
         present.next().filter(|_| present.next().is_none())
     }
 
-    /// Bytes that [`encode`] will need, within a few.
+    /// Bytes that [`encode`] would need if frequencies weren't rounded, which costs little but where symbols are rare.
     pub fn coded_bytes(&self) -> usize {
         let total: u64 = self.0.iter().map(|count| u64::from(*count)).sum();
         let total = total as f64;

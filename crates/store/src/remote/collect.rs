@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::index::INDEX;
 use super::packed::{Chunk, chunk_key};
 use super::workers::each;
 use super::{Object, Progress, Remote};
 use crate::error::Result;
+use crate::name::ModelName;
 use crate::versions::Damage;
 
 /// What was deleted, and what stays.
@@ -22,7 +24,13 @@ fn is_ours(key: &str) -> bool {
     let is_hex =
         |text: &str, length| text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let parts: Vec<&str> = key.split('/').collect();
-    let &[_, first, name] = &parts[..] else { return false };
+    if let &["index", name] = &parts[..] {
+        return name.starts_with(".tmp");
+    }
+    let &[top, first, name] = &parts[..] else { return false };
+    if matches!(top, "models" | "tags") {
+        return name.starts_with(".tmp") && ModelName::parse(first).is_ok();
+    }
     let is_chunk = name.split('-').all(|sha256| is_hex(sha256, 64));
     is_hex(first, 2) && (is_chunk || name.starts_with(".tmp"))
 }
@@ -45,7 +53,7 @@ impl Remote {
             }
         }
         let mut collected = Collected::default();
-        for prefix in ["chunks", "differences"] {
+        for prefix in ["chunks", "differences", "models", "tags", "index"] {
             for Object { key, bytes, .. } in self.list(prefix)?.into_iter().filter(|file| is_ours(&file.key))
             {
                 if needed.contains(&key) {
@@ -61,7 +69,9 @@ impl Remote {
                 }
             }
         }
-        self.settle()?;
+        if !is_trial {
+            self.write_index()?;
+        }
         Ok(collected)
     }
 
@@ -87,7 +97,28 @@ impl Remote {
             Ok(read.err().map(|error| Damage { path: of.clone(), why: error.to_string() }))
         })?;
         damages.extend(found.into_iter().flatten());
+        if named.is_empty() {
+            damages.extend(self.damaged_tags()?);
+            let index = self.index_damage()?;
+            damages.extend(index.map(|why| Damage { path: INDEX.to_owned(), why }));
+        }
         Ok(damages)
+    }
+
+    fn damaged_tags(&self) -> Result<Vec<Damage>> {
+        let entries = self.entries("models")?;
+        let is_there = |model: &ModelName, number: u64| {
+            entries.iter().any(|e| e.name == model.name() && e.number == number && !e.is_gone)
+        };
+        let damage = |(model, number): (ModelName, Result<u64>)| {
+            let why = match number {
+                Ok(number) if is_there(&model, number) => return None,
+                Ok(number) => format!("it means {}@{number}, which isn't there", model.name()),
+                Err(error) => error.to_string(),
+            };
+            Some(Damage { path: format!("{}:{}", model.name(), model.tag()), why })
+        };
+        Ok(self.tags("tags")?.into_iter().filter_map(damage).collect())
     }
 
     /// The chunks of versions, each once with one that needs it, and the versions that can't be read.
@@ -121,12 +152,22 @@ mod tests {
         let sha256 = "ab".repeat(32);
         for ours in
             [chunk_key(&sha256), format!("differences/ab/{sha256}-{sha256}"), "chunks/ab/.tmpX1".to_owned()]
+                .into_iter()
+                .chain(["models/a/.tmpX1", "tags/a/.tmpX1", "index/.tmpX1"].map(str::to_owned))
         {
             assert!(is_ours(&ours), "{ours}");
         }
-        for other in
-            ["chunks/0001.txt", "chunks/ab/page-1.json", "chunks/docs/a/b", "chunks/zz/.tmp1", "chunks/ab/"]
-        {
+        for other in [
+            "index/names",
+            "models/a/@1.json",
+            "tags/a/b",
+            "models/a/b/.tmp1",
+            "chunks/0001.txt",
+            "chunks/ab/page-1.json",
+            "chunks/docs/a/b",
+            "chunks/zz/.tmp1",
+            "chunks/ab/",
+        ] {
             assert!(!is_ours(other), "{other}");
         }
     }

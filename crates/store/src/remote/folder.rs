@@ -32,8 +32,6 @@ impl Folder {
         let folder = path.parent().unwrap_or(&self.place);
         if !folder.is_dir() {
             make_folder(folder)?;
-            let above = folder.ancestors().skip(1).take_while(|above| above.starts_with(&self.place));
-            self.touch(above.map(Path::to_path_buf));
         }
         let write = || {
             let mut file = readable_temporary(folder)?;
@@ -46,12 +44,29 @@ impl Folder {
             }
         };
         let done = write().map_err(StoreError::io("writing", &path))?;
-        self.touch([folder.to_path_buf()]);
+        self.touch(&path);
         Ok(done)
     }
 
-    fn touch(&self, folders: impl IntoIterator<Item = PathBuf>) {
-        self.touched.lock().unwrap_or_else(PoisonError::into_inner).extend(folders);
+    /// The size of a file that is there already and is relied on: whoever wrote it may be about to sync its folders.
+    pub fn keep(&self, key: &str) -> Result<Option<u64>> {
+        let size = self.size(key)?;
+        if size.is_some() {
+            self.touch(&self.place.join(key));
+        }
+        Ok(size)
+    }
+
+    /// All folders above a file: another process may have made any of them.
+    fn touch(&self, path: &Path) {
+        let above = path.ancestors().skip(1).take_while(|above| above.starts_with(&self.place));
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        for folder in above {
+            // Where one is known, those above it are.
+            if !touched.insert(folder.to_path_buf()) {
+                break;
+            }
+        }
     }
 
     /// Makes what was written outlive a power cut. The files themselves do already; this is about their names.
@@ -61,10 +76,13 @@ impl Folder {
     }
 
     pub fn get(&self, key: &str, bytes_max: u64) -> Result<Option<Vec<u8>>> {
-        read_within(&self.place.join(key), bytes_max)
+        read_within(&self.place.join(key), bytes_max).map_err(|error| match error {
+            StoreError::Damaged { place, why } => StoreError::RemoteDamaged { place, why },
+            other => other,
+        })
     }
 
-    pub fn size(&self, key: &str) -> Result<Option<u64>> {
+    fn size(&self, key: &str) -> Result<Option<u64>> {
         let path = self.place.join(key);
         match std::fs::metadata(&path) {
             Ok(facts) => Ok(Some(facts.len())),
@@ -111,7 +129,7 @@ impl Folder {
                 Err(StoreError::io("deleting", &path)(error))
             }
             _ => {
-                self.touch(path.parent().map(Path::to_path_buf));
+                self.touch(&path);
                 Ok(())
             }
         }
@@ -119,15 +137,35 @@ impl Folder {
 
     /// A shared lock, or the only one.
     pub fn hold(&self, is_alone: bool) -> Result<Hold> {
+        let missing: Vec<&Path> = self.place.ancestors().take_while(|folder| !folder.is_dir()).collect();
         make_folder(&self.place)?;
+        missing.iter().filter_map(|folder| folder.parent()).try_for_each(sync_folder)?;
         let path = self.place.join(LOCK);
         let file = File::options().create(true).truncate(false).read(true).write(true).open(&path);
         let file = file.map_err(StoreError::io("making", &path))?;
         let taken = if is_alone { file.try_lock() } else { file.try_lock_shared() };
         match taken {
             Ok(()) => Ok(Hold::Locked(file)),
-            Err(TryLockError::WouldBlock) => Err(super::busy(&self.place.display().to_string(), is_alone)),
+            Err(TryLockError::WouldBlock) => {
+                Err(super::busy(&self.place.display().to_string(), is_alone, ""))
+            }
             Err(TryLockError::Error(error)) => Err(StoreError::io("locking", &path)(error)),
         }
     }
+}
+
+#[test]
+fn what_others_wrote_is_synced_with_all_folders_above_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("remote");
+    Folder::new(&place).put("chunks/ab/c", b"by another process", false).unwrap();
+    let here = Folder::new(&place);
+    assert_eq!(here.keep("chunks/ab/none").unwrap(), None);
+    assert!(here.touched.lock().unwrap().is_empty());
+    assert_eq!(here.keep("chunks/ab/c").unwrap(), Some(18));
+    let all = ["", "chunks", "chunks/ab"].map(|key| place.join(key).components().collect::<PathBuf>());
+    assert_eq!(*here.touched.lock().unwrap(), BTreeSet::from(all.clone()));
+    here.settle().unwrap();
+    here.put("chunks/ab/d", b"", false).unwrap();
+    assert_eq!(*here.touched.lock().unwrap(), BTreeSet::from(all), "though no folder was made");
 }

@@ -8,11 +8,13 @@ mod catalogue;
 mod collect;
 mod folder;
 mod http;
+mod index;
 mod local;
 mod objects;
 mod packed;
 mod pull;
 mod push;
+mod web;
 mod workers;
 
 use std::fmt;
@@ -21,14 +23,17 @@ use std::path::Path;
 
 pub use catalogue::Kept;
 pub use collect::Collected;
+pub(crate) use packed::{Chunk, Packed, SCHEMA};
 pub use push::Pushed;
+pub(crate) use push::{chunks_by_tensor, cuts_of};
+pub(crate) use workers::each;
 
 use crate::codec::{self, RAW_BYTES_MAX};
 use crate::error::{Result, StoreError};
 use crate::hash;
 use folder::Folder;
 use objects::{Mark, Objects};
-use packed::Chunk;
+use web::Web;
 
 /// Most bytes of a frame: a chunk as it is, and what stands around it.
 const FRAME_BYTES_MAX: u64 = RAW_BYTES_MAX as u64 + 4096;
@@ -41,9 +46,11 @@ pub struct Remote(Place);
 enum Place {
     Folder(Folder),
     Objects(Objects),
+    /// Where nothing can be changed.
+    Web(Web),
 }
 
-/// In a bucket, each waits for answers most of the time.
+/// In a network, each waits for answers most of the time.
 const THREADS_FOR_OBJECTS: usize = 16;
 
 /// What is kept at one place.
@@ -79,12 +86,13 @@ impl fmt::Display for Remote {
         match &self.0 {
             Place::Folder(folder) => folder.place.display().fmt(f),
             Place::Objects(objects) => objects.fmt(f),
+            Place::Web(web) => f.write_str(&web.url),
         }
     }
 }
 
 impl Remote {
-    /// What a person means by `text`: a folder, or a bucket by its URL. Neither is asked yet, and the folder needs not
+    /// What a person means by `text`: a folder, a bucket by its URL, or a server of files. None is asked yet, and the folder needs not
     /// exist before something is pushed there.
     ///
     /// # Errors
@@ -93,9 +101,13 @@ impl Remote {
         if let Some(objects) = Objects::open(text)? {
             return Ok(Remote(Place::Objects(objects)));
         }
+        if let Some(web) = Web::open(text)? {
+            return Ok(Remote(Place::Web(web)));
+        }
         if text.is_empty() || text.contains("://") {
             return Err(StoreError::Refused(format!(
-                "{text:?} is no remote: a folder is, s3://BUCKET/PATH, gs://BUCKET/PATH and az://CONTAINER/PATH"
+                "{text:?} is no remote: a folder is, s3://BUCKET/PATH, gs://BUCKET/PATH and az://CONTAINER/PATH, and to \
+                 read https://HOST/PATH"
             )));
         }
         let place = std::path::absolute(text).map_err(StoreError::io("looking for", Path::new(text)))?;
@@ -115,6 +127,7 @@ impl Remote {
         match &self.0 {
             Place::Folder(folder) => folder.put(key, contents, is_new),
             Place::Objects(objects) => objects.put(key, contents, is_new),
+            Place::Web(web) => Err(web.read_only()),
         }
     }
 
@@ -122,7 +135,7 @@ impl Remote {
     fn settle(&self) -> Result<()> {
         match &self.0 {
             Place::Folder(folder) => folder.settle(),
-            Place::Objects(_) => Ok(()),
+            Place::Objects(_) | Place::Web(_) => Ok(()),
         }
     }
 
@@ -130,13 +143,16 @@ impl Remote {
         match &self.0 {
             Place::Folder(folder) => folder.get(key, bytes_max),
             Place::Objects(objects) => objects.get(key, bytes_max),
+            Place::Web(web) => web.get(key, bytes_max),
         }
     }
 
-    fn size(&self, key: &str) -> Result<Option<u64>> {
+    /// The size of what is there already and will be relied on.
+    fn keep(&self, key: &str) -> Result<Option<u64>> {
         match &self.0 {
-            Place::Folder(folder) => folder.size(key),
+            Place::Folder(folder) => folder.keep(key),
             Place::Objects(objects) => objects.size(key),
+            Place::Web(web) => Err(web.read_only()),
         }
     }
 
@@ -144,6 +160,7 @@ impl Remote {
         match &self.0 {
             Place::Folder(folder) => folder.list(prefix),
             Place::Objects(objects) => objects.list(prefix),
+            Place::Web(web) => web.list(prefix),
         }
     }
 
@@ -151,6 +168,7 @@ impl Remote {
         match &self.0 {
             Place::Folder(folder) => folder.delete(key),
             Place::Objects(objects) => objects.delete(key),
+            Place::Web(web) => Err(web.read_only()),
         }
     }
 
@@ -159,14 +177,16 @@ impl Remote {
         match &self.0 {
             Place::Folder(folder) => folder.hold(is_alone),
             Place::Objects(objects) => objects.hold(is_alone),
+            Place::Web(web) => Err(web.read_only()),
         }
     }
 
     /// How many do work at once.
     fn threads(&self) -> usize {
         match &self.0 {
-            Place::Folder(_) => std::thread::available_parallelism().map_or(2, usize::from),
-            Place::Objects(_) => THREADS_FOR_OBJECTS,
+            // Some wait for the disk meanwhile.
+            Place::Folder(_) => 2 * std::thread::available_parallelism().map_or(1, usize::from),
+            Place::Objects(_) | Place::Web(_) => THREADS_FOR_OBJECTS,
         }
     }
 
@@ -202,8 +222,12 @@ impl Remote {
     }
 }
 
-fn busy(place: &str, is_alone: bool) -> StoreError {
-    let who =
-        if is_alone { "something is being pushed to it" } else { "its unused chunks are being deleted" };
-    StoreError::Refused(format!("{place} is in use: {who}; wait for that and try again"))
+/// `lasts` says how long that of a killed process is in the way.
+fn busy(place: &str, is_alone: bool, lasts: &str) -> StoreError {
+    let who = if is_alone {
+        "something is being pushed to it or deleted"
+    } else {
+        "versions or unused chunks are being deleted"
+    };
+    StoreError::Refused(format!("{place} is in use: {who}; wait for that and try again{lasts}"))
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::TryStreamExt;
 use object_store::aws::AmazonS3Builder;
@@ -57,6 +57,9 @@ impl Objects {
     pub fn open(url: &str) -> Result<Option<Objects>> {
         let url = url.trim_end_matches('/');
         let Some((scheme, rest)) = url.split_once("://") else { return Ok(None) };
+        if matches!(scheme, "s3" | "gs" | "az") {
+            check_plain(scheme, rest)?;
+        }
         let built: object_store::Result<Arc<dyn ObjectStore>> = match scheme {
             "s3" => {
                 let builder = AmazonS3Builder::from_env()
@@ -174,7 +177,8 @@ impl Objects {
             mark.key != key && (is_kind(mark, other) || is_alone && is_kind(mark, COLLECTING))
         };
         if marks.iter().filter(lives).any(|mark| in_the_way(&mark)) {
-            return Err(busy(&self.url, is_alone));
+            let lasts = "; a killed process is in the way for half an hour";
+            return Err(busy(&self.url, is_alone, lasts));
         }
         for old in marks.iter().filter(|mark| !lives(mark)) {
             self.delete(&old.key)?;
@@ -194,13 +198,23 @@ pub struct Mark {
 
 /// When a mark was written last, and whether it was ever so old that it may have been taken for that of a killed process.
 struct Renewed {
+    /// By the clock, which goes on while the machine sleeps,
     last: SystemTime,
+    /// and by what nobody sets back.
+    begun: Instant,
     was_old: bool,
 }
 
 impl Renewed {
+    fn at(last: SystemTime, begun: Instant) -> Renewed {
+        Renewed { last, begun, was_old: false }
+    }
+
+    /// Whether it was fresh all the time. A clock that was set back says nothing of how long that was.
     fn look(&mut self) -> bool {
-        self.was_old |= self.last.elapsed().is_ok_and(|age| age > MARK_AGE_MAX);
+        let by_clock = self.last.elapsed();
+        self.was_old |=
+            by_clock.map_or(true, |age| age > MARK_AGE_MAX) || self.begun.elapsed() > MARK_AGE_MAX;
         !self.was_old
     }
 }
@@ -208,16 +222,16 @@ impl Renewed {
 impl Mark {
     fn start(objects: Objects, key: String) -> Mark {
         let (stop, stopped): (Sender<()>, Receiver<()>) = channel();
-        let renewed = Arc::new(Mutex::new(Renewed { last: SystemTime::now(), was_old: false }));
+        let renewed = Arc::new(Mutex::new(Renewed::at(SystemTime::now(), Instant::now())));
         let (again, at, told) = (objects.clone(), key.clone(), renewed.clone());
         let thread = std::thread::spawn(move || {
             while stopped.recv_timeout(MARK_EVERY) == Err(RecvTimeoutError::Timeout) {
                 // One that fails is made good by the next; before the mark is old there are many.
-                let begun = SystemTime::now();
+                let (last, begun) = (SystemTime::now(), Instant::now());
                 if again.put(&at, b"", false).is_ok() {
                     let mut renewed = told.lock().unwrap_or_else(PoisonError::into_inner);
-                    renewed.look();
-                    renewed.last = begun;
+                    let was_old = !renewed.look();
+                    *renewed = Renewed { last, begun, was_old };
                 }
             }
         });
@@ -247,6 +261,20 @@ impl Drop for Mark {
     }
 }
 
+/// A URL is shown and recorded, so nothing secret may stand in it.
+pub(super) fn check_plain(scheme: &str, rest: &str) -> Result<()> {
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if !host.contains('@') && !rest.contains(['?', '#']) {
+        return Ok(());
+    }
+    let cut = |text: &str| text.split(['?', '#']).next().unwrap_or_default().to_owned();
+    let (host, path) = (cut(host.rsplit('@').next().unwrap_or_default()), cut(path));
+    Err(StoreError::Refused(format!(
+        "a remote's URL has no name, key, query or fragment in it, only {scheme}://{host}/{path}: \
+         `tureen push --help` says where keys are given"
+    )))
+}
+
 /// A short trouble is waited for; nobody there is said soon.
 fn retries() -> RetryConfig {
     RetryConfig { max_retries: 5, retry_timeout: Duration::from_secs(60), ..RetryConfig::default() }
@@ -264,4 +292,24 @@ fn failed(operation: &str, place: &str, error: &Error) -> StoreError {
         source = cause.source();
     }
     StoreError::Remote { what: format!("{operation} {place}"), why }
+}
+
+#[test]
+fn nothing_secret_is_taken_in_a_url() {
+    for url in ["s3://me:secret@bucket/path", "s3://bucket/path?sig=secret", "gs://bucket#secret"] {
+        let error = Objects::open(url).unwrap_err().to_string();
+        assert!(!error.contains("secret") && error.contains("://bucket"), "{error}");
+    }
+}
+
+#[test]
+fn a_mark_is_old_by_either_clock() {
+    let (now, then) = (SystemTime::now(), Instant::now());
+    let minutes = |count: u64| Duration::from_secs(60 * count);
+    assert!(Renewed::at(now, then).look());
+    assert!(!Renewed::at(now - minutes(11), then).look(), "the machine slept");
+    assert!(!Renewed::at(now + minutes(11), then).look(), "the clock was set back");
+    if let Some(long_ago) = then.checked_sub(minutes(11)) {
+        assert!(!Renewed::at(now, long_ago).look(), "whatever the clock says");
+    }
 }

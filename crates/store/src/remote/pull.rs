@@ -1,12 +1,16 @@
 //! `pull` from a remote: a version's files, put together from chunks of the remote and from what is here, and published
 //! as the next version of its name. One that was interrupted goes on where it stood.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
 
 use super::local::{Local, same_as};
-use super::packed::{Chunk, Packed};
+use super::packed::{Chunk, PARTIAL, Packed};
 use super::workers::each;
 use super::{Progress, Remote};
 use crate::durable::{make_folder, rename};
@@ -16,11 +20,12 @@ use crate::manifest::{Manifest, SCHEMA};
 use crate::name::{ModelName, Reference};
 use crate::versions::{Store, Version};
 
-/// The end of a file's name that isn't whole.
-const PARTIAL: &str = ".partial";
+/// Written to the disk at once: at the end there is little left to wait for.
+const SYNCED_BYTES: u64 = 64 << 20;
 
 /// A chunk and its place in a file.
 struct Wanted<'a> {
+    index: usize,
     chunk: &'a Chunk,
     offset: u64,
 }
@@ -31,8 +36,8 @@ impl Remote {
     /// # Errors
     /// There is no such version.
     pub fn look(&self, reference: &Reference) -> Result<(u64, Manifest)> {
-        let (number, packed) = self.resolve(reference)?;
-        Ok((number, packed.manifest))
+        let number = self.number_of(reference)?;
+        Ok((number, self.packed(reference.name(), number)?.manifest))
     }
 }
 
@@ -63,8 +68,8 @@ impl Store {
             }
             let partial = staging.folder.join(format!("{}{PARTIAL}", file.path));
             let chunks = packed.files.get(&file.path).map_or(&[][..], Vec::as_slice);
-            fill(remote, &local, &partial, chunks, progress)?;
-            let (_, came) = hash::of_file(&partial, |_| {})?;
+            let filled = fill(remote, &local, &partial, chunks, progress);
+            let came = filled.map_err(|error| removed_meanwhile(remote, name, number, error))?;
             if came != file.sha256 {
                 let why = format!(
                     "{} was published with sha256 {}, its chunks have {came}",
@@ -107,6 +112,17 @@ impl Store {
     }
 }
 
+/// Whoever pulls may often only read, and leaves no mark that keeps others from deleting.
+fn removed_meanwhile(remote: &Remote, name: &str, number: u64, error: StoreError) -> StoreError {
+    let is_missing = matches!(error, StoreError::RemoteDamaged { .. });
+    match remote.packed_if_any(name, number) {
+        Ok(None) if is_missing => {
+            StoreError::Refused(format!("{name}@{number} was removed from {remote} while it was pulled"))
+        }
+        _ => error,
+    }
+}
+
 fn is_whole(path: &Path, sha256: &str) -> bool {
     path.is_file() && hash::of_file(path, |_| {}).is_ok_and(|(_, came)| came == sha256)
 }
@@ -128,35 +144,98 @@ fn clear_others(staged: &Path, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
-/// Writes what is missing of a file.
-fn fill(remote: &Remote, local: &Local, path: &Path, chunks: &[Chunk], progress: Progress<'_>) -> Result<()> {
+/// Chunks that are in the file, for whoever reads it from its beginning.
+#[derive(Default)]
+struct Front {
+    /// By index, and whether no more will come.
+    written: Mutex<(BTreeSet<usize>, bool)>,
+    news: Condvar,
+}
+
+impl Front {
+    fn tell(&self, change: impl FnOnce(&mut (BTreeSet<usize>, bool))) {
+        change(&mut self.written.lock().unwrap_or_else(PoisonError::into_inner));
+        self.news.notify_all();
+    }
+
+    /// Waits for a chunk; `false` where it won't come.
+    fn wait(&self, index: usize) -> bool {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_open =
+            |(written, is_over): &mut (BTreeSet<usize>, bool)| !written.contains(&index) && !*is_over;
+        let written = self.news.wait_while(written, is_open).unwrap_or_else(PoisonError::into_inner);
+        written.0.contains(&index)
+    }
+}
+
+/// Writes what is missing of a file, and says the whole's SHA-256.
+fn fill(
+    remote: &Remote,
+    local: &Local,
+    path: &Path,
+    chunks: &[Chunk],
+    progress: Progress<'_>,
+) -> Result<String> {
     let was_begun = path.exists();
     let file = File::options().create(true).truncate(false).read(true).write(true).open(path);
     let file = file.map_err(StoreError::io("making", path))?;
     let bytes = chunks.iter().map(|chunk| chunk.bytes).sum();
     file.set_len(bytes).map_err(StoreError::io("making room for", path))?;
     let mut offset = 0;
-    let wanted = chunks.iter().map(|chunk| {
-        let wanted = Wanted { chunk, offset };
+    let wanted = chunks.iter().enumerate().map(|(index, chunk)| {
+        let wanted = Wanted { index, chunk, offset };
         offset += chunk.bytes;
         wanted
     });
     let wanted: Vec<Wanted<'_>> = wanted.collect();
-    each(remote.threads(), &wanted, |Wanted { chunk, offset }| {
-        if !(was_begun && is_there(&file, chunk, *offset)) {
-            let raw = match local.chunk(&chunk.sha256) {
-                Some(raw) => raw,
-                None => match chunk.base.as_ref().and_then(|base| local.chunk(base)) {
-                    Some(base) => remote.decoded(&chunk.key(), &chunk.sha256, chunk.bytes, Some(&base))?,
-                    None => remote.chunk(chunk)?,
-                },
-            };
-            file.write_all_at(&raw, *offset).map_err(StoreError::io("writing", path))?;
+    let front = Front::default();
+    std::thread::scope(|scope| {
+        let hashing = scope.spawn(|| hash_behind(&file, &wanted, &front));
+        let filled = each(remote.threads(), &wanted, |Wanted { index, chunk, offset }| {
+            if !(was_begun && is_there(&file, chunk, *offset)) {
+                let raw = match local.chunk(&chunk.sha256) {
+                    Some(raw) => raw,
+                    None => match chunk.base.as_ref().and_then(|base| local.chunk(base)) {
+                        Some(base) => {
+                            remote.decoded(&chunk.key(), &chunk.sha256, chunk.bytes, Some(&base))?
+                        }
+                        None => remote.chunk(chunk)?,
+                    },
+                };
+                file.write_all_at(&raw, *offset).map_err(StoreError::io("writing", path))?;
+            }
+            front.tell(|(written, _)| {
+                written.insert(*index);
+            });
+            progress(chunk.bytes);
+            Ok(())
+        });
+        front.tell(|(_, is_over)| *is_over = true);
+        let sha256 = hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        filled?;
+        file.sync_all().map_err(StoreError::io("syncing", path))?;
+        sha256.map_err(StoreError::io("reading", path))
+    })
+}
+
+/// Reads the file behind those who write it, since one thread alone can hash it; and lets the disk begin early.
+fn hash_behind(file: &File, wanted: &[Wanted<'_>], front: &Front) -> std::io::Result<String> {
+    let mut hasher = Sha256::new();
+    let (mut raw, mut unsynced) = (Vec::new(), 0);
+    for Wanted { index, chunk, offset } in wanted {
+        if !front.wait(*index) {
+            break;
         }
-        progress(chunk.bytes);
-        Ok(())
-    })?;
-    file.sync_all().map_err(StoreError::io("syncing", path))
+        raw.resize(usize::try_from(chunk.bytes).unwrap_or(0), 0);
+        file.read_exact_at(&mut raw, *offset)?;
+        hasher.update(&raw);
+        unsynced += chunk.bytes;
+        if unsynced >= SYNCED_BYTES {
+            unsynced = 0;
+            file.sync_data()?;
+        }
+    }
+    Ok(hash::hex(&hasher.finalize()))
 }
 
 fn is_there(file: &File, chunk: &Chunk, offset: u64) -> bool {

@@ -42,7 +42,7 @@ impl Network {
     }
 
     /// As bf16.
-    fn safetensors(&self) -> Vec<u8> {
+    pub fn safetensors(&self) -> Vec<u8> {
         let bytes = self.layer_bytes();
         let entry = |layer: usize| {
             let (start, end) = (layer * bytes, (layer + 1) * bytes);
@@ -61,23 +61,33 @@ impl Network {
 
 /// The network as the next version of `model`.
 pub fn publish(store: &Store, model: &ModelName, network: &Network, parent: Option<&Version>) -> Version {
-    let staging = store.stage(model).unwrap();
     let files = [
         ("model.safetensors", network.safetensors()),
         ("config.json", "{\"a\": [1, 2, 3]}\n".repeat(2000).into_bytes()),
         ("empty.txt", Vec::new()),
     ];
-    let files = files.map(|(name, contents)| {
+    publish_files(store, model, &files, parent)
+}
+
+/// The first file is what is loaded.
+pub fn publish_files(
+    store: &Store,
+    model: &ModelName,
+    files: &[(&str, Vec<u8>)],
+    parent: Option<&Version>,
+) -> Version {
+    let staging = store.stage(model).unwrap();
+    let file = |(name, contents): &(&str, Vec<u8>)| {
         let path = staging.folder.join(name);
         std::fs::write(&path, contents).unwrap();
         let (bytes, sha256) = hash::of_file(&path, |_| {}).unwrap();
-        File { path: name.to_owned(), bytes, sha256, ..File::default() }
-    });
+        File { path: (*name).to_owned(), bytes, sha256, ..File::default() }
+    };
     let manifest = Manifest {
         schema: SCHEMA,
         model: model.to_string(),
-        entry: "model.safetensors".to_owned(),
-        files: files.to_vec(),
+        entry: files[0].0.to_owned(),
+        files: files.iter().map(file).collect(),
         parent: parent.map(Version::id),
         ..Manifest::default()
     };

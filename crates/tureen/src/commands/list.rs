@@ -15,7 +15,7 @@ pub struct Arguments {
     /// List the short names that can be pulled instead
     #[arg(long)]
     catalogue: bool,
-    /// What a remote has
+    /// What a remote has: a folder, a bucket or https://
     #[arg(long, value_name = "REMOTE", conflicts_with = "catalogue")]
     from: Option<String>,
     /// Print JSON: an array of the models' manifests

@@ -3,6 +3,7 @@
 mod answer;
 mod chat;
 mod config;
+mod diff;
 mod epochs;
 mod gc;
 mod history;
@@ -63,6 +64,7 @@ enum Command {
     Show(show::Arguments),
     Tag(tag::Arguments),
     History(history::Arguments),
+    Diff(diff::Arguments),
     Verify(verify::Arguments),
     Rm(rm::Arguments),
     Gc(gc::Arguments),
@@ -174,6 +176,7 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
         Command::Show(arguments) => show::run(&context, &arguments),
         Command::Tag(arguments) => tag::run(&context, &arguments),
         Command::History(arguments) => history::run(&context, &arguments),
+        Command::Diff(arguments) => diff::run(&context, &arguments),
         Command::Verify(arguments) => verify::run(&context, &arguments),
         Command::Rm(arguments) => rm::run(&context, &arguments),
         Command::Train(arguments) => train::run(&arguments),

@@ -13,14 +13,15 @@ use indicatif::ProgressBar;
 use kernels::attention::PAGE_TOKENS;
 use kernels::compute::Isa;
 use store::manifest::{Facts, Kind, Manifest};
-use store::{ModelName, Reference};
+use store::{ModelName, Reference, Remote};
 
 use super::pull::EndsAtInterrupt;
+use super::remote::apart;
 use super::table::parameters;
 use super::{Context, pull};
-use crate::models::catalogue;
 use crate::models::find::require;
 use crate::models::sources::{is_model_file, stem};
+use crate::models::{cache, catalogue};
 use crate::nearest::nearest;
 use crate::settings::{ModelText, Settings};
 use crate::terminal::{confirmed, is_attended, say};
@@ -83,6 +84,9 @@ fn wanted_draft<'a>(named: Option<&'a ModelText>, tokens_max: usize, path: &Path
 }
 
 fn find_or_pull(context: &Context, text: &str) -> anyhow::Result<Model> {
+    if text.contains("://") {
+        return find_in_remote(context, text);
+    }
     let error = match find(context, text) {
         Ok(model) => return Ok(model),
         Err(error) => error,
@@ -106,6 +110,19 @@ fn find_or_pull(context: &Context, text: &str) -> anyhow::Result<Model> {
     }
     let (_, _, ends) = pull::pull(context, text, None, false, false)?;
     Ok(Model { ends: Some(ends), ..find(context, text)? })
+}
+
+/// `s3://BUCKET/PATH/NAME@NUMBER`, kept in the cache.
+fn find_in_remote(context: &Context, text: &str) -> anyhow::Result<Model> {
+    let Some((remote, name)) = apart(text) else {
+        bail!("{text:?} names no version of a remote: REMOTE/NAME@NUMBER does, or REMOTE/NAME:TAG");
+    };
+    let (remote, reference) = (Remote::open(remote)?, Reference::parse(name)?);
+    let settings = &context.resolved.settings;
+    let version = cache::version(&settings.models, &remote, &reference, settings.cache_max.0)
+        .with_context(|| format!("getting {reference} from {remote}"))?;
+    let (path, manifest) = (version.entry()?, Some(version.manifest));
+    Ok(Model { name: reference.to_string(), path, manifest, ends: None, draft: None })
 }
 
 /// Opens the files of a model that generates text.

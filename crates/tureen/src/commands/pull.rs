@@ -24,7 +24,7 @@ pub struct Arguments {
     /// A short name, hf:…, modelscope:…, pypi:…, a URL, or a path (see below)
     #[arg(value_name = "SOURCE")]
     source: String,
-    /// A remote that SOURCE was pushed to, as NAME, NAME:TAG or NAME@NUMBER
+    /// A remote that SOURCE was pushed to, as NAME, NAME:TAG or NAME@NUMBER; https:// reads one too
     #[arg(long, value_name = "REMOTE")]
     from: Option<String>,
     /// The name to keep it under, NAME or NAME:TAG; the default is the source's own
@@ -49,6 +49,8 @@ Sources:
   tureen pull https://example.org/model.gguf     a URL; #sha256=... at its end is checked
   tureen pull ./model.gguf --as mine             a file or folder here, linked if possible
   tureen pull digits --from /mnt/models          what tureen push kept there
+  tureen pull digits --from https://example.org/models
+                                                 the same folder behind any server of files
 
 A download that was interrupted goes on when the same command is given again.
 Hashes are checked where the source has them, and recorded in any case.

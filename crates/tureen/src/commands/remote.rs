@@ -1,11 +1,18 @@
 //! `--from REMOTE` of the commands that look at models: the same for what a remote has.
 
 use anyhow::bail;
-use store::{Kept, Manifest, ModelName, Reference, Remote, Store, Version};
+use store::{Kept, Manifest, ModelName, Reference, Remote, Store, StoreError, Version};
 
 use super::table::{columns, parameters, size};
 use crate::models::progress::Shared;
 use crate::terminal::{confirmed, print, say};
+
+/// `REMOTE/NAME@NUMBER` taken apart; `None` where no remote is named.
+pub fn apart(text: &str) -> Option<(&str, &str)> {
+    let (remote, name) = text.rsplit_once('/')?;
+    // `https://` alone is no remote.
+    (!remote.is_empty() && !remote.ends_with('/')).then_some((remote, name))
+}
 
 /// A version out of a remote, as `name` or under its own.
 pub fn pull(
@@ -81,7 +88,7 @@ pub fn verify(remote: &str, named: &[String]) -> anyhow::Result<()> {
     let mut versions = Vec::new();
     for text in named {
         let reference = Reference::parse(text)?;
-        versions.push((reference.name().to_owned(), remote.look(&reference)?.0));
+        versions.push((reference.name().to_owned(), remote.number_of(&reference)?));
     }
     let progress = Shared::start(&format!("reading {remote}"), remote.bytes_of(&versions)?);
     let damages = remote.verify(&versions, &|count| progress.add(count))?;
@@ -101,15 +108,38 @@ pub fn remove(remote: &str, names: &[String], yes: bool) -> anyhow::Result<()> {
     // All are looked up first, so that a wrong name deletes nothing.
     for text in names {
         let reference = Reference::parse(text)?;
-        found.push((reference.name().to_owned(), remote.look(&reference)?.0));
+        found.push((described(&remote, &reference)?, reference));
     }
-    for (name, number) in found {
-        if !yes && !confirmed(&format!("Delete {name}@{number} from {remote}?"))? {
-            print(format!("{name}@{number} stays.\n"))?;
+    for (what, reference) in found {
+        if !yes && !confirmed(&format!("Delete {what} from {remote}?"))? {
+            print(format!("{what} stays.\n"))?;
             continue;
         }
-        remote.remove(&name, number)?;
-        print(format!("{name}@{number} is deleted; to free its chunks: tureen gc {remote}\n"))?;
+        match remote.remove(&reference)? {
+            Some(number) => {
+                let id = format!("{}@{number}", reference.name());
+                print(format!("{id} is deleted; to free its chunks: tureen gc {remote}\n"))?;
+            }
+            None => print(format!("{what} is deleted.\n"))?,
+        }
     }
     Ok(())
+}
+
+/// What is asked about: a tag goes alone where another means its version too, or where nobody knows what it means.
+fn described(remote: &Remote, reference: &Reference) -> anyhow::Result<String> {
+    let Reference::Tag(model) = reference else {
+        return Ok(format!("{}@{}", reference.name(), remote.number_of(reference)?));
+    };
+    let number = match remote.number_of(reference) {
+        Err(StoreError::EntryDamaged { .. }) => return Ok(format!("the damaged tag {reference}")),
+        other => other?,
+    };
+    let tags = remote.tags_of(model.name(), number)?;
+    let others: Vec<&str> = tags.iter().map(String::as_str).filter(|tag| *tag != model.tag()).collect();
+    let id = format!("{}@{number}", model.name());
+    if others.is_empty() {
+        return Ok(id);
+    }
+    Ok(format!("the tag {reference}, not {id}, which is also {},", others.join(", ")))
 }

@@ -24,8 +24,8 @@ const KEYS_BYTES_MAX: u64 = 1 << 20;
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// A .gguf or .onnx file, a folder, or a pulled name; NAME=MODEL serves it as NAME. Without any,
-    /// files and jobs are taken
+    /// A .gguf or .onnx file, a folder, a pulled name, or REMOTE-URL/NAME@NUMBER; NAME=MODEL serves it
+    /// as NAME. Without any, files and jobs are taken
     #[arg(value_name = "MODEL")]
     served: Vec<String>,
 }
@@ -36,6 +36,7 @@ Examples:
   tureen serve smollm2:135m chat=./model.gguf      two models, one under a name of its own
   tureen serve digits=./model.onnx --grpc-listen 127.0.0.1:8001
                                                    tensors, over REST and gRPC
+  tureen serve s3://bucket/models/digits@3         what was pushed there, kept in a cache
   TUREEN_KEYS=a-long-secret tureen serve smollm2:135m --listen 0.0.0.0:8080
   tureen serve qwen3:8b --context 16384 --sequences-max 4 --memory-max 12GiB
   tureen serve                                     no model yet: trains what is asked for at /v1/jobs

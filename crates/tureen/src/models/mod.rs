@@ -1,5 +1,6 @@
 //! Published models on this machine: what they are called, where they come from, how they get here and are kept.
 
+pub mod cache;
 pub mod catalogue;
 pub mod download;
 pub mod find;

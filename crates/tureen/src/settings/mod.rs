@@ -13,8 +13,8 @@ pub use value::{ByteSize, Count, CpuPath, Keys, KvKind, Listen, LogLevel, ModelT
 
 /// The commands that a setting shows up in as a flag. `config` takes them all.
 pub const ALL: &[&str] = &[
-    "serve", "run", "pull", "push", "list", "show", "tag", "history", "verify", "rm", "gc", "train", "jobs",
-    "job", "config",
+    "serve", "run", "pull", "push", "list", "show", "tag", "history", "diff", "verify", "rm", "gc", "train",
+    "jobs", "job", "config",
 ];
 const MODEL: &[&str] = &["serve", "run", "config"];
 const SERVER: &[&str] = &["serve", "config"];
@@ -123,6 +123,8 @@ settings! {
         "Memory a model may take in all, such as 8GiB or 500MB";
     packed_max: Option<ByteSize>, "BYTES", MODEL, "", "none are kept",
         "Disk space for weights as they are laid out in memory: the next start maps them, and processes share them";
+    cache_max: ByteSize, "BYTES", MODEL, "64GiB", "",
+        "Disk space for versions that are served from a remote: those used longest ago make room";
     origins: Option<Origins>, "URL,URL", SERVER, "", "none",
         "Origins of web pages that may call, such as https://chat.example; * is any";
     connections_max: Count<1, 1_000_000>, "COUNT", SERVER, "1024", "",
