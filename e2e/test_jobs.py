@@ -242,6 +242,8 @@ def test_cancel_kill_and_resume(serve):
     assert wait_epochs(service, job, starts=3)["step"] > 0, "it goes on from its checkpoint"
     ask(service, "POST", f"/v1/jobs/{job}/cancel")
     wait(service, job, "stopped")
+    assert ask(service, "DELETE", f"/v1/jobs/{job}") == {"id": job, "object": "job", "deleted": True}
+    assert job not in [left["id"] for left in ask(service, "GET", "/v1/jobs")["data"]]
 
 
 def children(service):

@@ -97,6 +97,24 @@ fn a_job_stops_when_it_is_asked_and_goes_on() {
 }
 
 #[test]
+fn a_job_that_has_ended_is_forgotten_with_its_files() {
+    let (_folder, store) = folder_and_store();
+    assert!(store.delete_job("job-none").is_err());
+    let (id, other) = (create(&store), create(&store));
+    assert!(store.delete_job(&id).unwrap_err().to_string().contains("is queued; stop it first"));
+    store.claim_job(1).unwrap();
+    let run = JobRun::begin(&store, &id).unwrap();
+    assert!(store.delete_job(&id).unwrap_err().to_string().contains("is running; stop it first"));
+    drop(run);
+    assert!(store.close_job(&id, State::Failed, "out of luck").unwrap());
+    assert!(store.job_folder(&id).folder.exists());
+    store.delete_job(&id).unwrap();
+    assert!(!store.job_folder(&id).folder.exists() && store.job(&id).unwrap().is_none());
+    assert!(store.delete_job(&id).unwrap_err().to_string().contains(&id), "it is gone");
+    assert_eq!(state(&store, &other), State::Queued);
+}
+
+#[test]
 fn a_process_that_is_gone_is_found() {
     let (_folder, store) = folder_and_store();
     let id = create(&store);

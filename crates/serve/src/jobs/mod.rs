@@ -3,7 +3,7 @@
 //!
 //! `POST /v1/jobs` takes `kind`, `model` (what a version is published of), `definition` (TOML in a text, or the same as
 //! JSON) and `files` (names in the definition, and ids of uploads). `GET /v1/jobs/ID/events` are server-sent events, whose
-//! `id` a client gives back as `Last-Event-ID` to go on.
+//! `id` a client gives back as `Last-Event-ID` to go on. `DELETE /v1/jobs/ID` forgets one that has ended.
 
 mod definition;
 pub mod kept;
@@ -18,7 +18,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Uri};
 use axum::response::{Json, Response};
 use axum::routing::{get, post};
-use serde_json::Value;
+use serde_json::{Value, json};
 use store::{Job, Stop};
 
 use crate::body::read_json;
@@ -31,7 +31,7 @@ pub use runner::start;
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/jobs", get(list).post(create))
-        .route("/v1/jobs/{id}", get(one))
+        .route("/v1/jobs/{id}", get(one).delete(delete))
         .route("/v1/jobs/{id}/events", get(events))
         .route("/v1/jobs/{id}/cancel", post(cancel))
         .route("/v1/jobs/{id}/resume", post(resume))
@@ -75,6 +75,12 @@ async fn events(
         }
     };
     Ok(watch::stream(app, job.id, offset))
+}
+
+async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    let asked = id.clone();
+    ask(&app, move |store| store.delete_job(&asked)).await?;
+    Ok(Json(json!({ "id": id, "object": "job", "deleted": true })))
 }
 
 async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {

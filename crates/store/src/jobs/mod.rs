@@ -331,6 +331,30 @@ impl Store {
         })
     }
 
+    /// Forgets a job that has ended: its row, its definition, log, events and checkpoints. What it published stays.
+    ///
+    /// # Errors
+    /// No such job; it waits or runs, or its process lives; the disk; the database.
+    pub fn delete_job(&self, id: &str) -> Result<()> {
+        let missing = || StoreError::Missing { what: format!("job {id:?}") };
+        let Some(database) = self.database_if_any()? else { return Err(missing()) };
+        database.transaction(|transaction| {
+            let job = one(transaction, id)?.ok_or_else(missing)?;
+            let folder = self.job_folder(&job.id);
+            let refused = |why: String| Err(StoreError::Refused(format!("job {id} {why}; stop it first")));
+            if !job.state.is_ended() {
+                return refused(format!("is {}", job.state.name()));
+            }
+            let lock = if folder.folder.exists() { folder.lock()? } else { None };
+            if lock.is_none() && folder.folder.exists() {
+                return refused("has a process that still works".to_owned());
+            }
+            // The row goes last: what is left of a broken deletion can be deleted again.
+            delete(&folder.folder)?;
+            transaction.write("DELETE FROM jobs WHERE id = ?", &[id.into()]).map(|_| ())
+        })
+    }
+
     fn change_job(
         &self,
         id: &str,

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use super::{Column, Columns, Places, VALUES_MAX, Values, Wanted};
+use super::{BLOCK_VALUES, Column, Columns, Each, Places, Values, Wanted};
 use crate::definition::nearest;
 use crate::error::{Result, TrainError};
 
@@ -12,7 +12,7 @@ use crate::error::{Result, TrainError};
 /// # Errors
 /// When a row has another number of values than the first line, or a value that should be a number isn't; the error says
 /// the line.
-pub(super) fn read(path: &Path, delimiter: char, wanted: &Wanted) -> Result<Columns> {
+pub(super) fn read(path: &Path, delimiter: char, wanted: &Wanted, each: Each<'_>) -> Result<()> {
     let file = path.display().to_string();
     let delimiter = u8::try_from(delimiter)
         .map_err(|_| TrainError::data("[data]", format!("delimiter is one byte; received {delimiter:?}")))?;
@@ -21,71 +21,17 @@ pub(super) fn read(path: &Path, delimiter: char, wanted: &Wanted) -> Result<Colu
     let broken = |error: csv::Error| said(path, &error);
     let header: Vec<String> = reader.headers().map_err(broken)?.iter().map(str::to_owned).collect();
     let chosen = Chosen::new(&file, &header, wanted)?;
-    let mut x: Vec<Vec<f32>> = vec![vec![]; chosen.x.len()];
-    let mut y: Vec<Vec<String>> = vec![vec![]; chosen.y.len()];
-    let mut weights = vec![];
-    let mut starts = vec![];
+    let mut block = chosen.block(path, &header);
+    let mut is_first = true;
     let mut record = csv::StringRecord::new();
     while reader.read_record(&mut record).map_err(broken)? {
-        let start = record.position().map_or(0, csv::Position::byte);
-        let number = |column: usize| {
-            let text = record.get(column).unwrap_or_default();
-            text.parse::<f32>().map_err(|_| {
-                let name = &header[column];
-                let problem = format!("column {name} has {text:?}, and a number was expected");
-                TrainError::data(format!("{file}, line {}", line_at(path, start)), problem)
-            })
-        };
-        for (columns, values) in chosen.x.iter().zip(&mut x) {
-            for &column in columns {
-                values.push(number(column)?);
-            }
-        }
-        for (columns, values) in chosen.y.iter().zip(&mut y) {
-            values.extend(columns.iter().map(|&column| record.get(column).unwrap_or_default().to_owned()));
-        }
-        if let Some(column) = chosen.weights {
-            weights.push(number(column)?);
-        }
-        starts.push(start);
-        if starts.len().saturating_mul(header.len()) > VALUES_MAX {
-            return Err(TrainError::data(file, format!("it has more than {VALUES_MAX} values")));
+        chosen.add(path, &header, &record, &mut block)?;
+        if block.samples.saturating_mul(header.len()) >= BLOCK_VALUES {
+            each(std::mem::replace(&mut block, chosen.block(path, &header)))?;
+            is_first = false;
         }
     }
-    let x = x
-        .into_iter()
-        .zip(&chosen.x)
-        .map(|(values, columns)| Column { shape: vec![columns.len()], values: Values::Numbers(values) });
-    let x = x.collect();
-    let samples = starts.len();
-    let places = Places::Rows(path.to_path_buf(), starts);
-    let mut targets = vec![];
-    for (texts, columns) in y.into_iter().zip(&chosen.y) {
-        targets.push(target(&places, texts, columns, &header)?);
-    }
-    let weights = chosen.weights.map(|_| weights);
-    Ok(Columns { x, y: targets, weights, samples, places })
-}
-
-/// A column is numbers, if each of its values is one, and otherwise names of classes.
-fn target(places: &Places, texts: Vec<String>, columns: &[usize], header: &[String]) -> Result<Column> {
-    let place = |at: usize| places.of(at / columns.len().max(1));
-    let column = |at: usize| &header[columns[at % columns.len().max(1)]];
-    if let Some(at) = texts.iter().position(|text| text.is_empty()) {
-        return Err(TrainError::data(place(at), format!("column {} has no value", column(at))));
-    }
-    let numbers: Vec<Option<f32>> = texts.iter().map(|text| text.parse().ok()).collect();
-    match numbers.iter().position(Option::is_none) {
-        None => {
-            let values = Values::Numbers(numbers.into_iter().flatten().collect());
-            Ok(Column { shape: if columns.len() == 1 { vec![] } else { vec![columns.len()] }, values })
-        }
-        Some(_) if columns.len() == 1 => Ok(Column { shape: vec![], values: Values::Names(texts) }),
-        Some(at) => {
-            let problem = format!("column {} has {:?}, and a number was expected", column(at), texts[at]);
-            Err(TrainError::data(place(at), problem))
-        }
-    }
+    if is_first || block.samples > 0 { each(block) } else { Ok(()) }
 }
 
 struct Chosen {
@@ -119,6 +65,66 @@ impl Chosen {
             }
         };
         Ok(Chosen { x, y, weights })
+    }
+
+    /// No rows yet. A target is numbers, if each of its values is one, and otherwise names of classes.
+    fn block(&self, path: &Path, header: &[String]) -> Columns {
+        let of_x =
+            |columns: &Vec<usize>| Column { shape: vec![columns.len()], values: Values::Numbers(vec![]) };
+        let of_y = |columns: &Vec<usize>| {
+            let names = columns.iter().map(|&column| header[column].clone()).collect();
+            let shape = if columns.len() == 1 { vec![] } else { vec![columns.len()] };
+            Column { shape, values: Values::Texts { texts: vec![], columns: names } }
+        };
+        Columns {
+            x: self.x.iter().map(of_x).collect(),
+            y: self.y.iter().map(of_y).collect(),
+            weights: self.weights.map(|_| vec![]),
+            samples: 0,
+            places: Places::Rows(path.to_path_buf(), vec![]),
+        }
+    }
+
+    fn add(
+        &self,
+        path: &Path,
+        header: &[String],
+        record: &csv::StringRecord,
+        to: &mut Columns,
+    ) -> Result<()> {
+        let start = record.position().map_or(0, csv::Position::byte);
+        let wrong = |problem: String| {
+            TrainError::data(format!("{}, line {}", path.display(), line_at(path, start)), problem)
+        };
+        let number = |column: usize| {
+            let text = record.get(column).unwrap_or_default();
+            text.parse::<f32>().map_err(|_| {
+                wrong(format!("column {} has {text:?}, and a number was expected", header[column]))
+            })
+        };
+        for (columns, to) in self.x.iter().zip(&mut to.x) {
+            let Values::Numbers(values) = &mut to.values else { continue };
+            for &column in columns {
+                values.push(number(column)?);
+            }
+        }
+        for (columns, to) in self.y.iter().zip(&mut to.y) {
+            let Values::Texts { texts, .. } = &mut to.values else { continue };
+            for &column in columns {
+                match record.get(column).unwrap_or_default() {
+                    "" => return Err(wrong(format!("column {} has no value", header[column]))),
+                    text => texts.push(text.to_owned()),
+                }
+            }
+        }
+        if let (Some(column), Some(weights)) = (self.weights, &mut to.weights) {
+            weights.push(number(column)?);
+        }
+        if let Places::Rows(_, starts) = &mut to.places {
+            starts.push(start);
+        }
+        to.samples += 1;
+        Ok(())
     }
 }
 

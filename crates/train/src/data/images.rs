@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use image::imageops::FilterType;
 
-use super::{Column, Columns, Places, VALUES_MAX, Values};
+use super::{BLOCK_VALUES, Column, Columns, Each, Places, Values};
 use crate::error::{Result, TrainError};
 
 /// Pixels on a side of an image that is read.
@@ -17,7 +17,7 @@ const DECODED_BYTES_MAX: u64 = 1 << 30;
 ///
 /// # Errors
 /// When a file isn't an image, or there is none.
-pub(super) fn read(folder: &Path, size: &[usize]) -> Result<Columns> {
+pub(super) fn read(folder: &Path, size: &[usize], each: Each<'_>) -> Result<()> {
     let name = folder.display().to_string();
     let &[height, width, channels @ (1 | 3 | 4)] = size else {
         let problem =
@@ -41,23 +41,22 @@ pub(super) fn read(folder: &Path, size: &[usize]) -> Result<Columns> {
             "there are no .png, .jpg or .jpeg files, in folders named by their class",
         ));
     }
-    let sample_len = height * width * channels;
-    if files.len().checked_mul(sample_len).is_none_or(|len| len > VALUES_MAX) {
-        let problem = format!("{} images of {size:?} have more than {VALUES_MAX} values", files.len());
-        return Err(TrainError::data(name, problem));
+    let count = (BLOCK_VALUES / (height * width * channels).max(1)).max(1);
+    for (files, classes) in files.chunks(count).zip(classes.chunks(count)) {
+        let mut values = vec![];
+        for path in files {
+            values.extend(pixels(path, height as u32, width as u32, channels)?);
+        }
+        let y = Column { shape: vec![], values: Values::Names(classes.to_vec()) };
+        each(Columns {
+            x: vec![Column { shape: size.to_vec(), values: Values::Numbers(values) }],
+            y: if by_class { vec![y] } else { vec![] },
+            weights: None,
+            samples: files.len(),
+            places: Places::Files(files.to_vec()),
+        })?;
     }
-    let mut values = Vec::with_capacity(files.len() * sample_len);
-    for path in &files {
-        values.extend(pixels(path, height as u32, width as u32, channels)?);
-    }
-    let y = Column { shape: vec![], values: Values::Names(classes) };
-    Ok(Columns {
-        x: vec![Column { shape: size.to_vec(), values: Values::Numbers(values) }],
-        y: if by_class { vec![y] } else { vec![] },
-        weights: None,
-        samples: files.len(),
-        places: Places::Files(files),
-    })
+    Ok(())
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {

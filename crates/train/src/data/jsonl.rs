@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{Column, Columns, Places, VALUES_MAX, Values, Wanted};
+use super::{BLOCK_VALUES, Column, Columns, Each, Places, Values, Wanted};
 use crate::definition::nearest;
 use crate::error::{Result, TrainError};
 
@@ -16,7 +16,7 @@ const LINE_BYTES_MAX: u64 = 256 << 20;
 ///
 /// # Errors
 /// When a line is no object, lacks a key, or has another shape than the first; the error says the line.
-pub(super) fn read(path: &Path, wanted: &Wanted) -> Result<Columns> {
+pub(super) fn read(path: &Path, wanted: &Wanted, each: Each<'_>) -> Result<()> {
     let file = path.display().to_string();
     let failed = |error: std::io::Error| TrainError::file(path, "read", &error);
     let mut lines = std::io::BufReader::new(std::fs::File::open(path).map_err(failed)?);
@@ -28,7 +28,7 @@ pub(super) fn read(path: &Path, wanted: &Wanted) -> Result<Columns> {
     let mut columns: Vec<Option<Column>> = groups.iter().map(|_| None).collect();
     let mut numbers = vec![];
     let mut text = String::new();
-    let mut values_len = 0;
+    let (mut values_len, mut is_empty) = (0, true);
     for number in 1.. {
         text.clear();
         let place = || format!("{file}, line {number}");
@@ -49,24 +49,54 @@ pub(super) fn read(path: &Path, wanted: &Wanted) -> Result<Columns> {
             values_len +=
                 add(&object, names, column).map_err(|problem| TrainError::data(place(), problem))?;
         }
-        if values_len > VALUES_MAX {
-            return Err(TrainError::data(place(), format!("there are more than {VALUES_MAX} values")));
-        }
         numbers.push(number);
+        is_empty = false;
+        if values_len >= BLOCK_VALUES {
+            values_len = 0;
+            each(block(&file, x.len(), &mut columns, std::mem::take(&mut numbers), !weights.is_empty())?)?;
+        }
     }
-    if numbers.is_empty() {
+    if is_empty {
         return Err(TrainError::data(file, "there are no samples"));
     }
-    let mut columns: Vec<Column> = columns.into_iter().flatten().collect();
-    let weights = match weights.is_empty() {
-        true => None,
-        false => match columns.pop().map(|column| column.values) {
+    match numbers.is_empty() {
+        true => Ok(()),
+        false => each(block(&file, x.len(), &mut columns, numbers, !weights.is_empty())?),
+    }
+}
+
+/// Takes what lines have had so far out of `columns`, which keep their shapes.
+fn block(
+    file: &str,
+    inputs: usize,
+    columns: &mut [Option<Column>],
+    numbers: Vec<u64>,
+    weighted: bool,
+) -> Result<Columns> {
+    let taken = columns.iter_mut().flatten().map(|column| {
+        let none = if matches!(column.values, Values::Numbers(_)) {
+            Values::Numbers(vec![])
+        } else {
+            Values::Names(vec![])
+        };
+        Column { shape: column.shape.clone(), values: std::mem::replace(&mut column.values, none) }
+    });
+    let mut taken: Vec<Column> = taken.collect();
+    let weights = match weighted {
+        false => None,
+        true => match taken.pop().map(|column| column.values) {
             Some(Values::Numbers(values)) if values.len() == numbers.len() => Some(values),
             _ => return Err(TrainError::data(file, "weights are one number a line")),
         },
     };
-    let y = columns.split_off(x.len());
-    Ok(Columns { x: columns, y, weights, samples: numbers.len(), places: Places::Lines(file, numbers) })
+    let y = taken.split_off(inputs);
+    Ok(Columns {
+        x: taken,
+        y,
+        weights,
+        samples: numbers.len(),
+        places: Places::Lines(file.to_owned(), numbers),
+    })
 }
 
 /// Adds a line's values of a group of keys; how many.

@@ -6,13 +6,17 @@ mod idx;
 mod images;
 mod jsonl;
 mod npy;
+mod parquet;
 mod split;
+mod spool;
 mod targets;
 mod text;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-pub use split::{Scale, split};
+pub use split::{Learning, Scale, split};
+pub(crate) use spool::Spool;
 pub use targets::{class_weights, classes_of, encode, greatest};
 pub use text::last_only;
 
@@ -20,8 +24,10 @@ use crate::definition::{Data, Format, OneOrMany, Part, Selection};
 use crate::error::{Result, TrainError};
 use crate::model::Array;
 
-/// Values that one set of samples may have: 8 GiB of them.
+/// Values that one set of samples may have in memory: 8 GiB of them.
 const VALUES_MAX: usize = 1 << 31;
+/// Values that a reader hands on at once.
+const BLOCK_VALUES: usize = 1 << 18;
 /// Dimensions of an array in a file.
 const DIMENSIONS_MAX: usize = 8;
 
@@ -52,8 +58,12 @@ pub enum Places {
     Lines(String, Vec<u64>),
     /// Rows of a CSV file, by where they begin.
     Rows(PathBuf, Vec<u64>),
+    /// Rows of a Parquet file, by how many each of its groups has.
+    Groups(String, Vec<usize>),
     /// A file each.
     Files(Vec<PathBuf>),
+    /// Some of other places.
+    Some(Arc<Places>, Vec<usize>),
 }
 
 impl Places {
@@ -67,9 +77,32 @@ impl Places {
                 let line = starts.get(sample).map_or(1, |&start| csv::line_at(path, start));
                 format!("{}, line {line}", path.display())
             }
+            Places::Groups(file, rows) => {
+                let (mut group, mut row) = (0, sample);
+                while rows.get(group).is_some_and(|&rows| rows <= row) {
+                    row -= rows[group];
+                    group += 1;
+                }
+                format!("{file}, row group {group}, row {row}")
+            }
             Places::Files(files) => {
                 files.get(sample).map(|file| file.display().to_string()).unwrap_or_default()
             }
+            Places::Some(all, which) => all.of(which.get(sample).copied().unwrap_or_default()),
+        }
+    }
+
+    /// Adds the places of samples that follow.
+    fn append(&mut self, more: Places) {
+        match (self, more) {
+            (Places::Lines(_, all), Places::Lines(_, more))
+            | (Places::Rows(_, all), Places::Rows(_, more)) => {
+                all.extend(more);
+            }
+            (Places::Groups(_, all), Places::Groups(_, more)) => all.extend(more),
+            (Places::Files(all), Places::Files(more)) => all.extend(more),
+            // These are their number alone.
+            _ => {}
         }
     }
 }
@@ -92,7 +125,41 @@ struct Column {
 enum Values {
     Numbers(Vec<f32>),
     Names(Vec<String>),
+    /// Of the columns `columns` of a table: numbers, if each is one, and names otherwise.
+    Texts {
+        texts: Vec<String>,
+        columns: Vec<String>,
+    },
 }
+
+impl Values {
+    fn len(&self) -> usize {
+        match self {
+            Values::Numbers(values) => values.len(),
+            Values::Names(texts) | Values::Texts { texts, .. } => texts.len(),
+        }
+    }
+
+    /// Numbers or names, of what may be either.
+    fn settled(self, places: &Places) -> Result<Values> {
+        let Values::Texts { texts, columns } = self else { return Ok(self) };
+        let numbers: Vec<Option<f32>> = texts.iter().map(|text| text.parse().ok()).collect();
+        match numbers.iter().position(Option::is_none) {
+            None => Ok(Values::Numbers(numbers.into_iter().flatten().collect())),
+            Some(_) if columns.len() == 1 => Ok(Values::Names(texts)),
+            Some(at) => Err(no_number(&columns, at, &texts[at], places)),
+        }
+    }
+}
+
+fn no_number(columns: &[String], at: usize, text: &str, places: &Places) -> TrainError {
+    let count = columns.len().max(1);
+    let problem = format!("column {} has {text:?}, and a number was expected", columns[at % count]);
+    TrainError::data(places.of(at / count), problem)
+}
+
+/// Takes samples as they are read, block after block.
+type Each<'a> = &'a mut dyn FnMut(Columns) -> Result<()>;
 
 /// Columns of all samples.
 struct Columns {
@@ -101,6 +168,42 @@ struct Columns {
     weights: Option<Vec<f32>>,
     samples: usize,
     places: Places,
+}
+
+impl Columns {
+    /// Adds samples that follow.
+    fn append(&mut self, more: Columns) -> Result<()> {
+        let place = || more.places.of(0);
+        for (all, more) in self.x.iter_mut().chain(&mut self.y).zip(more.x.into_iter().chain(more.y)) {
+            if all.shape != more.shape {
+                let problem = format!("samples have the shape {:?}, and {:?} before", more.shape, all.shape);
+                return Err(TrainError::data(place(), problem));
+            }
+            match (&mut all.values, more.values) {
+                (Values::Numbers(all), Values::Numbers(more)) => all.extend(more),
+                (Values::Names(all), Values::Names(more))
+                | (Values::Texts { texts: all, .. }, Values::Texts { texts: more, .. }) => all.extend(more),
+                _ => {
+                    return Err(TrainError::data(
+                        place(),
+                        "there are texts, and numbers before, or the other way",
+                    ));
+                }
+            }
+            if all.values.len() > VALUES_MAX {
+                return Err(TrainError::data(
+                    place(),
+                    format!("there are more than {VALUES_MAX} values: set stream = true in [data]"),
+                ));
+            }
+        }
+        if let (Some(all), Some(more)) = (&mut self.weights, more.weights) {
+            all.extend(more);
+        }
+        self.samples += more.samples;
+        self.places.append(more.places);
+        Ok(())
+    }
 }
 
 /// Reads the samples that `data` names, or those of its part `part`.
@@ -114,6 +217,48 @@ pub fn load(
     inputs: &[(String, Vec<usize>)],
     outputs: &[String],
 ) -> Result<Loaded> {
+    shaped(together(|each| read(base, data, part, inputs, outputs, each))?, inputs)
+}
+
+/// All blocks that `read` hands on, as one.
+fn together(read: impl FnOnce(Each<'_>) -> Result<()>) -> Result<Columns> {
+    let mut all: Option<Columns> = None;
+    read(&mut |block| match &mut all {
+        Some(all) => all.append(block),
+        None => {
+            all = Some(block);
+            Ok(())
+        }
+    })?;
+    all.ok_or_else(|| TrainError::data("[data]", "there are no samples"))
+}
+
+/// As [`load`], into a file in `folder` that nobody else sees, from which batches are read.
+///
+/// # Errors
+/// As [`load`], and when the file can't be written.
+pub(crate) fn spool(
+    base: &Path,
+    data: &Data,
+    part: Option<&Part>,
+    inputs: &[(String, Vec<usize>)],
+    outputs: &[String],
+    folder: &Path,
+) -> Result<Spool> {
+    let mut spooling = spool::Spooling::new(folder)?;
+    read(base, data, part, inputs, outputs, &mut |block| spooling.add(block))?;
+    spooling.finish()
+}
+
+/// Hands the samples that `data` names to `each`, block after block, at least one.
+fn read(
+    base: &Path,
+    data: &Data,
+    part: Option<&Part>,
+    inputs: &[(String, Vec<usize>)],
+    outputs: &[String],
+    each: Each<'_>,
+) -> Result<()> {
     let path = part.and_then(|part| part.path.as_ref()).or(data.path.as_ref());
     let x = part.and_then(|part| part.x.as_ref()).or(data.x.as_ref());
     let y = part.and_then(|part| part.y.as_ref()).or(data.y.as_ref());
@@ -125,17 +270,20 @@ pub fn load(
         weights: data.weights.clone(),
     };
     let format = format(data, path, &wanted)?;
-    let columns = match (format, path) {
-        (Format::Npy | Format::Idx, _) => arrays(base, format, &wanted)?,
+    match (format, path) {
+        (Format::Npy | Format::Idx, _) => each(arrays(base, format, &wanted)?),
         (_, None) => {
             return Err(TrainError::data("[data]", "it needs `path`, the file or folder with the samples"));
         }
-        (Format::Csv, Some(path)) => csv::read(&base.join(path), data.delimiter.unwrap_or(','), &wanted)?,
-        (Format::Jsonl, Some(path)) => jsonl::read(&base.join(path), &wanted)?,
-        (Format::Npz, Some(path)) => npy::read_archive(&base.join(path), &wanted)?,
+        (Format::Csv, Some(path)) => {
+            csv::read(&base.join(path), data.delimiter.unwrap_or(','), &wanted, each)
+        }
+        (Format::Jsonl, Some(path)) => jsonl::read(&base.join(path), &wanted, each),
+        (Format::Parquet, Some(path)) => parquet::read(&base.join(path), &wanted, each),
+        (Format::Npz, Some(path)) => each(npy::read_archive(&base.join(path), &wanted)?),
         (Format::Images, Some(path)) => {
             let size = inputs.first().map_or(&[][..], |(_, shape)| shape);
-            images::read(&base.join(path), size)?
+            images::read(&base.join(path), size, each)
         }
         (Format::Text, Some(path)) => {
             let [(_, shape)] = inputs else {
@@ -152,10 +300,9 @@ pub fn load(
                     "text has no x, y or weights: the target is what follows",
                 ));
             }
-            text::read(&base.join(path), length, data.stride.unwrap_or(length))?
+            each(text::read(&base.join(path), length, data.stride.unwrap_or(length))?)
         }
-    };
-    shaped(columns, inputs)
+    }
 }
 
 /// The rows of a CSV file: all columns but `target` as numbers, and the numbers of `classes` classes in it as rows of 0
@@ -165,7 +312,7 @@ pub fn load(
 /// As [`load`], and when a class isn't one of them.
 pub fn read_csv(path: &Path, target: &str, classes: usize) -> Result<(Array, Array)> {
     let wanted = Wanted { x: None, y: vec![vec![target.to_owned()]], weights: None };
-    let columns = csv::read(path, ',', &wanted)?;
+    let columns = together(|each| csv::read(path, ',', &wanted, each))?;
     let shape: Vec<usize> = columns.x.iter().flat_map(|column| column.shape.clone()).collect();
     let Loaded { mut x, y, places, .. } = shaped(columns, &[(target.to_owned(), shape)])?;
     let loss = crate::losses::CategoricalCrossentropy.into();
@@ -217,14 +364,15 @@ fn format(data: &Data, path: Option<&PathBuf>, wanted: &Wanted) -> Result<Format
         "jsonl" | "ndjson" => Ok(Format::Jsonl),
         "npz" => Ok(Format::Npz),
         "npy" => Ok(Format::Npy),
+        "parquet" => Ok(Format::Parquet),
         "txt" => Ok(Format::Text),
         _ if plain.contains("idx") && path.is_none() => Ok(Format::Idx),
         _ if path.is_some() && !plain.contains('.') => Ok(Format::Images),
         _ => Err(TrainError::data(
             "[data]",
             format!(
-                "{name} doesn't say what it is by its ending: set format to csv, jsonl, npz, npy, idx, images or \
-                 text"
+                "{name} doesn't say what it is by its ending: set format to csv, jsonl, parquet, npz, npy, idx, \
+                 images or text"
             ),
         )),
     }
@@ -303,8 +451,8 @@ fn shaped(columns: Columns, inputs: &[(String, Vec<usize>)]) -> Result<Loaded> {
     }
     let mut targets = vec![];
     for column in y {
-        targets.push(match column.values {
-            Values::Names(names) => Target::Names(names),
+        targets.push(match column.values.settled(&places)? {
+            Values::Names(names) | Values::Texts { texts: names, .. } => Target::Names(names),
             Values::Numbers(values) => {
                 check_finite("y", &values, samples, &places)?;
                 Target::Numbers(Array::new([&[samples], &column.shape[..]].concat(), values)?)

@@ -3,7 +3,6 @@
 use kernels::fused::{random_key, random_uniform};
 
 use crate::definition::Normalize;
-use crate::model::Array;
 
 /// The stream of random numbers that splits.
 const STREAM: u32 = 0x5911;
@@ -35,38 +34,54 @@ pub struct Scale {
     pub variance: Vec<f32>,
 }
 
-impl Scale {
-    /// Of each value of a sample over all samples. A value that is always the same is only moved to 0.
-    pub fn learned(x: &Array, normalize: Normalize) -> Scale {
-        let (len, samples) = (x.sample_len().max(1), x.samples().max(1) as f64);
-        let mut mean = vec![0f64; len];
-        let mut variance = vec![0f64; len];
-        if normalize == Normalize::MinMax {
-            let mut greatest = vec![f64::NEG_INFINITY; len];
-            mean.fill(f64::INFINITY);
-            for sample in x.values.chunks_exact(len) {
-                for (i, &value) in sample.iter().enumerate() {
-                    mean[i] = mean[i].min(value as f64);
-                    greatest[i] = greatest[i].max(value as f64);
-                }
-            }
-            for i in 0..len {
-                variance[i] = (greatest[i] - mean[i]).powi(2);
-            }
-        } else {
-            for sample in x.values.chunks_exact(len) {
-                mean.iter_mut().zip(sample).for_each(|(sum, &value)| *sum += value as f64 / samples);
-            }
-            for sample in x.values.chunks_exact(len) {
-                for (i, &value) in sample.iter().enumerate() {
-                    variance[i] += (value as f64 - mean[i]).powi(2) / samples;
+/// What is learned while samples pass by, once. Source: Welford 1962 for the variance.
+#[derive(Clone, Debug)]
+pub struct Learning {
+    normalize: Normalize,
+    samples: f64,
+    /// Means; the least values for [`Normalize::MinMax`].
+    first: Vec<f64>,
+    /// Sums of squared distances to the mean; the greatest values for [`Normalize::MinMax`].
+    second: Vec<f64>,
+}
+
+impl Learning {
+    /// Of samples of `len` values.
+    pub fn new(len: usize, normalize: Normalize) -> Learning {
+        let (first, second) = match normalize {
+            Normalize::MinMax => (f64::INFINITY, f64::NEG_INFINITY),
+            _ => (0.0, 0.0),
+        };
+        Learning { normalize, samples: 0.0, first: vec![first; len], second: vec![second; len] }
+    }
+
+    /// Adds samples that lie one after the other.
+    pub fn add(&mut self, values: &[f32]) {
+        for sample in values.chunks_exact(self.first.len().max(1)) {
+            self.samples += 1.0;
+            for ((first, second), &value) in self.first.iter_mut().zip(&mut self.second).zip(sample) {
+                let value = value as f64;
+                if self.normalize == Normalize::MinMax {
+                    (*first, *second) = (first.min(value), second.max(value));
+                } else {
+                    let away = value - *first;
+                    *first += away / self.samples;
+                    *second += away * (value - *first);
                 }
             }
         }
+    }
+
+    /// Of each value of a sample over all samples. A value that is always the same is only moved to 0.
+    pub fn scale(&self) -> Scale {
         let or_one = |variance: f64| if (variance as f32).sqrt() < 1e-6 { 1.0 } else { variance as f32 };
+        let variance = |(first, second): (&f64, &f64)| match self.normalize {
+            Normalize::MinMax => (second - first).powi(2),
+            _ => second / self.samples.max(1.0),
+        };
         Scale {
-            mean: mean.into_iter().map(|x| x as f32).collect(),
-            variance: variance.into_iter().map(or_one).collect(),
+            mean: self.first.iter().map(|&x| x as f32).collect(),
+            variance: self.first.iter().zip(&self.second).map(variance).map(or_one).collect(),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::losses::{Loss, check_ctc};
 use crate::model::Array;
 
 /// Names of classes that one output may have.
-const CLASSES_MAX: usize = 1 << 20;
+pub(super) const CLASSES_MAX: usize = 1 << 20;
 
 /// The targets of an output whose samples have the shape `output`. `classes` are the names of the training part, and are
 /// learned where there are none yet.
@@ -86,16 +86,21 @@ fn shown(classes: &[String]) -> String {
     format!("{}{more}", classes.iter().take(20).cloned().collect::<Vec<_>>().join(", "))
 }
 
+/// Names of classes in their order: by number, if all are numbers.
+pub(super) fn in_order(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    names.dedup();
+    if names.iter().all(|name| name.parse::<u64>().is_ok()) {
+        names.sort_by_key(|name| name.parse::<u64>().unwrap_or_default());
+    }
+    names
+}
+
 fn numbered(names: &[String], classes: &mut Option<Vec<String>>, places: &Places) -> Result<Array> {
     let classes = match classes {
         Some(classes) => classes,
         None => {
-            let mut found: Vec<String> = names.to_vec();
-            found.sort();
-            found.dedup();
-            if found.iter().all(|name| name.parse::<u64>().is_ok()) {
-                found.sort_by_key(|name| name.parse::<u64>().unwrap_or_default());
-            }
+            let found = in_order(names.to_vec());
             if found.len() > CLASSES_MAX {
                 return Err(TrainError::data(
                     places.of(0),

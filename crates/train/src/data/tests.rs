@@ -6,14 +6,18 @@ use super::*;
 use crate::definition::Normalize;
 use crate::losses::{CategoricalCrossentropy, Loss, SparseCategoricalCrossentropy};
 
-struct Folder(tempfile::TempDir);
+pub(super) struct Folder(tempfile::TempDir);
 
 impl Folder {
-    fn new() -> Folder {
+    pub fn new() -> Folder {
         Folder(tempfile::tempdir().unwrap())
     }
 
-    fn with(self, name: &str, content: impl AsRef<[u8]>) -> Folder {
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn with(self, name: &str, content: impl AsRef<[u8]>) -> Folder {
         let path = self.0.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, content).unwrap();
@@ -220,9 +224,14 @@ fn splits_are_the_seeds_and_have_every_sample_once() {
 #[test]
 fn scales_are_learned_and_constants_are_left_alone() {
     let x = Array::new([4, 2], vec![1.0, 5.0, 3.0, 5.0, 1.0, 5.0, 3.0, 5.0]).unwrap();
-    let standard = Scale::learned(&x, Normalize::Standard);
+    let learned = |normalize| {
+        let mut learning = Learning::new(x.sample_len(), normalize);
+        learning.add(&x.values);
+        learning.scale()
+    };
+    let standard = learned(Normalize::Standard);
     assert_eq!((standard.mean, standard.variance), (vec![2.0, 5.0], vec![1.0, 1.0]));
-    let min_max = Scale::learned(&x, Normalize::MinMax);
+    let min_max = learned(Normalize::MinMax);
     assert_eq!((min_max.mean, min_max.variance), (vec![1.0, 5.0], vec![4.0, 1.0]));
 }
 
@@ -259,4 +268,43 @@ fn sequences_of_labels_are_checked() {
     check("[1, 3]", "the label 3; there are 0 (none) to 2");
     check("[1, 0, 1]", "a label after a 0");
     check("[1, 1, 1]", "3 labels that take 5 steps; the model has 4");
+}
+
+/// What is read from the disk in any order is what would be in memory.
+#[test]
+fn samples_on_the_disk_are_those_in_memory() {
+    let folder = Folder::new()
+        .with("a.csv", "a,b,w,kind,n\n1,2,0.5,10,4\n3,-4e1,1,9,5\n5,6,2,9,6.5\n7,8,1,10,7\n")
+        .with("a.jsonl", "{\"a\": [1, 2], \"kind\": \"dog\"}\n\n{\"a\": [3, 4], \"kind\": \"cat\"}\n");
+    let check = |data: &str, which: &[usize]| {
+        let expected = folder.load(data, &[2]).unwrap();
+        let parsed: Data = toml::from_str(data).unwrap();
+        let inputs = [("input".to_owned(), vec![2])];
+        let spool =
+            spool(folder.path(), &parsed, None, &inputs, &["output".to_owned()], folder.path()).unwrap();
+        assert_eq!(spool.samples, expected.x[0].samples());
+        let read = spool.read(which, &inputs).unwrap();
+        assert_eq!(read.x[0], expected.x[0].chosen(which));
+        for (read, expected) in read.y.iter().zip(&expected.y) {
+            match (read, expected) {
+                (Target::Numbers(read), Target::Numbers(expected)) => {
+                    assert_eq!(*read, expected.chosen(which))
+                }
+                (Target::Names(read), Target::Names(expected)) => {
+                    assert!(read.iter().eq(which.iter().map(|&sample| &expected[sample])));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let chosen = |weights: &Vec<f32>| which.iter().map(|&sample| weights[sample]).collect::<Vec<f32>>();
+        assert_eq!(read.weights, expected.weights.as_ref().map(chosen));
+        assert_eq!(read.places.of(1), expected.places.of(which[1]));
+        let listing: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(listing.len(), 2, "the file has no name");
+        spool.names(0)
+    };
+    assert_eq!(check("path = 'a.csv'\nx = ['a', 'b']\ny = 'kind'\nweights = 'w'", &[3, 0, 1]), None);
+    assert_eq!(check("path = 'a.csv'\nx = ['a', 'b']\ny = ['n', 'w']", &[1, 2, 3, 0]), None);
+    let names = check("path = 'a.jsonl'\nx = 'a'\ny = 'kind'", &[1, 0]);
+    assert_eq!(names, Some(vec!["cat".to_owned(), "dog".to_owned()]));
 }

@@ -87,6 +87,7 @@ pub enum Selection {
 pub enum Format {
     Csv,
     Jsonl,
+    Parquet,
     Npz,
     Npy,
     Idx,
@@ -110,14 +111,14 @@ pub enum Normalize {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Data {
-    /// A .csv, .jsonl or .npz file, a .txt file (or a folder of texts, with format = "text"), or a folder of images with a
+    /// A .csv, .jsonl, .parquet or .npz file, a .txt file (or a folder of texts, with format = "text"), or a folder of images with a
     /// folder for each class. Not needed where `x` and `y` are .npy or IDX files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// What the files are; found by their ending otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
-    /// The model's input: columns (CSV: all others where it is left out), keys (JSON lines, NPZ) or a file (NPY, IDX). A
+    /// The model's input: columns (CSV and Parquet: all others where it is left out), keys (JSON lines, NPZ) or a file (NPY, IDX). A
     /// table where there are several inputs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub x: Option<Selection>,
@@ -134,6 +135,10 @@ pub struct Data {
     /// as a window has otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stride: Option<usize>,
+    /// Whether samples are read once into a file in the run's folder, and each batch from there, for data that memory
+    /// can't hold. Bits are the same either way.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stream: bool,
     /// Whether inputs are brought to a common scale, learned on the training part and published within the model.
     pub normalize: Normalize,
     /// Samples that are only validated with. What it leaves out is as above.

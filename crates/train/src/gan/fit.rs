@@ -3,10 +3,33 @@
 use super::programs::{DRAWS, ITERATION, Key, LABELS, RATE, Role, SAMPLES, SEED};
 use super::{Gan, normals, wrong};
 use crate::error::{Result, TrainError};
-use crate::model::{Array, Fit, History};
+use crate::model::{Array, Fit, History, seed_at};
 
 /// The stream of noise of samples that somebody asks for.
 const SHOWN: u32 = 0x5a17;
+
+/// The class of each sample, as the networks are given it: its number, or a row of 0 and 1.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Labels {
+    classes: Vec<usize>,
+    /// Values of a label.
+    len: usize,
+}
+
+impl Labels {
+    /// Writes the labels of the samples `batch` one after the other.
+    fn gather(&self, batch: impl IntoIterator<Item = usize>, to: &mut [f32]) {
+        for (row, sample) in to.chunks_exact_mut(self.len).zip(batch) {
+            match self.len {
+                1 => row[0] = self.classes[sample] as f32,
+                _ => {
+                    row.fill(0.0);
+                    row[self.classes[sample]] = 1.0;
+                }
+            }
+        }
+    }
+}
 
 /// The running sums of an epoch: the discriminator's loss, mean scores of real and of made samples, penalties, and the
 /// generator's loss, each times the samples that it is of.
@@ -71,7 +94,9 @@ impl Gan {
         let labels = self.labels(count, classes)?;
         let mut inputs = vec![noise];
         if let (Some(labels), Some(at)) = (labels, self.makes.inputs.label) {
-            inputs.insert(at, labels);
+            let mut rows = vec![0.0; count * labels.len];
+            labels.gather(0..count, &mut rows);
+            inputs.insert(at, Array::new([count, labels.len], rows)?);
         }
         Ok(self.generator().predict(inputs, BATCH)?.swap_remove(0))
     }
@@ -80,7 +105,7 @@ impl Gan {
     ///
     /// # Errors
     /// When classes are given to the networks and not here, the other way round, or there are more classes than places.
-    pub(crate) fn labels(&self, samples: usize, classes: Option<&[usize]>) -> Result<Option<Array>> {
+    pub(crate) fn labels(&self, samples: usize, classes: Option<&[usize]>) -> Result<Option<Labels>> {
         let (len, classes) = match (self.label_len(), classes) {
             (None, None) => return Ok(None),
             (Some(len), Some(classes)) if classes.len() == samples => (len, classes),
@@ -97,20 +122,13 @@ impl Gan {
                 return Err(wrong("classes are given, and the networks have no input label".to_owned()));
             }
         };
-        if len == 1 {
-            let numbers = classes.iter().map(|&class| class as f32).collect();
-            return Array::new([samples, 1], numbers).map(Some);
+        match classes.iter().position(|&class| len > 1 && class >= len) {
+            Some(sample) => Err(wrong(format!(
+                "the class {} of sample {sample} is beyond the input label, which takes {len} classes",
+                classes[sample]
+            ))),
+            None => Ok(Some(Labels { classes: classes.to_vec(), len })),
         }
-        let mut rows = vec![0.0; samples * len];
-        for (sample, &class) in classes.iter().enumerate() {
-            if class >= len {
-                return Err(wrong(format!(
-                    "the class {class} of sample {sample} is beyond the input label, which takes {len} classes"
-                )));
-            }
-            rows[sample * len + class] = 1.0;
-        }
-        Array::new([samples, len], rows).map(Some)
     }
 
     pub(crate) fn check_samples(&self, x: &Array) -> Result<()> {
@@ -130,8 +148,9 @@ impl Gan {
 
     /// Makes the programs of a fit, so that what doesn't go together is found before it begins.
     pub(crate) fn prepare(&mut self, batch: usize) -> Result<()> {
-        self.ensure(Key { role: Role::Generator, batch })?;
-        self.ensure(Key { role: Role::Discriminator, batch })
+        self.program_of(Key { role: Role::Generator, batch })?;
+        self.program_of(Key { role: Role::Discriminator, batch })?;
+        Ok(())
     }
 
     /// A step of the discriminator on the samples `batch` and, after each `critic_steps` of them, one of the generator with
@@ -142,7 +161,7 @@ impl Gan {
     pub(crate) fn step(
         &mut self,
         x: &Array,
-        labels: Option<&Array>,
+        labels: Option<&Labels>,
         batch: &[usize],
         totals: &mut Totals,
     ) -> Result<()> {
@@ -160,9 +179,7 @@ impl Gan {
         Ok(())
     }
 
-    fn run(&mut self, role: Role, x: &Array, labels: Option<&Array>, batch: &[usize]) -> Result<Vec<f32>> {
-        let key = Key { role, batch: batch.len() };
-        self.ensure(key)?;
+    fn run(&mut self, role: Role, x: &Array, labels: Option<&Labels>, batch: &[usize]) -> Result<Vec<f32>> {
         // Each step of either draws its own numbers.
         let draws = self.makes.iterations + self.scores.iterations;
         let (side, optimizer, outputs) = match role {
@@ -171,13 +188,15 @@ impl Gan {
         };
         let rate = optimizer.learning_rate.at(side.iterations);
         side.iterations += 1;
-        let scalars = [rate, side.iterations as f32, self.generator.seed() as u32 as f32, draws as f32];
+        let seed = seed_at(self.generator.seed(), draws);
+        let scalars = [rate, side.iterations as f32, seed, draws as f32];
         let outputs = outputs + (role == Role::Discriminator && self.has_penalty()) as usize;
-        let Some(program) = self.programs.get(&key) else { return Ok(vec![]) };
-        for (number, array) in [(SAMPLES, Some(x)), (LABELS, labels)] {
-            if let (Some(array), Some(to)) = (array, program.input(&mut self.workspace, number)) {
-                array.gather(batch, to);
-            }
+        let program = self.program_of(Key { role, batch: batch.len() })?;
+        if let Some(to) = program.input(&mut self.workspace, SAMPLES) {
+            x.gather(batch, to);
+        }
+        if let (Some(labels), Some(to)) = (labels, program.input(&mut self.workspace, LABELS)) {
+            labels.gather(batch.iter().copied(), to);
         }
         for (number, value) in [RATE, ITERATION, SEED, DRAWS].into_iter().zip(scalars) {
             if let Some(to) = program.input(&mut self.workspace, number) {

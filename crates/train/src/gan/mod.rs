@@ -34,11 +34,12 @@ mod programs;
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use kernels::compute::{Compute, Isa};
 use kernels::workspace::Workspace;
 
-pub(crate) use fit::Totals;
+pub(crate) use fit::{Labels, Totals};
 pub(crate) use frechet::{Statistics, frechet_distance};
 pub use losses::GanLoss;
 pub(crate) use noise::normals;
@@ -118,7 +119,7 @@ pub struct Gan {
     variables: Variables,
     compute: Compute,
     workspace: Workspace,
-    programs: HashMap<Key, Program>,
+    programs: HashMap<Key, Arc<Program>>,
     /// Whose constants are in the workspace.
     resident: Option<Key>,
 }

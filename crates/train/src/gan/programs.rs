@@ -1,5 +1,7 @@
 //! A step of the discriminator and one of the generator, as graphs and as programs.
 
+use std::sync::Arc;
+
 use super::losses::{gradient_penalty, mean, r1};
 use super::noise::normal;
 use super::{Gan, Inputs};
@@ -175,20 +177,22 @@ impl Gan {
         graph.add(old, change)
     }
 
-    /// Makes the program of `key`, unless there is one, and its constants.
-    pub(super) fn ensure(&mut self, key: Key) -> Result<()> {
-        if !self.programs.contains_key(&key) {
-            let program = self.program(key)?;
-            self.workspace.grow(program.floats());
-            self.programs.insert(key, program);
-        }
-        if self.resident != Some(key) {
-            if let Some(program) = self.programs.get(&key) {
-                program.prepare(&mut self.workspace);
+    /// The program of `key`, made unless there is one, with its constants in the workspace.
+    pub(super) fn program_of(&mut self, key: Key) -> Result<Arc<Program>> {
+        let program = match self.programs.get(&key) {
+            Some(program) => Arc::clone(program),
+            None => {
+                let program = Arc::new(self.program(key)?);
+                self.workspace.grow(program.floats());
+                self.programs.insert(key, Arc::clone(&program));
+                program
             }
+        };
+        if self.resident != Some(key) {
+            program.prepare(&mut self.workspace);
             self.resident = Some(key);
         }
-        Ok(())
+        Ok(program)
     }
 
     fn program(&self, key: Key) -> Result<Program> {

@@ -76,6 +76,18 @@ pub(crate) struct Sums {
     pub metrics: Vec<Vec<f64>>,
 }
 
+impl Sums {
+    /// Adds those of samples that follow.
+    pub fn add(&mut self, more: &Sums) {
+        self.loss += more.loss;
+        self.samples += more.samples;
+        for (all, more) in self.metrics.iter_mut().zip(&more.metrics) {
+            all.resize(more.len(), 0.0);
+            all.iter_mut().zip(more).for_each(|(all, more)| *all += more);
+        }
+    }
+}
+
 impl Model {
     /// Sets the optimiser, a loss for each output, and the metrics of each output. The optimiser begins anew.
     ///
@@ -271,7 +283,7 @@ impl Model {
         write_scalars(
             &entry.program,
             &mut self.workspace,
-            [rate, self.iterations as f32, self.seed as u32 as f32],
+            [rate, self.iterations as f32, seed_at(self.seed, self.iterations)],
         );
         entry.program.run(&self.compute, &mut self.workspace);
         let loss = entry.program.output(&self.workspace, 0)[0];
@@ -384,6 +396,23 @@ impl Model {
         }
         Ok(samples)
     }
+}
+
+/// The seed of the random numbers of a step, which are drawn by it and by the step, both as `f32`. Steps beyond 2^24 share
+/// their `f32` with others; these have another seed each.
+pub(crate) fn seed_at(seed: u64, step: u64) -> f32 {
+    let lost = step.wrapping_sub(step as f32 as u64) as u32;
+    (seed as u32 ^ lost.wrapping_mul(0x9e37_79b9)) as f32
+}
+
+#[test]
+fn steps_beyond_what_an_f32_counts_draw_numbers_of_their_own() {
+    let near = |first: u64| {
+        let keys = (first..first + 1000).map(|step| random_key(1, seed_at(7, step), step as f32));
+        keys.collect::<std::collections::HashSet<_>>().len()
+    };
+    assert_eq!((near(0), near((1 << 24) - 500), near(1 << 30), near(1 << 40)), (1000, 1000, 1000, 1000));
+    assert_eq!(seed_at(7, 1 << 24), 7.0);
 }
 
 /// Writes learning rate, step and seed.

@@ -20,8 +20,8 @@ use kernels::workspace::Workspace;
 
 pub use data::{Array, Arrays};
 pub use dtype_policy::DtypePolicy;
-pub(crate) use fit::Sums;
 pub use fit::{Fit, History};
+pub(crate) use fit::{Sums, seed_at};
 use wiring::{Called, Source};
 pub use wiring::{Input, Shared, Tensor, Tensors, Wire};
 pub(crate) use within::{Passed, Weights, When};

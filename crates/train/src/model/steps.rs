@@ -1,6 +1,6 @@
 //! A fit step by step, for whoever keeps its state: weights, slots and counters out and in, and where numbers went bad.
 
-use super::fit::{Sums, write_scalars};
+use super::fit::{Sums, seed_at, write_scalars};
 use super::programs::{Key, Mode};
 use super::{Array, Model};
 use crate::compile::compile;
@@ -118,7 +118,8 @@ impl Model {
             }
         }
         // As the step that goes wrong would have them: dropout draws by the step.
-        let scalars = [0.0, (self.iterations + 1) as f32, self.seed as u32 as f32];
+        let step = self.iterations + 1;
+        let scalars = [0.0, step as f32, seed_at(self.seed, step)];
         write_scalars(&program, &mut self.workspace, scalars);
         program.run(&self.compute, &mut self.workspace);
         let mut index = 0;

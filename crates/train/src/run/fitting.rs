@@ -2,17 +2,17 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use super::checkpoint::{self, Best, Figures, Progress};
 use super::event::Event;
 use super::logs::Logs;
-use super::session::{Samples, Session};
+use super::pace::Pace;
+use super::samples::{Batch, Samples};
+use super::session::Session;
 use crate::definition::{Better, EarlyStopping};
 use crate::error::{Result, TrainError};
+use crate::model::{Model, Sums};
 
-/// Between two events of steps.
-const STEP_INTERVAL: Duration = Duration::from_millis(50);
 /// Steps between copies of the weights in memory, from which steps are taken again to find where numbers went bad.
 const GUARD_STEPS: usize = 64;
 
@@ -32,7 +32,7 @@ pub(super) struct Fitting<'a> {
     pub progress: Progress,
     folder: &'a Path,
     logs: Logs,
-    checkpointed: Instant,
+    pace: Pace,
     steps: usize,
 }
 
@@ -40,7 +40,9 @@ impl<'a> Fitting<'a> {
     pub fn new(session: &'a mut Session, progress: Progress, folder: &'a Path) -> Result<Fitting<'a>> {
         let logs = Logs::new(folder, progress.history.len())?;
         let steps = session.training.count().div_ceil(session.definition.fit.batch_size);
-        let mut fitting = Fitting { session, progress, folder, logs, checkpointed: Instant::now(), steps };
+        let fit = &session.definition.fit;
+        let pace = Pace::new(fit.checkpoint_steps, fit.checkpoint_seconds);
+        let mut fitting = Fitting { session, progress, folder, logs, pace, steps };
         if fitting.progress.sums.samples == 0 {
             fitting.progress.sums = fitting.session.model.no_sums();
         }
@@ -70,7 +72,7 @@ impl<'a> Fitting<'a> {
     pub fn run(&mut self, on: On<'_>) -> Result<bool> {
         let fit = &self.session.definition.fit;
         let (epochs, batch) = (fit.epochs, fit.batch_size);
-        let weighted = self.session.training.weights.is_some();
+        let weighted = self.session.training.is_weighted();
         self.session.model.prepare(batch.min(self.session.training.count()), weighted)?;
         let started = Event::Started {
             parameters: self.session.model.parameters(),
@@ -93,9 +95,10 @@ impl<'a> Fitting<'a> {
         let size = fit.batch_size;
         let (samples, epoch) = (self.session.training.count(), self.progress.epoch);
         let order = self.session.model.order(samples, epoch, fit.shuffle, self.progress.before);
-        let (started, first) = (Instant::now(), self.progress.batch);
-        let mut said = started;
+        let first = self.progress.batch;
+        self.pace.begin_epoch();
         let mut guard = Guard::default();
+        let ahead = self.session.training.ahead(&order, size, first);
         for (number, batch) in order.chunks(size).enumerate().skip(first) {
             if (number - first).is_multiple_of(GUARD_STEPS) {
                 guard.variables.clear();
@@ -103,19 +106,16 @@ impl<'a> Fitting<'a> {
                 guard.iterations = self.session.model.iterations();
                 guard.batch = number;
             }
-            let Session { model, training: Samples { x, y, weights }, .. } = &mut *self.session;
-            let loss = model.train_step(x, y, weights.as_deref(), batch, &mut self.progress.sums)?;
+            let Session { model, training, .. } = &mut *self.session;
+            let read = ahead.next(training, batch)?;
+            let loss = trained_on(model, &read, &mut self.progress.sums)?;
             if !loss.is_finite() {
                 return Err(self.not_finite(loss, &guard, &order, number));
             }
             self.progress.batch = number + 1;
-            let mut stop = false;
-            if said.elapsed() >= STEP_INTERVAL {
-                said = Instant::now();
-                let trained = (number + 1 - first).saturating_mul(size).min(samples);
-                stop = on(&self.step_event(trained as f64 / started.elapsed().as_secs_f64())).is_break();
-            }
-            if self.is_checkpoint_due() {
+            let rate = self.pace.stepped(batch.len());
+            let mut stop = rate.is_some_and(|rate| on(&self.step_event(rate)).is_break());
+            if self.pace.is_checkpoint_due(self.session.model.iterations()) {
                 stop |= self.checkpoint(on)?;
             }
             if stop {
@@ -129,7 +129,7 @@ impl<'a> Fitting<'a> {
         let Session { model, validation, definition, .. } = &mut *self.session;
         let mut figures = model.figures(&self.progress.sums, "");
         if let Some(samples) = validation {
-            let sums = model.evaluated(&samples.x, &samples.y, definition.fit.batch_size)?;
+            let sums = samples.evaluated(model, definition.fit.batch_size)?;
             figures.extend(model.figures(&sums, "val_"));
         }
         self.progress.epoch += 1;
@@ -182,16 +182,9 @@ impl<'a> Fitting<'a> {
         }
     }
 
-    fn is_checkpoint_due(&self) -> bool {
-        let fit = &self.session.definition.fit;
-        let by_steps =
-            fit.checkpoint_steps.is_some_and(|every| self.session.model.iterations().is_multiple_of(every));
-        by_steps || self.checkpointed.elapsed().as_secs_f64() >= fit.checkpoint_seconds
-    }
-
     fn checkpoint(&mut self, on: On<'_>) -> Result<bool> {
         checkpoint::save(self.folder, &self.session.identity, &self.session.model, &self.progress)?;
-        self.checkpointed = Instant::now();
+        self.pace.checkpointed();
         Ok(on(&Event::Checkpoint { step: self.session.model.iterations() }).is_break())
     }
 
@@ -199,20 +192,27 @@ impl<'a> Fitting<'a> {
     /// taken again, which gives the same bits, up to the one that went wrong.
     fn not_finite(&mut self, loss: f32, guard: &Guard, order: &[usize], number: usize) -> TrainError {
         let size = self.session.definition.fit.batch_size;
-        let Session { model, training: Samples { x, y, weights }, .. } = &mut *self.session;
+        let Session { model, training, .. } = &mut *self.session;
         let step = model.iterations();
         model.set_variables(&guard.variables);
         model.set_iterations(guard.iterations);
         let mut sums = model.no_sums();
         let batches: Vec<&[usize]> = order.chunks(size).collect();
         for batch in &batches[guard.batch..number] {
-            if let Err(error) = model.train_step(x, y, weights.as_deref(), batch, &mut sums) {
+            let again = training.batch(batch).and_then(|batch| trained_on(model, &batch, &mut sums));
+            if let Err(error) = again {
                 return error;
             }
         }
-        match model.first_not_finite(x, batches[number]) {
+        let bad = training.batch(batches[number]);
+        match bad.and_then(|batch| model.first_not_finite(&batch.samples.x, &batch.which)) {
             Ok(first) => TrainError::NotFinite { loss, step, first },
             Err(error) => error,
         }
     }
+}
+
+fn trained_on(model: &mut Model, batch: &Batch<'_>, sums: &mut Sums) -> Result<f32> {
+    let Samples { x, y, weights } = &*batch.samples;
+    model.train_step(x, y, weights.as_deref(), &batch.which, sums)
 }

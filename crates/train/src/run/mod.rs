@@ -6,8 +6,10 @@ mod files;
 mod fitting;
 mod gan;
 mod logs;
+mod pace;
 mod publish;
 mod report;
+mod samples;
 mod session;
 
 use std::collections::BTreeMap;
@@ -56,7 +58,7 @@ fn fit(
     folder: &Path,
     on: &mut dyn FnMut(&Event) -> ControlFlow<()>,
 ) -> Result<Outcome> {
-    let mut session = Session::new(read, base)?;
+    let mut session = Session::new(read, base, folder)?;
     let identity = session.identity.clone();
     let progress = checkpoint::load(folder, &identity, &mut session.model)?.unwrap_or_else(Progress::default);
     let mut fitting = Fitting::new(&mut session, progress, folder)?;
@@ -105,7 +107,7 @@ fn finish(session: &mut Session, progress: &Progress) -> Result<BTreeMap<String,
     let figures = progress.history.get(epoch.saturating_sub(1));
     let mut metrics: BTreeMap<String, f64> = figures.cloned().unwrap_or_default().into_iter().collect();
     if let Some(test) = &session.test {
-        let sums = session.model.evaluated(&test.x, &test.y, session.definition.fit.batch_size)?;
+        let sums = test.evaluated(&mut session.model, session.definition.fit.batch_size)?;
         metrics.extend(session.model.figures(&sums, "test_"));
     }
     Ok(metrics)

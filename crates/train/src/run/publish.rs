@@ -20,63 +20,87 @@ pub(super) fn publish(
     definition: &Path,
     folder: &Path,
 ) -> Result<Vec<PathBuf>> {
-    let mut files = vec![];
-    files.extend(model_files(&session.model, folder)?);
-    let text = definition_file(definition, folder, &mut files)?;
-    if session.classes.iter().any(Option::is_some) {
-        let path = folder.join("classes.json");
-        let names = session.outputs.iter().zip(&session.classes);
-        let named = names.filter_map(|(name, classes)| Some((name.clone(), classes.as_ref()?))).collect();
-        classes_file(&named, &path)?;
-        files.push(path);
+    let mut files = Published::new(folder, definition);
+    files.model(&session.model)?;
+    let text = files.definition()?;
+    let names = session.outputs.iter().zip(&session.classes);
+    files.classes(names.filter_map(|(name, classes)| Some((name.clone(), classes.as_ref()?))).collect())?;
+    files.history();
+    let page = report::report(session, progress, metrics, &files.name(), &text)?;
+    files.write(report::FILE_NAME, page.as_bytes())?;
+    Ok(files.paths)
+}
+
+/// The files of a run that has ended, one by one.
+pub(super) struct Published<'a> {
+    folder: &'a Path,
+    definition: &'a Path,
+    pub paths: Vec<PathBuf>,
+}
+
+impl<'a> Published<'a> {
+    pub fn new(folder: &'a Path, definition: &'a Path) -> Published<'a> {
+        Published { folder, definition, paths: vec![] }
     }
-    let path = folder.join(logs::HISTORY);
-    if path.exists() {
-        files.push(path);
+
+    /// What the run is called: the definition's file, without its ending.
+    pub fn name(&self) -> String {
+        self.definition.file_stem().unwrap_or_default().to_string_lossy().into_owned()
     }
-    let name = definition.file_stem().unwrap_or_default().to_string_lossy();
-    let page = report::report(session, progress, metrics, &name, &text)?;
-    let path = folder.join(report::FILE_NAME);
-    write_whole(&path, |file| file.write_all(page.as_bytes()))?;
-    files.push(path);
-    Ok(files)
-}
 
-/// Writes the model as ONNX, and its weights.
-pub(super) fn model_files(model: &Model, folder: &Path) -> Result<[PathBuf; 2]> {
-    let served = folder.join("model.onnx");
-    let bytes = onnx::write(model)?;
-    write_whole(&served, |file| file.write_all(&bytes))?;
-    let weights = folder.join("model.safetensors");
-    weights_file(model, &weights)?;
-    Ok([served, weights])
-}
-
-/// Names of classes, by what they are of.
-pub(super) fn classes_file(named: &BTreeMap<String, &Vec<String>>, path: &Path) -> Result<()> {
-    let text = serde_json::to_string_pretty(named)
-        .map_err(|error| TrainError::data("classes.json", error.to_string()))?;
-    write_whole(path, |file| writeln!(file, "{text}"))
-}
-
-pub(super) fn weights_file(model: &Model, path: &Path) -> Result<()> {
-    let tensors: Vec<(String, Vec<usize>, &[f32])> =
-        model.weights().map(|(path, shape, values)| (path.to_owned(), shape.to_vec(), values)).collect();
-    let metadata = BTreeMap::from([("format".to_owned(), "tureen".to_owned())]);
-    write_whole(path, |file| formats::safetensors::write(file, &tensors, &metadata))
-}
-
-/// Copies the definition; its text.
-pub(super) fn definition_file(definition: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> Result<String> {
-    let text =
-        std::fs::read_to_string(definition).map_err(|error| TrainError::file(definition, "read", &error))?;
-    let path = folder.join("definition.toml");
-    // A definition may lie in its run's folder.
-    if !same_file(&path, definition) {
-        write_whole(&path, |file| file.write_all(text.as_bytes()))?;
+    pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.folder.join(name);
+        write_whole(&path, |file| file.write_all(bytes))?;
+        self.paths.push(path);
+        Ok(())
     }
-    files.push(path);
-    Ok(text)
+
+    /// The model as ONNX, and its weights.
+    pub fn model(&mut self, model: &Model) -> Result<()> {
+        self.write("model.onnx", &onnx::write(model)?)?;
+        self.weights("model.safetensors", model)
+    }
+
+    pub fn weights(&mut self, name: &str, model: &Model) -> Result<()> {
+        let tensors: Vec<(String, Vec<usize>, &[f32])> =
+            model.weights().map(|(path, shape, values)| (path.to_owned(), shape.to_vec(), values)).collect();
+        let metadata = BTreeMap::from([("format".to_owned(), "tureen".to_owned())]);
+        let path = self.folder.join(name);
+        write_whole(&path, |file| formats::safetensors::write(file, &tensors, &metadata))?;
+        self.paths.push(path);
+        Ok(())
+    }
+
+    /// A copy of the definition; its text.
+    pub fn definition(&mut self) -> Result<String> {
+        let text = std::fs::read_to_string(self.definition)
+            .map_err(|error| TrainError::file(self.definition, "read", &error))?;
+        let path = self.folder.join("definition.toml");
+        match same_file(&path, self.definition) {
+            // A definition may lie in its run's folder.
+            true => self.paths.push(path),
+            false => self.write("definition.toml", text.as_bytes())?,
+        }
+        Ok(text)
+    }
+
+    /// Names of classes by what they are of, where there are any.
+    pub fn classes(&mut self, named: BTreeMap<String, &Vec<String>>) -> Result<()> {
+        if named.is_empty() {
+            return Ok(());
+        }
+        let text = serde_json::to_string_pretty(&named)
+            .map_err(|error| TrainError::data("classes.json", error.to_string()))?;
+        self.write("classes.json", (text + "\n").as_bytes())
+    }
+
+    /// The figures of the epochs, which are there if an epoch has ended.
+    pub fn history(&mut self) {
+        let path = self.folder.join(logs::HISTORY);
+        if path.exists() {
+            self.paths.push(path);
+        }
+    }
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {

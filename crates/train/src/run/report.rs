@@ -1,5 +1,6 @@
 //! The report of a run: one HTML file that needs nothing else, with curves, confusions, the definition and the machine.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,12 +8,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use formats::calendar::DateTime;
 
 use super::checkpoint::{Figures, Progress};
-use super::session::{Samples, Session};
+use super::samples::Source;
+use super::session::Session;
 use crate::data::{classes_of, greatest};
 use crate::error::Result;
 use crate::model::Model;
 
 pub(super) const FILE_NAME: &str = "report.html";
+/// Samples on the disk whose confusions are shown: the first.
+const CONFUSED_MAX: usize = 10_000;
 /// Classes that a table of confusions has room for.
 const CLASSES_MAX: usize = 60;
 /// A curve's width and height, and the room around it.
@@ -45,7 +49,7 @@ pub(super) fn report(
         "<p>{} parameters, {} samples to train with, {} to validate with; {} epochs, {steps} steps.</p>",
         session.model.parameters(),
         session.training.count(),
-        session.validation.as_ref().map_or(0, Samples::count),
+        session.validation.as_ref().map_or(0, Source::count),
         progress.history.len(),
     );
     if let Some(best) = &progress.best {
@@ -211,6 +215,11 @@ fn confusions(session: &mut Session) -> Result<String> {
         (Some(test), _) => ("test", &*test),
         (None, Some(validation)) => ("validation", &*validation),
         _ => ("training", &*training),
+    };
+    let shown: Vec<usize> = (0..samples.count().min(CONFUSED_MAX)).collect();
+    let samples = match samples {
+        Source::Memory(all) => Cow::Borrowed(&**all),
+        Source::Disk(_) => samples.batch(&shown)?.samples,
     };
     let Some((labels, count)) = classes_of(&samples.y[0], &model.output_shape(0), &losses[0]) else {
         return Ok(String::new());

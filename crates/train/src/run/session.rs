@@ -1,46 +1,26 @@
 //! A run before its first step: samples as the model takes them, and the model, compiled.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::checkpoint::Identity;
-use crate::data::{self, Loaded, Places, Scale, Target};
+use super::samples::{Preparing, Source, Spooled};
+use crate::data::{self, Learning};
 use crate::definition::{Data, Definition, Normalize, Part, normalization_of};
 use crate::error::{Result, TrainError};
 use crate::losses::Loss;
-use crate::model::{Array, Model};
-
-/// Samples with their targets.
-pub(super) struct Samples {
-    pub x: Vec<Array>,
-    pub y: Vec<Array>,
-    pub weights: Option<Vec<f32>>,
-}
-
-impl Samples {
-    fn chosen(&self, which: &[usize]) -> Samples {
-        let of = |arrays: &[Array]| arrays.iter().map(|array| array.chosen(which)).collect();
-        Samples {
-            x: of(&self.x),
-            y: of(&self.y),
-            weights: self.weights.as_ref().map(|weights| which.iter().map(|&at| weights[at]).collect()),
-        }
-    }
-
-    pub fn count(&self) -> usize {
-        self.x.first().map_or(0, Array::samples)
-    }
-}
+use crate::model::Model;
 
 /// What a run works on.
 pub(super) struct Session {
     pub definition: Definition,
     pub model: Model,
     pub losses: Vec<Loss>,
-    pub training: Samples,
-    pub validation: Option<Samples>,
-    pub test: Option<Samples>,
+    pub training: Source,
+    pub validation: Option<Source>,
+    pub test: Option<Source>,
     /// Names of the outputs.
     pub outputs: Vec<String>,
     /// Names of the classes of each output, where data names them.
@@ -49,8 +29,9 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Reads the data that `definition` names, from `base` on, and builds its model.
-    pub fn new(definition: Definition, base: &Path) -> Result<Session> {
+    /// Reads the data that `definition` names, from `base` on, and builds its model. What memory isn't to hold goes to
+    /// `folder`.
+    pub fn new(definition: Definition, base: &Path, folder: &Path) -> Result<Session> {
         let threads = definition.fit.threads;
         let threads = threads
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |threads| threads.get()));
@@ -64,12 +45,15 @@ impl Session {
         let losses = definition.compile.losses()?;
         let mut reader = Reader {
             base,
+            folder,
             data: &definition.data,
-            inputs: inputs.clone(),
             outputs: outputs.clone(),
-            shapes: (0..losses.len()).map(|index| model.output_shape(index)).collect(),
-            losses: &losses,
-            classes: vec![None; losses.len()],
+            preparing: Preparing {
+                inputs: inputs.clone(),
+                shapes: (0..losses.len()).map(|index| model.output_shape(index)).collect(),
+                losses: losses.clone(),
+                classes: vec![None; losses.len()],
+            },
         };
         let mut training = reader.read(None)?;
         let given = definition.data.validation.as_ref();
@@ -89,34 +73,53 @@ impl Session {
             validation = Some(training.chosen(&rest));
             training = training.chosen(&train);
         }
-        let classes = reader.classes;
+        let classes = reader.preparing.classes;
         if let Some(given) = &definition.fit.class_weight {
-            let labels = data::classes_of(&training.y[0], &model.output_shape(0), &losses[0]);
+            let labels = labels(&training, &model.output_shape(0), &losses[0])?;
             let by_class = data::class_weights(given, labels.as_ref(), classes[0].as_ref())?;
-            training.weights = Some(match training.weights.take() {
-                Some(weights) => weights.iter().zip(&by_class).map(|(a, b)| a * b).collect(),
-                None => by_class,
-            });
+            training = training.weighted(by_class);
         }
         if definition.data.normalize != Normalize::None {
-            adapt(&mut model, &inputs, &training.x, definition.data.normalize)?;
+            adapt(&mut model, &inputs, &training, definition.data.normalize)?;
         }
-        model.check_data(&training.x, Some(&training.y))?;
+        for source in [Some(&training), validation.as_ref(), test.as_ref()].into_iter().flatten() {
+            source.all(|samples| model.check_data(&samples.x, Some(&samples.y)).map(|_| ()))?;
+        }
         let identity =
-            Identity { definition: definition.identity(), data: hash(&training, validation.as_ref()) };
+            Identity { definition: definition.identity(), data: hash(&training, validation.as_ref())? };
         Ok(Session { definition, model, losses, training, validation, test, outputs, classes, identity })
     }
+}
+
+/// Each sample's class and how many there are, where targets are classes.
+fn labels(source: &Source, output: &[usize], loss: &Loss) -> Result<Option<(Vec<usize>, usize)>> {
+    let mut all: Option<(Vec<usize>, usize)> = None;
+    source.all(|samples| {
+        let more = data::classes_of(&samples.y[0], output, loss);
+        match (&mut all, more) {
+            (Some((all, _)), Some((more, _))) => all.extend(more),
+            (_, more) => all = more,
+        }
+        Ok(())
+    })?;
+    Ok(all)
 }
 
 /// Sets each input's normalisation to what the training part is like.
 fn adapt(
     model: &mut Model,
     inputs: &[(String, Vec<usize>)],
-    x: &[Array],
+    training: &Source,
     normalize: Normalize,
 ) -> Result<()> {
-    for ((input, _), x) in inputs.iter().zip(x) {
-        let scale = Scale::learned(x, normalize);
+    let new = |(_, shape): &(String, Vec<usize>)| Learning::new(shape.iter().product(), normalize);
+    let mut learning: Vec<Learning> = inputs.iter().map(new).collect();
+    training.all(|samples| {
+        learning.iter_mut().zip(&samples.x).for_each(|(learning, x)| learning.add(&x.values));
+        Ok(())
+    })?;
+    for ((input, _), learning) in inputs.iter().zip(learning) {
+        let scale = learning.scale();
         let layer = normalization_of(input);
         // An input that no output depends on has none.
         if model.weights().any(|(path, ..)| path == format!("{layer}/mean")) {
@@ -127,65 +130,62 @@ fn adapt(
     Ok(())
 }
 
-fn hash(training: &Samples, validation: Option<&Samples>) -> u64 {
-    let mut all: Vec<&[f32]> = vec![];
-    for samples in [Some(training), validation].into_iter().flatten() {
-        all.extend(samples.x.iter().chain(&samples.y).map(|array| &array.values[..]));
-        all.extend(samples.weights.as_deref());
+fn hash(training: &Source, validation: Option<&Source>) -> Result<u64> {
+    let mut hasher = Hasher::default();
+    for source in [Some(training), validation].into_iter().flatten() {
+        source.all(|samples| {
+            samples.x.iter().chain(&samples.y).for_each(|array| hasher.add(&array.values));
+            samples.weights.iter().for_each(|weights| hasher.add(weights));
+            Ok(())
+        })?;
     }
-    hash_of(all)
+    Ok(hasher.0.digest())
+}
+
+#[derive(Default)]
+struct Hasher(Xxh3Default);
+
+impl Hasher {
+    fn add(&mut self, values: &[f32]) {
+        let mut bytes = Vec::with_capacity(1 << 16);
+        for part in values.chunks(1 << 14) {
+            bytes.clear();
+            bytes.extend(part.iter().flat_map(|value| value.to_le_bytes()));
+            self.0.update(&bytes);
+        }
+    }
 }
 
 /// The hash of numbers, which says whether data is the same.
 pub(super) fn hash_of<'a>(all: impl IntoIterator<Item = &'a [f32]>) -> u64 {
-    let mut hasher = Xxh3Default::new();
-    let mut bytes = Vec::with_capacity(1 << 16);
-    for part in all.into_iter().flat_map(|values| values.chunks(1 << 14)) {
-        bytes.clear();
-        bytes.extend(part.iter().flat_map(|value| value.to_le_bytes()));
-        hasher.update(&bytes);
-    }
-    hasher.digest()
+    let mut hasher = Hasher::default();
+    all.into_iter().for_each(|values| hasher.add(values));
+    hasher.0.digest()
 }
 
 /// Reads parts of the data alike; the training part first, which says what classes there are.
 struct Reader<'a> {
     base: &'a Path,
+    folder: &'a Path,
     data: &'a Data,
-    inputs: Vec<(String, Vec<usize>)>,
     outputs: Vec<String>,
-    shapes: Vec<Vec<usize>>,
-    losses: &'a [Loss],
-    classes: Vec<Option<Vec<String>>>,
+    preparing: Preparing,
 }
 
 impl Reader<'_> {
-    fn read(&mut self, part: Option<&Part>) -> Result<Samples> {
-        let Loaded { x, y, weights, places } =
-            data::load(self.base, self.data, part, &self.inputs, &self.outputs)?;
-        let y = if y.is_empty() { x.iter().cloned().map(Target::Numbers).collect() } else { y };
-        if y.len() != self.losses.len() {
-            let problem = format!("there are {} targets, and {} losses", y.len(), self.losses.len());
-            return Err(TrainError::data("[data]", problem));
-        }
+    fn read(&mut self, part: Option<&Part>) -> Result<Source> {
         let is_text = self.data.is_text(part);
-        let y = y.into_iter().zip(&self.shapes).map(|(target, shape)| match target {
-            // A model with one answer tells the byte after a window.
-            Target::Numbers(array) if is_text && shape.len() == 1 => {
-                Ok(Target::Numbers(data::last_only(&array)?))
-            }
-            other => Ok(other),
-        });
-        let y = self.encoded(y.collect::<Result<_>>()?, &places)?;
-        Ok(Samples { x, y, weights })
-    }
-
-    fn encoded(&mut self, y: Vec<Target>, places: &Places) -> Result<Vec<Array>> {
-        let each = y.into_iter().enumerate();
-        each.map(|(index, target)| {
-            let classes = &mut self.classes[index];
-            data::encode(target, &self.shapes[index], &self.losses[index], classes, places)
-        })
-        .collect()
+        let Reader { base, folder, data, outputs, preparing } = self;
+        if !data.stream {
+            let loaded = data::load(base, data, part, &preparing.inputs, outputs)?;
+            return Ok(Source::Memory(Arc::new(preparing.prepared(loaded, is_text)?)));
+        }
+        let spool = data::spool(base, data, part, &preparing.inputs, outputs, folder)?;
+        for (number, classes) in
+            preparing.classes.iter_mut().enumerate().filter(|(_, classes)| classes.is_none())
+        {
+            *classes = spool.names(number);
+        }
+        Ok(Source::Disk(Arc::new(Spooled::new(spool, preparing.clone(), is_text))))
     }
 }

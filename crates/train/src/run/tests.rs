@@ -252,3 +252,65 @@ fn text_teaches_what_follows() {
     let outcome = folder.run("run", &mut |_| ControlFlow::Continue(())).unwrap();
     assert!(outcome.metrics["accuracy"] > 0.99, "{:?}", outcome.metrics);
 }
+
+/// Streaming changes where samples lie, and no bit of what is learned; so it does after a stop in an epoch.
+#[test]
+fn samples_on_the_disk_give_the_same_bits() {
+    let fit = "[fit]\nepochs = 4\nbatch_size = 7\nvalidation_split = 0.2\nclass_weight = 'balanced'\n\
+               checkpoint_steps = 11\n";
+    let folder = Folder::new(&format!("{MODEL}{fit}"));
+    folder.run("memory", &mut |_| ControlFlow::Continue(())).unwrap();
+    let streamed = MODEL.replace("normalize =", "stream = true\nnormalize =");
+    std::fs::write(folder.path("a.toml"), format!("{streamed}{fit}")).unwrap();
+    let mut times = 0;
+    loop {
+        times += 1;
+        let mut checkpoints = 0;
+        let outcome = folder.run("disk", &mut |event| {
+            checkpoints += matches!(event, Event::Checkpoint { .. }) as usize;
+            if checkpoints > 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        if !outcome.unwrap().stopped {
+            break;
+        }
+    }
+    assert!(times > 4, "{times}");
+    for file in ["model.safetensors", "model.onnx", "history.csv", "classes.json"] {
+        let same = folder.bytes(&format!("memory/{file}")) == folder.bytes(&format!("disk/{file}"));
+        assert!(same, "{file} has other bits");
+    }
+    let report = String::from_utf8(folder.bytes("disk/report.html")).unwrap();
+    assert!(report.contains("60 validation samples"));
+    // What is wrong is said before the first step, by its line.
+    let csv = spirals(300).replace(",green\n", ",\n");
+    std::fs::write(folder.path("a.csv"), csv).unwrap();
+    assert!(folder.error("none").contains("a.csv, line 3: column kind has no value"));
+}
+
+/// A checkpoint that finds no room on the disk ends the run with an error, and the one before it is still there.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_loses_nothing() {
+    let fit = "[fit]\nepochs = 4\nbatch_size = 7\ncheckpoint_steps = 11\n";
+    let folder = Folder::new(&format!("{MODEL}{fit}"));
+    folder.run("whole", &mut |_| ControlFlow::Continue(())).unwrap();
+    // What is written to it goes to a device that is always full.
+    let partial = folder.path("full/checkpoint.safetensors.partial");
+    let error = folder.run("full", &mut |event| {
+        if *event == (Event::Checkpoint { step: 55 }) {
+            std::os::unix::fs::symlink("/dev/full", &partial).unwrap();
+        }
+        ControlFlow::Continue(())
+    });
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("checkpoint.safetensors") && error.contains("No space left"), "{error}");
+    assert!(!folder.path("full/model.onnx").exists() && !partial.exists());
+    folder.run("full", &mut |event| {
+        assert!(!matches!(event, Event::Started { step, .. } if *step != 55), "{event:?}");
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    for file in ["model.safetensors", "model.onnx", "history.csv"] {
+        assert!(folder.bytes(&format!("whole/{file}")) == folder.bytes(&format!("full/{file}")), "{file}");
+    }
+}

@@ -16,7 +16,7 @@ use crate::terminal::{print, say};
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// List jobs, follow one, stop it or let it go on
+/// List jobs, follow one, stop it, let it go on or forget it
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -29,6 +29,9 @@ pub struct Arguments {
     /// Let it go on from its last checkpoint, when a server has a place for it
     #[arg(long, requires = "id")]
     resume: bool,
+    /// Forget it, with its log and checkpoints, once it has ended; what it published stays
+    #[arg(long, requires = "id", conflicts_with_all = ["cancel", "resume"])]
+    remove: bool,
     /// Print JSON: an array of jobs, or the events of one as lines
     #[arg(long)]
     json: bool,
@@ -40,6 +43,7 @@ Examples:
   tureen jobs job-0123...         what it does, until it ends
   tureen jobs job-0123... --cancel
   tureen jobs job-0123... --resume
+  tureen jobs job-0123... --remove
 
 Jobs are begun over HTTP (POST /v1/jobs) and done by the server; without one, a network is trained
 by tureen train.";
@@ -57,6 +61,10 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
             store.resume_job(id)?;
             let models = store.folder().display();
             Ok(print(format!("{id} waits for a server that keeps its models in {models}.\n"))?)
+        }
+        Some(id) if arguments.remove => {
+            store.delete_job(id)?;
+            Ok(print(format!("{id} is removed.\n"))?)
         }
         Some(id) => follow(store, id, arguments.json),
     }

@@ -1,12 +1,12 @@
 //! The loop: epochs of steps of both, and after each epoch a grid of samples and their figure.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use super::super::event::Event;
 use super::super::files::write_whole;
 use super::super::fitting::On;
 use super::super::logs::Logs;
+use super::super::pace::Pace;
 use super::checkpoint::{self, Classifier, Progress};
 use super::grid::{self, Grid};
 use super::measure::Measure;
@@ -14,8 +14,6 @@ use super::session::Session;
 use crate::error::{Result, TrainError};
 use crate::gan::normals;
 
-/// Between two events of steps.
-const STEP_INTERVAL: Duration = Duration::from_millis(50);
 /// The folder of the grids.
 const SAMPLES: &str = "samples";
 /// The stream of noise of the grids.
@@ -34,7 +32,7 @@ pub(super) struct Fitting<'a> {
     classifier: Option<Classifier>,
     folder: &'a Path,
     logs: Logs,
-    checkpointed: Instant,
+    pace: Pace,
     steps: usize,
 }
 
@@ -55,8 +53,9 @@ impl<'a> Fitting<'a> {
         std::fs::create_dir_all(&samples).map_err(|error| TrainError::file(&samples, "made", &error))?;
         let steps = session.x.samples().div_ceil(session.definition.fit.batch_size);
         session.gan.prepare(session.definition.fit.batch_size.min(session.x.samples()))?;
-        let checkpointed = Instant::now();
-        Ok(Fitting { session, progress, measure: None, classifier, folder, logs, checkpointed, steps })
+        let fit = &session.definition.fit;
+        let pace = Pace::new(fit.checkpoint_steps, fit.checkpoint_seconds);
+        Ok(Fitting { session, progress, measure: None, classifier, folder, logs, pace, steps })
     }
 
     /// Trains to the end, or until `on` asks to stop; whether it did.
@@ -84,19 +83,15 @@ impl<'a> Fitting<'a> {
         let size = fit.batch_size;
         let samples = self.session.x.samples();
         let order = self.session.gan.order(samples, self.progress.epoch, fit.shuffle, self.progress.before);
-        let (started, first) = (Instant::now(), self.progress.batch);
-        let mut said = started;
+        let first = self.progress.batch;
+        self.pace.begin_epoch();
         for (number, batch) in order.chunks(size).enumerate().skip(first) {
             let Session { gan, x, labels, .. } = &mut *self.session;
             gan.step(x, labels.as_ref(), batch, &mut self.progress.totals)?;
             self.progress.batch = number + 1;
-            let mut stop = false;
-            if said.elapsed() >= STEP_INTERVAL {
-                said = Instant::now();
-                let trained = (number + 1 - first).saturating_mul(size).min(samples);
-                stop = on(&self.step_event(trained as f64 / started.elapsed().as_secs_f64())).is_break();
-            }
-            if self.is_checkpoint_due() {
+            let rate = self.pace.stepped(batch.len());
+            let mut stop = rate.is_some_and(|rate| on(&self.step_event(rate)).is_break());
+            if self.pace.is_checkpoint_due(self.session.gan.iterations()[1]) {
                 stop |= self.checkpoint(on)?;
             }
             if stop {
@@ -157,17 +152,10 @@ impl<'a> Fitting<'a> {
         }
     }
 
-    fn is_checkpoint_due(&self) -> bool {
-        let fit = &self.session.definition.fit;
-        let steps = self.session.gan.iterations()[1];
-        let by_steps = fit.checkpoint_steps.is_some_and(|every| steps.is_multiple_of(every));
-        by_steps || self.checkpointed.elapsed().as_secs_f64() >= fit.checkpoint_seconds
-    }
-
     fn checkpoint(&mut self, on: On<'_>) -> Result<bool> {
         let Session { gan, identity, .. } = &*self.session;
         checkpoint::save(self.folder, identity, gan, self.measure.as_ref(), &self.progress)?;
-        self.checkpointed = Instant::now();
+        self.pace.checkpointed();
         Ok(on(&Event::Checkpoint { step: gan.iterations()[1] }).is_break())
     }
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::super::files::write_whole;
-use super::super::{logs, publish, report};
+use super::super::publish::Published;
+use super::super::report;
 use super::checkpoint::Progress;
 use super::fitting::grid_file;
 use super::session::Session;
@@ -32,31 +32,18 @@ pub(super) fn publish(
     for (path, _, values) in generator.weights() {
         served.set_weight(path, values)?;
     }
-    let mut files = publish::model_files(&served, folder)?.to_vec();
-    let path = folder.join("discriminator.safetensors");
-    publish::weights_file(session.gan.discriminator(), &path)?;
-    files.push(path);
-    let text = publish::definition_file(definition, folder, &mut files)?;
-    if let Some(names) = &session.names {
-        let path = folder.join("classes.json");
-        publish::classes_file(&BTreeMap::from([(LABEL.to_owned(), names)]), &path)?;
-        files.push(path);
-    }
+    let mut files = Published::new(folder, definition);
+    files.model(&served)?;
+    files.weights("discriminator.safetensors", session.gan.discriminator())?;
+    let text = files.definition()?;
+    files.classes(session.names.iter().map(|names| (LABEL.to_owned(), names)).collect())?;
     if let Some(png) = read_grid(folder, progress.epoch)? {
-        let path = folder.join("samples.png");
-        write_whole(&path, |file| std::io::Write::write_all(file, &png))?;
-        files.push(path);
+        files.write("samples.png", &png)?;
     }
-    let path = folder.join(logs::HISTORY);
-    if path.exists() {
-        files.push(path);
-    }
-    let name = definition.file_stem().unwrap_or_default().to_string_lossy();
-    let page = page(session, progress, metrics, folder, [&name, &text])?;
-    let path = folder.join(report::FILE_NAME);
-    write_whole(&path, |file| std::io::Write::write_all(file, page.as_bytes()))?;
-    files.push(path);
-    Ok(files)
+    files.history();
+    let page = page(session, progress, metrics, folder, [&files.name(), &text])?;
+    files.write(report::FILE_NAME, page.as_bytes())?;
+    Ok(files.paths)
 }
 
 /// The grid after `epoch` epochs; none where samples are no pictures, or somebody has removed it.

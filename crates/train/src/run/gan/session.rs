@@ -7,7 +7,7 @@ use super::super::session::hash_of;
 use crate::data::{self, Loaded, Places, Target};
 use crate::definition::{GanDefinition, Part};
 use crate::error::{Result, TrainError};
-use crate::gan::{Gan, LABEL};
+use crate::gan::{Gan, LABEL, Labels};
 use crate::losses::SparseCategoricalCrossentropy;
 use crate::model::Array;
 
@@ -27,7 +27,7 @@ pub(super) struct Session {
     /// Their names, where the data names them.
     pub names: Option<Vec<String>>,
     /// As the networks are given them, where they are.
-    pub labels: Option<Array>,
+    pub labels: Option<Labels>,
     /// Samples that nothing is trained with, and their classes.
     pub test: Option<(Array, Vec<usize>)>,
     /// The least and the greatest value, as the networks see them.
@@ -48,6 +48,10 @@ impl Session {
                 gan.sample_shape()
             );
             return Err(TrainError::Definition { place: "[gan]".to_owned(), problem });
+        }
+        if definition.data.stream {
+            let problem = "stream is for models: the samples of a GAN are kept in memory";
+            return Err(TrainError::data("[data]", problem));
         }
         let mut reader =
             Reader { base, definition: &definition, input: definition.samples()?, names: None, count: None };
