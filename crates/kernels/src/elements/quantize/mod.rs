@@ -37,11 +37,11 @@ type PerLane = [f32; LANES];
 /// The elements of each lane's sub-block, as codes before a zero point is added.
 type GroupCodes = [[f32; LANES]; BLOCK];
 
-/// Rows of `columns` numbers, of at most 1e9 in size, as `element_type`. `importance` has one number for each column, of at least 0: the
-/// mean square of what the column is multiplied with; without it all columns count the same.
+/// Rows of `columns` numbers, of at most 1e9 in size, as `element_type`. `importance` has one number for each column, of
+/// at least 0: the mean square of what the column is multiplied with; without it all columns count the same.
 ///
-/// Floats are rounded to nearest; what a type of 16 bits has no number for becomes infinite. The same rows give the same bytes on one instruction set, however they are divided
-/// among calls.
+/// Floats are rounded to nearest; what a type of 16 bits has no number for becomes infinite. The same rows give the same
+/// bytes on one instruction set, however they are divided among calls.
 ///
 /// # Panics
 /// When `values` are no whole rows, a row is no whole number of blocks, or `out` and `importance` don't fit them.
