@@ -1,7 +1,9 @@
 //! Compresses a model and measures it without the command around it: what `bench/compress` runs.
 //!
-//! Usage: `measure make MODEL MIX OUT [CALIBRATION]` or `measure compare MODEL OTHER TEXT`; prints a line of JSON.
+//! Usage: `measure importance MODEL TEXT OUT.json`, `measure make MODEL MIX OUT [IMPORTANCE.json]` or `measure compare
+//! MODEL OTHER TEXT`; the last two print a line of JSON.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,14 +19,16 @@ fn main() -> anyhow::Result<()> {
     let compute = Arc::new(Compute::new(Isa::detect(), 2));
     let on = |_, _| ControlFlow::Continue(());
     match arguments.as_slice() {
+        ["importance", model, text, out] => {
+            let text = std::fs::read_to_string(text)?;
+            let importance = Importance::measure(Path::new(model), &compute, &text, &mut { on })?;
+            let columns: BTreeMap<&str, &[f32]> = importance.tensors().collect();
+            std::fs::write(out, serde_json::to_string(&columns)?)?;
+        }
         ["make", model, mix, out, rest @ ..] => {
             let mix = Mix::find(mix).ok_or_else(|| anyhow::anyhow!("no mix {mix}"))?;
-            let calibrated = Instant::now();
             let importance = match rest.first() {
-                Some(text) => {
-                    let text = std::fs::read_to_string(text)?;
-                    Some(Importance::measure(Path::new(model), &compute, &text, &mut { on })?)
-                }
+                Some(file) => Some(Importance::new(serde_json::from_slice(&std::fs::read(file)?)?)),
                 None => None,
             };
             let began = Instant::now();
@@ -32,12 +36,8 @@ fn main() -> anyhow::Result<()> {
             let importance = importance.as_ref();
             let go = &mut |_| ControlFlow::Continue(());
             let rewritten = rewrite(&compute, &source, mix, importance, Path::new(out), go)?;
-            println!(
-                "{{\"bytes\": {}, \"seconds\": {:.3}, \"calibration_seconds\": {:.3}}}",
-                rewritten.bytes_after,
-                began.elapsed().as_secs_f64(),
-                (began - calibrated).as_secs_f64()
-            );
+            let seconds = began.elapsed().as_secs_f64();
+            println!("{{\"bytes\": {}, \"seconds\": {seconds:.3}}}", rewritten.bytes_after);
         }
         ["compare", model, other, text] => {
             let text = std::fs::read_to_string(text)?;
@@ -54,7 +54,7 @@ fn main() -> anyhow::Result<()> {
             );
         }
         _ => anyhow::bail!(
-            "usage: measure make MODEL MIX OUT [CALIBRATION] | measure compare MODEL OTHER TEXT"
+            "usage: measure importance MODEL TEXT OUT | make MODEL MIX OUT [IMPORTANCE] | compare MODEL OTHER TEXT"
         ),
     }
     Ok(())

@@ -108,6 +108,16 @@ impl Importance {
         Ok(())
     }
 
+    /// Of numbers that were measured before, by tensor.
+    pub fn new(columns: BTreeMap<String, Vec<f32>>) -> Importance {
+        Importance { columns, tokens: 0 }
+    }
+
+    /// All there is, by tensor.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &[f32])> {
+        self.columns.iter().map(|(name, columns)| (name.as_str(), columns.as_slice()))
+    }
+
     /// Of a tensor whose rows are as long as what was measured.
     pub fn of(&self, tensor: &str, shape: &[usize]) -> Option<&[f32]> {
         let columns = self.columns.get(tensor)?;

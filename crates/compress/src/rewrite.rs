@@ -277,25 +277,41 @@ impl Task<'_> {
         dequantize(self.tensor.element_type, from, &mut values);
         let most =
             if matches!(self.to, ElementType::F32 | ElementType::BF16) { f32::MAX } else { QUANTIZED_MAX };
-        // What is no number is not below either.
-        if let Some(index) = values.iter().position(|x| !(x.abs() <= most)) {
+        let (squares, is_fit) = squares(&values, most);
+        if !is_fit && let Some(index) = values.iter().position(|x| !is_within(*x, most)) {
             return Err(Unfit { row: index / columns, found: values[index] });
         }
-        quantize(self.compute.isa(), self.to, &values, columns, self.importance, to);
-        let mut back = vec![0.0; elements];
-        dequantize(self.to, to, &mut back);
-        let (mut off, mut all) = (0.0, 0.0);
-        for (row, back) in values.chunks(columns).zip(back.chunks(columns)) {
-            let (mut row_off, mut row_all) = (0.0f32, 0.0f32);
-            for (x, y) in row.iter().zip(back) {
-                row_off += (x - y) * (x - y);
-                row_all += x * x;
-            }
-            off += f64::from(row_off);
-            all += f64::from(row_all);
-        }
-        Ok((off, all))
+        let off = quantize(self.compute.isa(), self.to, &values, columns, self.importance, to);
+        Ok((off, squares))
     }
+}
+
+/// False for what is no number too.
+fn is_within(x: f32, most: f32) -> bool {
+    x.abs() <= most
+}
+
+/// The sum of squares, and whether all are numbers of at most `most` in size. Side by side, so that it is quick.
+fn squares(values: &[f32], most: f32) -> (f64, bool) {
+    const SIDE: usize = 16;
+    let mut sum = 0.0;
+    let mut are_within = [true; SIDE];
+    for part in values.chunks(64 * SIDE) {
+        let mut sums = [0.0f32; SIDE];
+        let (whole, rest) = part.as_chunks::<SIDE>();
+        for values in whole {
+            for i in 0..SIDE {
+                sums[i] += values[i] * values[i];
+                are_within[i] &= is_within(values[i], most);
+            }
+        }
+        for (i, x) in rest.iter().enumerate() {
+            sums[i] += x * x;
+            are_within[i] &= is_within(*x, most);
+        }
+        sum += f64::from(sums.iter().sum::<f32>());
+    }
+    (sum, are_within.iter().all(|is_within| *is_within))
 }
 
 /// A file that is there whole or not at all.

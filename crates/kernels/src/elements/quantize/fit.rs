@@ -2,23 +2,44 @@
 //! numbers' own, each with the scale that least squares gives for the codes that come of it, and from the best of these
 //! on back and forth between codes and scale.
 
-use super::{BLOCK, Group, GroupCodes, LANES, PerLane};
+use super::{Group, GroupCodes, LANES, PerLane};
 use crate::compute::Isa;
 use crate::elements::NONLINEAR;
 use crate::lanes::{Kernel, Lanes, dispatch};
 
-/// How much wider or narrower than the numbers' own range ranges are tried, in codes.
-const STRETCHES: [f32; 9] = [-0.9, -0.6, -0.3, 0.0, 0.3, 0.6, 0.9, 1.2, 1.6];
+/// How much wider or narrower than the numbers' own range ranges are tried, in codes, and which part of that is at the
+/// lower end.
+const RANGES: [(f32, f32); 18] = [
+    (-0.9, 0.0),
+    (-0.9, 0.5),
+    (-0.9, 1.0),
+    (-0.6, 0.0),
+    (-0.6, 0.5),
+    (-0.6, 1.0),
+    (-0.3, 0.0),
+    (-0.3, 0.5),
+    (-0.3, 1.0),
+    (0.0, 0.5),
+    (0.4, 0.0),
+    (0.4, 0.5),
+    (0.4, 1.0),
+    (0.9, 0.0),
+    (0.9, 0.5),
+    (0.9, 1.0),
+    (1.5, 0.3),
+    (1.5, 0.7),
+];
+/// How far from either end of the codes the number of largest size is placed, in codes.
+const AT_LOW: [f32; 8] = [-0.9, -0.6, -0.3, 0.0, 0.3, 0.6, 0.9, 1.4];
+const AT_HIGH: [f32; 4] = [-0.5, 0.0, 0.4, 0.9];
 /// Times that codes are taken again from the best scale.
 const REFINEMENTS: usize = 3;
-/// Which end of the numbers stays in place when a range is stretched: the lower, the middle, the upper.
-const ANCHORS: [f32; 3] = [0.0, 0.5, 1.0];
 
 /// The codes that a type has.
 pub(super) trait Grid: Copy {
     /// The codes at the ends.
     fn ends(self) -> (f32, f32);
-    /// What [`STRETCHES`] are in.
+    /// What [`AT_LOW`] is in.
     fn step(self) -> f32;
     /// The code nearest to each of `x`.
     fn nearest<L: Lanes>(self, lanes: L, x: L::F) -> L::F;
@@ -72,10 +93,6 @@ impl Grid for Nonlinear {
 }
 
 pub(super) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
-    dispatch(isa, kernel)
-}
-
-pub(super) fn codes<G: Grid>(isa: Isa, kernel: Codes<'_, G>) -> GroupCodes {
     dispatch(isa, kernel)
 }
 
@@ -150,25 +167,30 @@ impl<G: Grid> Kernel for FitSymmetric<'_, G> {
             // The number of largest size becomes about one end of the codes, or the other.
             let peak = inverse(lanes, lanes.select(is_below, least, most));
             let (mut best, mut best_gain) = (zero, zero);
-            for end in [low, high] {
-                for stretch in STRETCHES {
-                    let end = end + if end < 0.0 { -stretch } else { stretch } * grid.step();
-                    let per_unit = lanes.mul(peak, lanes.splat(end));
-                    let (fitted, gain) = symmetric(lanes, group, first, grid, per_unit);
-                    let is_better = lanes.less(best_gain, gain);
-                    best = lanes.select(is_better, fitted, best);
-                    best_gain = lanes.select(is_better, gain, best_gain);
-                }
+            for stretch in AT_LOW {
+                let per_unit = lanes.mul(peak, lanes.splat(low - stretch * grid.step()));
+                let tried = symmetric(lanes, group, first, grid, per_unit);
+                (best, best_gain) = better(lanes, (best, best_gain), tried);
+            }
+            for stretch in AT_HIGH {
+                let per_unit = lanes.mul(peak, lanes.splat(high + stretch * grid.step()));
+                let tried = symmetric(lanes, group, first, grid, per_unit);
+                (best, best_gain) = better(lanes, (best, best_gain), tried);
             }
             for _ in 0..REFINEMENTS {
-                let (fitted, gain) = symmetric(lanes, group, first, grid, inverse(lanes, best));
-                let is_better = lanes.less(best_gain, gain);
-                best = lanes.select(is_better, fitted, best);
-                best_gain = lanes.select(is_better, gain, best_gain);
+                let tried = symmetric(lanes, group, first, grid, inverse(lanes, best));
+                (best, best_gain) = better(lanes, (best, best_gain), tried);
             }
             lanes.write(&mut scale[first..], best);
         }
     }
+}
+
+/// Of two scales with their gains, the one of the greater gain, lane by lane.
+#[inline(always)]
+fn better<L: Lanes>(lanes: L, one: (L::F, L::F), other: (L::F, L::F)) -> (L::F, L::F) {
+    let is_better = lanes.less(one.1, other.1);
+    (lanes.select(is_better, other.0, one.0), lanes.select(is_better, other.1, one.1))
 }
 
 /// The best scale for the codes nearest to `x · per_unit`, and by how much it lessens the squared error from that of
@@ -223,13 +245,11 @@ impl Kernel for FitAffine<'_> {
                 mean = lanes.min(mean, zero);
             }
             let mut best = Fit { scale: zero, min: mean, gain: lanes.mul(mean, search.wx) };
-            for stretch in STRETCHES {
+            for (stretch, below) in RANGES {
                 let per_unit = lanes.mul(per_range, lanes.splat(top + stretch));
-                for anchor in ANCHORS {
-                    let at_least = lanes.sub(zero, lanes.mul(least, per_unit));
-                    let offset = lanes.sub(at_least, lanes.splat(anchor * stretch));
-                    best.improve(lanes, search.fit(lanes, per_unit, offset));
-                }
+                let at_least = lanes.sub(zero, lanes.mul(least, per_unit));
+                let offset = lanes.sub(at_least, lanes.splat(below * stretch));
+                best.improve(lanes, search.fit(lanes, per_unit, offset));
             }
             for _ in 0..REFINEMENTS {
                 let per_unit = inverse(lanes, best.scale);
@@ -303,12 +323,19 @@ impl<'a, F: Copy> Affine<'a, F> {
             qq = lanes.fma(wq, q, qq);
             xq = lanes.fma(wq, x, xq);
         }
-        let determinant = inverse(lanes, lanes.sub(lanes.mul(self.w, qq), lanes.mul(q1, q1)));
-        let mut scale = lanes.mul(determinant, lanes.sub(lanes.mul(self.w, xq), lanes.mul(self.wx, q1)));
-        let mut min = lanes.mul(determinant, lanes.sub(lanes.mul(qq, self.wx), lanes.mul(q1, xq)));
+        let whole = lanes.mul(self.w, qq);
+        let determinant = lanes.sub(whole, lanes.mul(q1, q1));
+        let per = inverse(lanes, determinant);
+        let mut scale = lanes.mul(per, lanes.sub(lanes.mul(self.w, xq), lanes.mul(self.wx, q1)));
+        let mut min = lanes.mul(per, lanes.sub(lanes.mul(qq, self.wx), lanes.mul(q1, xq)));
+        // Where all codes are equal, what is left of the determinant is rounding.
+        let without_min = lanes.mul(xq, inverse(lanes, qq));
+        let is_flat = lanes.less(determinant, lanes.mul(whole, lanes.splat(1e-5)));
+        scale = lanes.select(is_flat, without_min, scale);
+        min = lanes.select(is_flat, zero, min);
         if !self.positive_min {
             let is_above = lanes.less(zero, min);
-            scale = lanes.select(is_above, lanes.mul(xq, inverse(lanes, qq)), scale);
+            scale = lanes.select(is_above, without_min, scale);
             min = lanes.min(min, zero);
         }
         let gain = lanes.fma(scale, xq, lanes.mul(min, self.wx));
@@ -316,30 +343,36 @@ impl<'a, F: Copy> Affine<'a, F> {
     }
 }
 
-/// The codes of each element for given scales and minima.
+/// The codes of each element for given scales and minima; gives the squared error, not weighted.
 pub(super) struct Codes<'a, G> {
     pub group: &'a Group,
     pub grid: G,
     pub scale: &'a PerLane,
     pub min: &'a PerLane,
+    pub codes: &'a mut GroupCodes,
 }
 
 impl<G: Grid> Kernel for Codes<'_, G> {
-    type Output = GroupCodes;
+    type Output = f64;
 
     #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) -> GroupCodes {
-        let mut codes = [[0.0; LANES]; BLOCK];
+    fn run<L: Lanes>(self, lanes: L) -> f64 {
+        let mut error = 0.0;
         for first in (0..LANES).step_by(L::WIDTH) {
-            let per_unit = inverse(lanes, lanes.read(&self.scale[first..]));
+            let scale = lanes.read(&self.scale[first..]);
+            let per_unit = inverse(lanes, scale);
             let min = lanes.read(&self.min[first..]);
+            let mut sum = lanes.splat(0.0);
             for i in 0..self.group.elements {
                 let x = lanes.sub(lanes.read(&self.group.x[i][first..]), min);
                 let q = self.grid.nearest(lanes, lanes.mul(x, per_unit));
-                lanes.write(&mut codes[i][first..], q);
+                let off = lanes.sub(x, lanes.mul(scale, q));
+                sum = lanes.fma(off, off, sum);
+                lanes.write(&mut self.codes[i][first..], q);
             }
+            error += f64::from(lanes.sum(sum));
         }
-        codes
+        error
     }
 }
 

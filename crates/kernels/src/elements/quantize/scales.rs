@@ -4,11 +4,11 @@
 //! squares over the whole super-block, and for each sub-block the best of the integers nearby.
 
 use super::fit::{self, Codes, Error, FitAffine, FitSymmetric, Integers, Sums};
-use super::{ElementType, Group, LANES, PerLane, pack, round_to_f16};
+use super::{ElementType, Group, LANES, PerLane, Work, pack, round_to_f16};
 use crate::compute::Isa;
 
 /// Times that floats and integers are fitted to each other.
-const ROUNDS: usize = 2;
+const ROUNDS: usize = 1;
 /// How far beyond the largest integer the largest scale may lie, in integers: clipping one may serve the others.
 const STRETCHES: [f32; 4] = [-0.4, 0.0, 0.5, 1.0];
 
@@ -56,13 +56,9 @@ impl Scales {
     }
 }
 
-/// Writes the group's super-blocks: one or two.
-pub(super) fn quantize_super_blocks<'o>(
-    isa: Isa,
-    element_type: ElementType,
-    group: &Group,
-    blocks: impl Iterator<Item = &'o mut [u8]>,
-) {
+/// Writes the group's super-blocks, one or two, and gives their squared error.
+pub(super) fn quantize_super_blocks<'o>(work: &mut Work, blocks: impl Iterator<Item = &'o mut [u8]>) -> f64 {
+    let (isa, element_type, group, codes) = (work.isa, work.element_type, &work.group, &mut work.codes);
     let layout = layout(element_type);
     let per_block = 256 / group.elements;
     let mut scales = begin(isa, &layout, group, per_block);
@@ -71,20 +67,22 @@ pub(super) fn quantize_super_blocks<'o>(
         fit_floats(isa, &layout, group, per_block, &mut scales);
     }
     choose_integers(isa, &layout, group, &mut scales);
-    let (scale, min) = (scales.scale(), scales.min());
-    let codes = fit::codes(isa, Codes { group, grid: layout.codes, scale: &scale, min: &min });
+    let (scale, min) = (&scales.scale(), &scales.min());
+    let error = fit::run(isa, Codes { group, grid: layout.codes, scale, min, codes });
     for (index, out) in blocks.enumerate() {
         let first = index * per_block;
         let mut block = pack::SuperBlock { d: scales.d[first], m: scales.m[first], ..Default::default() };
         for lane in 0..per_block {
             block.scales[lane] = scales.scales[first + lane] as i32;
             block.mins[lane] = scales.mins[first + lane] as i32;
-            for i in 0..group.elements {
-                block.codes[lane * group.elements + i] = (codes[i][first + lane] - layout.codes.low) as u8;
+            let sub = &mut block.codes[lane * group.elements..][..group.elements];
+            for (code, q) in sub.iter_mut().zip(&*codes) {
+                *code = (q[first + lane] - layout.codes.low) as i32 as u8;
             }
         }
         pack::super_block(element_type, &block, out);
     }
+    error
 }
 
 /// Each sub-block's own best scale and minimum, and integers near them.
@@ -153,22 +151,31 @@ fn integer(x: f32, factor: f32, range: Integers) -> f32 {
 fn choose_integers(isa: Isa, layout: &Layout, group: &Group, scales: &mut Scales) {
     let begun = *scales;
     let mut least = [f32::INFINITY; LANES];
-    let near: &[f32] = if layout.mins_high > 0.0 { &[0.0, -1.0, 1.0] } else { &[0.0] };
-    for up_min in near {
-        for up_scale in [0.0, -1.0, 1.0] {
-            let mut tried = begun;
-            for lane in 0..LANES {
-                let scale = begun.scales[lane] + up_scale;
-                tried.scales[lane] = scale.clamp(layout.scales.low, layout.scales.high);
-                tried.mins[lane] = (begun.mins[lane] + up_min).clamp(0.0, layout.mins_high);
-            }
-            let (scale, min) = (tried.scale(), tried.min());
-            let error = fit::run(isa, Error { group, grid: layout.codes, scale: &scale, min: &min });
-            for lane in 0..LANES {
-                if error[lane] < least[lane] {
-                    least[lane] = error[lane];
-                    (scales.scales[lane], scales.mins[lane]) = (tried.scales[lane], tried.mins[lane]);
-                }
+    const NEAR: [(f32, f32); 9] = [
+        (0.0, 0.0),
+        (1.0, 0.0),
+        (-1.0, 0.0),
+        (0.0, 1.0),
+        (0.0, -1.0),
+        (1.0, 1.0),
+        (-1.0, -1.0),
+        (1.0, -1.0),
+        (-1.0, 1.0),
+    ];
+    let near = if layout.mins_high > 0.0 { &NEAR[..] } else { &NEAR[..3] };
+    for (up_scale, up_min) in near {
+        let mut tried = begun;
+        for lane in 0..LANES {
+            let scale = begun.scales[lane] + up_scale;
+            tried.scales[lane] = scale.clamp(layout.scales.low, layout.scales.high);
+            tried.mins[lane] = (begun.mins[lane] + up_min).clamp(0.0, layout.mins_high);
+        }
+        let (scale, min) = (&tried.scale(), &tried.min());
+        let error = fit::run(isa, Error { group, grid: layout.codes, scale, min });
+        for lane in 0..LANES {
+            if error[lane] < least[lane] {
+                least[lane] = error[lane];
+                (scales.scales[lane], scales.mins[lane]) = (tried.scales[lane], tried.mins[lane]);
             }
         }
     }

@@ -131,7 +131,8 @@ fn odd_numbers_stay_finite() {
     check(&values()[..256], Some(&[0.0; 256]), 1.0);
     let mut one = [0.0; 256];
     one[77] = -2.5;
-    check(&one, None, 0.02);
+    // IQ4_NL has no zero, and its nearest is 1/127 of the largest.
+    check(&one, None, 0.05);
 }
 
 /// A row's blocks don't depend on the rows beside it, so that threads may share rows out as they like.
