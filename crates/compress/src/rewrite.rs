@@ -115,18 +115,7 @@ pub fn rewrite(
 
     let mut writer = Writer::new(parts.first().map_or(32, |part| part.alignment));
     copy_metadata(&parts, mix, &mut writer);
-    let mut planned = Vec::with_capacity(tensors.len());
-    for (tensor, _) in &tensors {
-        let to = mix.type_of(tensor.name, tensor.shape(), tensor.element_type, &model);
-        let elements: usize = tensor.shape().iter().product();
-        let bytes = to.row_bytes(elements).ok_or_else(|| FormatError::Invalid {
-            what: format!("the shape of tensor {}", tensor.name),
-            found: format!("{:?}", tensor.shape()),
-            expected: format!("whole blocks of {to}"),
-        })?;
-        planned.push((to, bytes, writer.announce(tensor.name, to, tensor.shape(), bytes)));
-    }
-
+    let planned = plan(mix, &model, &tensors, &mut writer)?;
     let header = writer.header();
     let mut out = Output::create(to)?;
     out.write(&header)?;
@@ -137,7 +126,7 @@ pub fn rewrite(
         bytes_after: 0,
     };
     let (mut done, mut written) = (0, 0);
-    for ((tensor, bytes), (to, length, start)) in tensors.iter().zip(planned) {
+    for ((tensor, bytes), Planned { to, bytes: length, start }) in tensors.iter().zip(planned) {
         if progress(Progress { done, all }).is_break() {
             return Err(CompressError::Stopped);
         }
@@ -164,6 +153,36 @@ pub fn rewrite(
     out.finish()?;
     rewritten.bytes_after = (header.len() + written) as u64;
     Ok(rewritten)
+}
+
+/// What a tensor is to be.
+struct Planned {
+    to: ElementType,
+    bytes: usize,
+    /// Of the first of them, among the tensors' bytes.
+    start: usize,
+}
+
+/// Chooses each tensor's type, and announces it.
+fn plan(
+    mix: &Mix,
+    model: &Shape,
+    tensors: &[(&TensorEntry<'_>, &[u8])],
+    writer: &mut Writer,
+) -> Result<Vec<Planned>, FormatError> {
+    let mut planned = Vec::with_capacity(tensors.len());
+    for (tensor, _) in tensors {
+        let to = mix.type_of(tensor.name, tensor.shape(), tensor.element_type, model);
+        let elements: usize = tensor.shape().iter().product();
+        let bytes = to.row_bytes(elements).ok_or_else(|| FormatError::Invalid {
+            what: format!("the shape of tensor {}", tensor.name),
+            found: format!("{:?}", tensor.shape()),
+            expected: format!("whole blocks of {to}"),
+        })?;
+        let start = writer.announce(tensor.name, to, tensor.shape(), bytes);
+        planned.push(Planned { to, bytes, start });
+    }
+    Ok(planned)
 }
 
 fn is_same_file(one: &Path, other: &Path) -> bool {

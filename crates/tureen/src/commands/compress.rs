@@ -16,10 +16,10 @@ use kernels::compute::{Compute, Isa};
 use store::manifest::{self, Manifest, SCHEMA};
 use store::{ModelName, Version, hash};
 
+use super::Context;
 use super::model::{self, read_facts};
 use super::run::Interrupted;
 use super::train::stopped_by_signals;
-use super::{Context, INTERRUPTED};
 use crate::nearest::nearest;
 use crate::recipes::compress::{self as recipe, Made, Request, Stage};
 use crate::settings::Misused;
@@ -96,6 +96,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
         None => default_name(&model.name, mix)?,
     };
     let staging = context.store.stage(&name)?;
+    clear(&staging.folder)?;
     let made = make(&compute, &request, &staging.folder.join(format!("{}.gguf", mix.name)))?;
     let parent = model.manifest.as_ref().map(|manifest| {
         let name = manifest.model.split(':').next().unwrap_or_default();
@@ -118,6 +119,15 @@ fn find_mix(text: &str) -> anyhow::Result<&'static Mix> {
 fn default_name(model: &str, mix: &Mix) -> anyhow::Result<ModelName> {
     let name = model.split([':', '@']).next().unwrap_or_default();
     Ok(ModelName::from_any(name)?.with_tag(mix.name)?)
+}
+
+/// What a run that was killed left behind is no part of the version.
+fn clear(folder: &Path) -> anyhow::Result<()> {
+    let context = || format!("clearing {}", folder.display());
+    for entry in std::fs::read_dir(folder).with_context(context)? {
+        std::fs::remove_file(entry.with_context(context)?.path()).with_context(context)?;
+    }
+    Ok(())
 }
 
 /// Does the work with a bar, until Ctrl-C.

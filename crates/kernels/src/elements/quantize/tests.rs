@@ -85,7 +85,12 @@ fn important_columns_come_nearer() {
     let importance: Vec<f32> = (0..COLUMNS).map(|i| if i % 7 == 0 { 100.0 } else { 1.0 }).collect();
     let of_important = |back: &[f32]| {
         let pick = |values: &[f32]| -> Vec<f32> {
-            values.iter().enumerate().filter(|(i, _)| i % COLUMNS % 7 == 0).map(|(_, x)| *x).collect()
+            values
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| (i % COLUMNS).is_multiple_of(7))
+                .map(|(_, x)| *x)
+                .collect()
         };
         error(&pick(&values), &pick(back))
     };
