@@ -1,5 +1,7 @@
 //! A tiny Llama (`fixtures/decoders/llama`) in every mix: what is written can be read, served and measured.
 
+#![allow(clippy::unwrap_used)] // functions that tests share count as no tests
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
