@@ -15,6 +15,7 @@ use kernels::norm::rms_norm;
 use kernels::rotary::{Layout, rotate};
 
 use super::experts::{ExpertBuffers, mix_experts};
+use super::input_squares::InputSquares;
 use super::weights::{DecoderWeights, FeedForwardWeights, GatedWeights, LayerWeights};
 
 /// Consecutive tokens of one sequence in a batch.
@@ -60,6 +61,8 @@ struct Buffers {
     /// Logits asked for, `[logit rows, v]`.
     logits: Vec<f32>,
     experts: Option<ExpertBuffers>,
+    /// Where they are asked for.
+    squares: Option<InputSquares>,
 }
 
 struct Angles {
@@ -137,6 +140,16 @@ impl Forward {
         &self.decoder
     }
 
+    /// From now on adds up the squares of what every product reads, which takes time.
+    pub fn gather_squares(&mut self) {
+        self.buffers.squares = Some(InputSquares::new(&self.decoder));
+    }
+
+    /// The sums so far, where they are gathered.
+    pub fn squares(&self) -> Option<&InputSquares> {
+        self.buffers.squares.as_ref()
+    }
+
     /// Runs the spans of a batch, writes their keys and values to `cache`, and returns the logits asked for,
     /// `[rows, v]` in the order of the spans, with what they were computed on, for who goes on from there.
     ///
@@ -164,7 +177,7 @@ impl Forward {
         step.angles(&sequences, &self.rotaries, &mut self.buffers.angles);
         for (index, weights) in self.weights.layers.iter().enumerate() {
             step.attention(index, weights, &sequences, cache, &mut self.buffers);
-            step.feed_forward(weights, &mut self.buffers);
+            step.feed_forward(index, weights, &mut self.buffers);
         }
         step.logits(spans, &self.weights, logit_rows, &mut self.buffers);
         (&self.compute, &mut self.buffers.logits[..logit_rows * self.decoder.vocabulary])
@@ -199,6 +212,7 @@ impl Buffers {
             angles: angles.collect(),
             logits: vec![0.0; sizes.logit_rows_max * decoder.vocabulary],
             experts: decoder.experts.map(|experts| ExpertBuffers::new(&experts, decoder.hidden, rows)),
+            squares: None,
         }
     }
 }
@@ -259,6 +273,9 @@ impl Step<'_> {
         let (residual, normed) = (&buffers.residual[..m * h], &mut buffers.normed[..m * h]);
         let input = self.norm(residual, &weights.attention_norm, normed, &mut buffers.quantized);
         stack.multiply(self.compute, input, m, stacked);
+        if let Some(squares) = &mut buffers.squares {
+            squares.layers[index].query_key_value.add(input.values);
+        }
         self.finish_heads(weights, &buffers.angles[self.decoder.layers[index].rotary], stacked);
 
         let attended = &mut buffers.attended[..m * self.decoder.heads * self.decoder.head_dim];
@@ -267,6 +284,9 @@ impl Step<'_> {
         let input = quantize(self.compute, attended, columns, &mut buffers.quantized);
         let projected = &mut buffers.projected[..m * h];
         matmul(self.compute, input, &weights.attention_output, projected);
+        if let Some(squares) = &mut buffers.squares {
+            squares.layers[index].attention_output.add(input.values);
+        }
         if let Some(bias) = &weights.attention_output_bias {
             projected.chunks_exact_mut(h).for_each(|row| add(row, bias));
         }
@@ -321,16 +341,23 @@ impl Step<'_> {
         attend(self.compute, cache, layer, queries, sequences, &settings, attended);
     }
 
-    fn feed_forward(&self, weights: &LayerWeights, buffers: &mut Buffers) {
+    fn feed_forward(&self, index: usize, weights: &LayerWeights, buffers: &mut Buffers) {
         let h = self.decoder.hidden;
         let (residual, normed) = (&buffers.residual[..self.m * h], &mut buffers.normed[..self.m * h]);
         let input = self.norm(residual, &weights.feed_forward_norm, normed, &mut buffers.quantized);
         let out = &mut buffers.projected[..self.m * h];
+        let mut squares = buffers.squares.as_mut().map(|squares| &mut squares.layers[index]);
+        if let Some(squares) = &mut squares {
+            squares.feed_forward.add(input.values);
+        }
         match &weights.feed_forward {
             FeedForwardWeights::Dense(gated) => {
                 let stacked = &mut buffers.stacked[..self.m * gated.gate_up.columns()];
                 gated.gate_up.multiply(self.compute, input, self.m, stacked);
                 self.finish_gated(gated, stacked, &mut buffers.inner, &mut buffers.quantized, out);
+                if let Some(squares) = squares {
+                    squares.down.add(&buffers.inner[..self.m * gated.down.columns()]);
+                }
             }
             FeedForwardWeights::Experts { router, experts } => {
                 let Some(expert_buffers) = &mut buffers.experts else {
@@ -424,6 +451,9 @@ impl Step<'_> {
         let input = self.norm(last, &weights.output_norm, normed, &mut buffers.quantized);
         let logits = &mut buffers.logits[..logit_rows * self.decoder.vocabulary];
         matmul(self.compute, input, &weights.output, logits);
+        if let Some(squares) = &mut buffers.squares {
+            squares.output.add(input.values);
+        }
         if let Some(cap) = self.decoder.logit_softcap {
             let v = self.decoder.vocabulary;
             self.compute

@@ -168,6 +168,11 @@ impl<'a> Array<'a> {
         self.element_type
     }
 
+    /// The elements as in the file, for whoever copies them.
+    pub fn encoded(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
         let mut cursor = Cursor::new(self.bytes);
         let element_type = self.element_type;

@@ -5,7 +5,8 @@ use kernels::elements::ElementType;
 use super::header::type_id;
 use super::value::{Value, ValueType};
 
-/// Collects metadata and tensors in memory. Nothing is checked, so that tests can write malformed files too.
+/// Collects metadata and tensors in memory; of large files, what tensors are alone ([`Writer::announce`]), so that whoever
+/// makes their bytes writes them after the header. Nothing is checked, so that tests can write malformed files too.
 #[derive(Clone, Debug)]
 pub struct Writer {
     alignment: usize,
@@ -13,6 +14,9 @@ pub struct Writer {
     metadata_count: u64,
     tensors: Vec<u8>,
     tensor_count: u64,
+    /// Bytes of the tensors so far, and of what lies between them.
+    data_bytes: usize,
+    /// Of tensors that are not announced alone.
     data: Vec<u8>,
 }
 
@@ -31,6 +35,7 @@ impl Writer {
             metadata_count: 0,
             tensors: Vec::new(),
             tensor_count: 0,
+            data_bytes: 0,
             data: Vec::new(),
         }
     }
@@ -44,6 +49,16 @@ impl Writer {
 
     pub fn text(&mut self, key: &str, text: &str) -> &mut Writer {
         self.value(key, Value::String(text))
+    }
+
+    /// Adds a value of any type, as it was read.
+    pub fn copy(&mut self, key: &str, value: Value<'_>) -> &mut Writer {
+        match value {
+            Value::Array(array) => {
+                self.encoded_array(key, array.element_type(), array.len() as u64, array.encoded())
+            }
+            value => self.value(key, value),
+        }
     }
 
     /// Adds an array of values that are all of `element_type` and no arrays.
@@ -85,21 +100,36 @@ impl Writer {
         shape: &[usize],
         bytes: &[u8],
     ) -> &mut Writer {
-        self.data.resize(self.data.len().next_multiple_of(self.alignment), 0);
+        let start = self.announce(name, element_type, shape, bytes.len());
+        self.data.resize(start, 0);
+        self.data.extend(bytes);
+        self
+    }
+
+    /// Says that a tensor of `bytes` bytes is there, and gives the place of its first among the tensors' bytes, which
+    /// follow [`Writer::header`]; zeros lie between them.
+    pub fn announce(
+        &mut self,
+        name: &str,
+        element_type: ElementType,
+        shape: &[usize],
+        bytes: usize,
+    ) -> usize {
+        let start = self.data_bytes.next_multiple_of(self.alignment);
         put_text(&mut self.tensors, name);
         self.tensors.extend((shape.len() as u32).to_le_bytes());
         for dimension in shape.iter().rev() {
             self.tensors.extend((*dimension as u64).to_le_bytes());
         }
         self.tensors.extend(type_id(element_type).to_le_bytes());
-        self.tensors.extend((self.data.len() as u64).to_le_bytes());
+        self.tensors.extend((start as u64).to_le_bytes());
         self.tensor_count += 1;
-        self.data.extend(bytes);
-        self
+        self.data_bytes = start + bytes;
+        start
     }
 
-    /// The file.
-    pub fn finish(&self) -> Vec<u8> {
+    /// All that comes before the tensors' bytes.
+    pub fn header(&self) -> Vec<u8> {
         let mut file = b"GGUF".to_vec();
         file.extend(3u32.to_le_bytes());
         file.extend(self.tensor_count.to_le_bytes());
@@ -107,6 +137,12 @@ impl Writer {
         file.extend(&self.metadata);
         file.extend(&self.tensors);
         file.resize(file.len().next_multiple_of(self.alignment), 0);
+        file
+    }
+
+    /// The file, of tensors with their bytes.
+    pub fn finish(&self) -> Vec<u8> {
+        let mut file = self.header();
         file.extend(&self.data);
         file
     }

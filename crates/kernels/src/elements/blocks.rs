@@ -2,6 +2,7 @@
 //!
 //! Source: the block layouts of ggml (`ggml-common.h`, `ggml-quants.c`) as published with GGUF.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::ElementType;
@@ -190,9 +191,19 @@ pub fn dequantize(element_type: ElementType, bytes: &[u8], out: &mut [f32]) {
             let (values, _) = bytes.as_chunks::<4>();
             out.iter_mut().zip(values).for_each(|(out, bytes)| *out = f32::from_le_bytes(*bytes));
         }
-        ElementType::F16 | ElementType::BF16 => {
+        ElementType::F16 => {
+            // A run at a time, for which machines have instructions.
+            for (out, bytes) in out.chunks_mut(BLOCK).zip(bytes.chunks(2 * BLOCK)) {
+                let mut halves = [f16::ZERO; BLOCK];
+                for (half, bytes) in halves.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                    *half = f16::from_le_bytes(*bytes);
+                }
+                halves[..out.len()].convert_to_f32_slice(out);
+            }
+        }
+        ElementType::BF16 => {
             let (values, _) = bytes.as_chunks::<2>();
-            out.iter_mut().zip(values).for_each(|(out, bytes)| *out = element_type.widen(*bytes));
+            out.iter_mut().zip(values).for_each(|(out, bytes)| *out = bf16::from_le_bytes(*bytes).to_f32());
         }
         _ => {
             for (index, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {

@@ -3,11 +3,13 @@
 //! Source: the GGUF specification and the block layouts of ggml (`docs/gguf.md` and `ggml-common.h` there).
 
 mod blocks;
+mod quantize;
 #[cfg(test)]
 mod tests;
 
 pub use blocks::dequantize;
 pub(crate) use blocks::{BLOCK, Block, NONLINEAR, block, zero_point};
+pub use quantize::quantize;
 
 use std::fmt;
 

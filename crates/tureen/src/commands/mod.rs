@@ -2,6 +2,7 @@
 
 mod answer;
 mod chat;
+mod compress;
 mod config;
 mod diff;
 mod epochs;
@@ -49,6 +50,7 @@ Begin with:
   tureen run smollm2:135m           chat with it here
   tureen serve smollm2:135m         answer others over the OpenAI API, at http://127.0.0.1:8080/v1
   tureen train network.toml         train a network of your own
+  tureen compress model.gguf --to Q4_K_M    make a model smaller, with a report
 
 MODEL is a .gguf or .onnx file, a folder with config.json and safetensors, or what is in the
 store: NAME, NAME:TAG or NAME@NUMBER.
@@ -69,6 +71,7 @@ enum Command {
     Rm(rm::Arguments),
     Gc(gc::Arguments),
     Train(train::Arguments),
+    Compress(compress::Arguments),
     Jobs(jobs::Arguments),
     Job(job::Arguments),
     Config(config::Arguments),
@@ -180,6 +183,7 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
         Command::Verify(arguments) => verify::run(&context, &arguments),
         Command::Rm(arguments) => rm::run(&context, &arguments),
         Command::Train(arguments) => train::run(&arguments),
+        Command::Compress(arguments) => compress::run(&context, &arguments),
         Command::Jobs(arguments) => jobs::run(&context, &arguments),
         Command::Job(arguments) => job::run(&context, &arguments),
         Command::Config(arguments) => config::run(&context, &arguments),

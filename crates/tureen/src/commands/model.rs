@@ -119,10 +119,10 @@ fn find_in_remote(context: &Context, text: &str) -> anyhow::Result<Model> {
     };
     let (remote, reference) = (Remote::open(remote)?, Reference::parse(name)?);
     let settings = &context.resolved.settings;
-    let version = cache::version(&settings.models, &remote, &reference, settings.cache_max.0)
+    let (version, number) = cache::version(&settings.models, &remote, &reference, settings.cache_max.0)
         .with_context(|| format!("getting {reference} from {remote}"))?;
     let (path, manifest) = (version.entry()?, Some(version.manifest));
-    Ok(Model { name: reference.to_string(), path, manifest, ends: None, draft: None })
+    Ok(Model { name: reference.to_string(), path, version: number, manifest, ends: None, draft: None })
 }
 
 /// Opens the files of a model that generates text.

@@ -122,7 +122,7 @@ fn check_folder(folder: &Path) -> anyhow::Result<()> {
 }
 
 /// Set by the first Ctrl-C or SIGTERM; a second ends the program at once.
-fn stopped_by_signals() -> anyhow::Result<Arc<AtomicBool>> {
+pub fn stopped_by_signals() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("listening for Ctrl-C")?;

@@ -27,7 +27,7 @@ pub fn version(
     remote: &Remote,
     reference: &Reference,
     bytes_max: u64,
-) -> anyhow::Result<Version> {
+) -> anyhow::Result<(Version, u64)> {
     let folder = models.join(CACHE);
     std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let path = folder.join(LOCK);
@@ -43,7 +43,7 @@ pub fn version(
     let source = format!("{remote}: {name}@{number}");
     if let Some(version) = sound(&store)?.into_iter().find(|version| version.manifest.source == source) {
         used(&version)?;
-        return Ok(version);
+        return Ok((version, number));
     }
     let (_, manifest) = remote.look(&Reference::Number { name: name.to_owned(), number })?;
     make_room(&store, manifest.bytes(), bytes_max)?;
@@ -54,7 +54,7 @@ pub fn version(
     let version = store.pull(remote, (name, number), &model, &|count| progress.add(count))?;
     progress.finish();
     used(&version)?;
-    Ok(version)
+    Ok((version, number))
 }
 
 fn sound(store: &Store) -> anyhow::Result<Vec<Version>> {

@@ -1,3 +1,4 @@
 //! What long work does, apart from who asked for it: a command in the foreground or a job.
 
+pub mod compress;
 pub mod train;

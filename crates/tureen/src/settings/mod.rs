@@ -14,9 +14,11 @@ pub use value::{ByteSize, Count, CpuPath, Keys, KvKind, Listen, LogLevel, ModelT
 /// The commands that a setting shows up in as a flag. `config` takes them all.
 pub const ALL: &[&str] = &[
     "serve", "run", "pull", "push", "list", "show", "tag", "history", "diff", "verify", "rm", "gc", "train",
-    "jobs", "job", "config",
+    "compress", "jobs", "job", "config",
 ];
 const MODEL: &[&str] = &["serve", "run", "config"];
+/// What runs or reads a model's weights.
+const COMPUTE: &[&str] = &["serve", "run", "compress", "config"];
 const SERVER: &[&str] = &["serve", "config"];
 const JOB: &[&str] = &["serve", "job", "config"];
 /// No flag: a list of processes would show it to everybody on the machine.
@@ -113,9 +115,9 @@ settings! {
         "Rows of tensor calls that are run together; 1 runs each call alone";
     batch_wait_us: Count<0, 60_000_000>, "MICROSECONDS", SERVER, "0", "",
         "How long a tensor call may wait for others to be run with; 0 takes what waits already";
-    threads: Count<1, 1_024>, "COUNT", MODEL, threads(), "",
+    threads: Count<1, 1_024>, "COUNT", COMPUTE, threads(), "",
         "Threads that compute; the default is what this machine has";
-    isa: CpuPath, "NAME", MODEL, "auto", "",
+    isa: CpuPath, "NAME", COMPUTE, "auto", "",
         "Instruction set: auto (the best here), portable, avx2, avx512 or avx512-bf16";
     kv_element: KvKind, "TYPE", MODEL, "i16", "",
         "How keys and values are kept: i16, or i8 for half the memory and a rounding of 1/254";

@@ -13,9 +13,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("formats", &["kernels"]),
     ("engine", &["formats", "kernels"]),
     ("train", &["formats", "kernels"]),
+    ("compress", &["train", "engine", "formats", "kernels"]),
     ("store", &["formats", "kernels"]),
     ("serve", &["engine", "store"]),
-    ("tureen", &["engine", "formats", "kernels", "serve", "store", "train"]),
+    ("tureen", &["compress", "engine", "formats", "kernels", "serve", "store", "train"]),
 ];
 
 /// Libraries that belong to one room, or to two.

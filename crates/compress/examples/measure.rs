@@ -1,0 +1,61 @@
+//! Compresses a model and measures it without the command around it: what `bench/compress` runs.
+//!
+//! Usage: `measure importance MODEL TEXT OUT.json`, `measure make MODEL MIX OUT [IMPORTANCE.json]` or `measure compare
+//! MODEL OTHER TEXT`; the last two print a line of JSON.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use compress::rewrite::{Source, rewrite};
+use compress::{Importance, Mix, measure};
+use kernels::compute::{Compute, Isa};
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let compute = Arc::new(Compute::new(Isa::detect(), 2));
+    let on = |_, _| ControlFlow::Continue(());
+    match arguments.as_slice() {
+        ["importance", model, text, out] => {
+            let text = std::fs::read_to_string(text)?;
+            let importance = Importance::measure(Path::new(model), &compute, &text, &mut { on })?;
+            let columns: BTreeMap<&str, &[f32]> = importance.tensors().collect();
+            std::fs::write(out, serde_json::to_string(&columns)?)?;
+        }
+        ["make", model, mix, out, rest @ ..] => {
+            let mix = Mix::find(mix).ok_or_else(|| anyhow::anyhow!("no mix {mix}"))?;
+            let importance = match rest.first() {
+                Some(file) => Some(Importance::new(serde_json::from_slice(&std::fs::read(file)?)?)),
+                None => None,
+            };
+            let began = Instant::now();
+            let source = Source::open(Path::new(model))?;
+            let importance = importance.as_ref();
+            let go = &mut |_| ControlFlow::Continue(());
+            let rewritten = rewrite(&compute, &source, mix, importance, Path::new(out), go)?;
+            let seconds = began.elapsed().as_secs_f64();
+            println!("{{\"bytes\": {}, \"seconds\": {seconds:.3}}}", rewritten.bytes_after);
+        }
+        ["compare", model, other, text] => {
+            let text = std::fs::read_to_string(text)?;
+            let mut on = on;
+            let found =
+                measure::compare(Path::new(model), Path::new(other), &compute, &text, usize::MAX, &mut on)?;
+            println!(
+                "{{\"perplexity\": {:.4}, \"original\": {:.4}, \"kl\": {:.6}, \"same_first\": {:.4}, \"tokens\": {}}}",
+                found.compressed.perplexity,
+                found.original.perplexity,
+                found.kl_mean,
+                found.same_first,
+                found.tokens
+            );
+        }
+        _ => anyhow::bail!(
+            "usage: measure importance MODEL TEXT OUT | make MODEL MIX OUT [IMPORTANCE] | compare MODEL OTHER TEXT"
+        ),
+    }
+    Ok(())
+}

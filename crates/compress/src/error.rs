@@ -1,0 +1,38 @@
+//! Why a model was not made smaller, said so that its reader can do something about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use engine::llm::tokenizer::TokenizerError;
+use engine::llm::weights::WeightsError;
+use formats::error::FormatError;
+use kernels::attention::KvLayoutError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CompressError {
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    #[error("cannot {operation} {}: {cause}", path.display())]
+    Io { operation: &'static str, path: PathBuf, cause: io::Error },
+    #[error("tensor {tensor} holds {found} in row {row}, which {to} has no number for: {advice}")]
+    Number { tensor: String, row: usize, found: f32, to: String, advice: &'static str },
+    #[error("{} is {what}; a .gguf file is expected: convert it with llama.cpp's convert_hf_to_gguf.py", path.display())]
+    NoGguf { path: PathBuf, what: &'static str },
+    #[error("{} would be written over the model that is read; name another file", path.display())]
+    SameFile { path: PathBuf },
+    #[error("the text has {found} tokens, and at least {needed} are needed")]
+    ShortText { found: usize, needed: usize },
+    #[error("the models have {0} and {1} tokens in their vocabularies, so what they say can't be compared")]
+    Vocabularies(usize, usize),
+    #[error("loading the model: {0}")]
+    Weights(#[from] WeightsError),
+    #[error("reading the tokeniser: {0}")]
+    Tokenizer(#[from] TokenizerError),
+    #[error("the cache of keys and values: {0}")]
+    Layout(#[from] KvLayoutError),
+    #[error("memory for keys and values: {0}")]
+    Memory(io::Error),
+    /// Whoever was told of the progress asked for it.
+    #[error("stopped")]
+    Stopped,
+}

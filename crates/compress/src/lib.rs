@@ -1,0 +1,16 @@
+//! A model in, a smaller one and a report of what that cost out.
+//!
+//! `mix.rs` says which tensor gets which type, `rewrite.rs` writes the file, `importance.rs` finds out on a text which
+//! columns matter, `measure.rs` what the smaller model says otherwise, and `report.rs` tells a person.
+
+mod error;
+pub mod importance;
+pub mod measure;
+pub mod mix;
+pub mod report;
+pub mod rewrite;
+mod sequence;
+
+pub use error::CompressError;
+pub use importance::Importance;
+pub use mix::Mix;

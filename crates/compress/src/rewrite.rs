@@ -1,0 +1,381 @@
+//! A GGUF file becomes another, its matrices in other types.
+//!
+//! A tensor at a time, so that a model need not fit in memory; of each tensor, parts of some rows on all threads.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use formats::error::FormatError;
+use formats::gguf::Value;
+use formats::gguf::{Gguf, TensorEntry, Writer, read, split};
+use formats::storage::Bytes;
+use kernels::compute::Compute;
+use kernels::elements::{ElementType, dequantize, quantize};
+use serde::Serialize;
+
+use crate::error::CompressError;
+use crate::importance::Importance;
+use crate::mix::{Mix, Shape};
+
+/// Elements that a thread takes at a time.
+const PART_ELEMENTS: usize = 1 << 16;
+/// Of how GGUF's blocks are laid out, in `general.quantization_version`.
+const QUANTIZATION_VERSION: u32 = 2;
+/// The largest number that a block's scale of 16 bits can stand for in every type.
+const QUANTIZED_MAX: f32 = 65_504.0;
+
+/// What became of one tensor.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TensorChange {
+    pub name: String,
+    /// Outermost dimension first.
+    pub shape: Vec<usize>,
+    pub from: &'static str,
+    pub to: &'static str,
+    pub bytes_before: usize,
+    pub bytes_after: usize,
+    /// The root of the mean squared error over that of the mean square: 0 where nothing changed.
+    pub relative_error: f64,
+    /// Whether errors were weighed by what a text showed to matter.
+    pub weighed: bool,
+}
+
+/// What the file that was written is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rewritten {
+    pub tensors: Vec<TensorChange>,
+    pub bytes_before: u64,
+    pub bytes_after: u64,
+}
+
+/// How far it is, in bytes of the model that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub done: u64,
+    pub all: u64,
+}
+
+/// A model in memory-mapped files: one, or the parts of one that is split.
+pub struct Source {
+    paths: Vec<PathBuf>,
+    files: Vec<Bytes>,
+}
+
+impl Source {
+    /// # Errors
+    /// When a file can't be read, or is no `.gguf` file.
+    pub fn open(path: &Path) -> Result<Source, CompressError> {
+        let what = if path.is_dir() { Some("a folder") } else { None };
+        if let Some(what) = what {
+            return Err(CompressError::NoGguf { path: path.to_owned(), what });
+        }
+        let paths = split::part_paths(path)?;
+        let files = paths.iter().map(|path| Bytes::map(path)).collect::<Result<Vec<Bytes>, _>>()?;
+        Ok(Source { paths, files })
+    }
+
+    fn parts(&self) -> Result<Vec<Gguf<'_>>, FormatError> {
+        let mut parts = Vec::with_capacity(self.files.len());
+        for (file, path) in self.files.iter().zip(&self.paths) {
+            parts.push(read(file.as_slice()).map_err(|error| error.in_file(path))?);
+        }
+        split::check_parts(&parts)?;
+        Ok(parts)
+    }
+}
+
+/// Writes the model of `source` to `to` in the types of `mix`: whole or not at all. Metadata is copied; what it says of
+/// types and parts is set right. `progress` may ask to stop.
+///
+/// # Errors
+/// When the source is malformed or holds numbers that the types don't have, or the disk fails. Nothing is at `to` then
+/// that was not there before.
+pub fn rewrite(
+    compute: &Compute,
+    source: &Source,
+    mix: &Mix,
+    importance: Option<&Importance>,
+    to: &Path,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Rewritten, CompressError> {
+    if source.paths.iter().any(|path| is_same_file(path, to)) {
+        return Err(CompressError::SameFile { path: to.to_owned() });
+    }
+    let parts = source.parts()?;
+    let model = shape(&parts, importance.is_some())?;
+    let mut tensors: Vec<(&TensorEntry<'_>, &[u8])> = Vec::new();
+    for (part, file) in parts.iter().zip(&source.files) {
+        let first = tensors.len();
+        tensors.extend(part.tensors().iter().map(|tensor| (tensor, &file.as_slice()[tensor.bytes.clone()])));
+        tensors[first..].sort_by_key(|(tensor, _)| tensor.bytes.start);
+    }
+
+    let mut writer = Writer::new(parts.first().map_or(32, |part| part.alignment));
+    copy_metadata(&parts, mix, &mut writer);
+    let planned = plan(mix, &model, &tensors, &mut writer)?;
+    let header = writer.header();
+    let mut out = Output::create(to)?;
+    out.write(&header)?;
+    let all = tensors.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    let mut rewritten = Rewritten {
+        tensors: Vec::with_capacity(tensors.len()),
+        bytes_before: source.files.iter().map(|file| file.as_slice().len() as u64).sum(),
+        bytes_after: 0,
+    };
+    let (mut done, mut written) = (0, 0);
+    for ((tensor, bytes), Planned { to, bytes: length, start }) in tensors.iter().zip(planned) {
+        if progress(Progress { done, all }).is_break() {
+            return Err(CompressError::Stopped);
+        }
+        out.write(&vec![0; start - written])?;
+        let weights = importance.and_then(|importance| importance.of(tensor.name, tensor.shape()));
+        let task = Task { compute, tensor, bytes, to, importance: weights };
+        let mut packed = vec![0; length];
+        let relative_error = task.run(&mut packed)?;
+        out.write(&packed)?;
+        written = start + length;
+        done += bytes.len() as u64;
+        rewritten.tensors.push(TensorChange {
+            name: tensor.name.to_owned(),
+            shape: tensor.shape().to_vec(),
+            from: tensor.element_type.name(),
+            to: to.name(),
+            bytes_before: bytes.len(),
+            bytes_after: length,
+            relative_error,
+            weighed: weights.is_some() && to != tensor.element_type,
+        });
+    }
+    let _ = progress(Progress { done, all });
+    out.finish()?;
+    rewritten.bytes_after = (header.len() + written) as u64;
+    Ok(rewritten)
+}
+
+/// What a tensor is to be.
+struct Planned {
+    to: ElementType,
+    bytes: usize,
+    /// Of the first of them, among the tensors' bytes.
+    start: usize,
+}
+
+/// Chooses each tensor's type, and announces it.
+fn plan(
+    mix: &Mix,
+    model: &Shape,
+    tensors: &[(&TensorEntry<'_>, &[u8])],
+    writer: &mut Writer,
+) -> Result<Vec<Planned>, FormatError> {
+    let mut planned = Vec::with_capacity(tensors.len());
+    for (tensor, _) in tensors {
+        let to = mix.type_of(tensor.name, tensor.shape(), tensor.element_type, model);
+        let elements: usize = tensor.shape().iter().product();
+        let bytes = to.row_bytes(elements).ok_or_else(|| FormatError::Invalid {
+            what: format!("the shape of tensor {}", tensor.name),
+            found: format!("{:?}", tensor.shape()),
+            expected: format!("whole blocks of {to}"),
+        })?;
+        let start = writer.announce(tensor.name, to, tensor.shape(), bytes);
+        planned.push(Planned { to, bytes, start });
+    }
+    Ok(planned)
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+/// What the mix asks of the model.
+fn shape(parts: &[Gguf<'_>], has_importance: bool) -> Result<Shape, FormatError> {
+    let Some(first) = parts.first() else {
+        return Err(FormatError::Missing { what: "a file".to_owned(), needed_for: "a model".to_owned() });
+    };
+    let family = first.text("general.architecture")?.unwrap_or_default();
+    let size = |key: &str| {
+        // Some families have one number a layer.
+        Ok::<_, FormatError>(match first.get(&format!("{family}.{key}")) {
+            Some(Value::Array(array)) => array.iter().filter_map(|value| value.integer()).max(),
+            Some(value) => value.integer(),
+            None => None,
+        })
+    };
+    let number = |key: &str| size(key).map(|n| n.and_then(|n| usize::try_from(n).ok()));
+    let heads = number("attention.head_count")?.unwrap_or(1);
+    let kv_heads = number("attention.head_count_kv")?.unwrap_or(heads).max(1);
+    Ok(Shape {
+        layers: number("block_count")?.unwrap_or(0),
+        heads_per_kv_head: heads / kv_heads,
+        experts: number("expert_count")?.unwrap_or(0),
+        has_output: parts.iter().any(|part| part.tensor("output.weight").is_some()),
+        has_importance,
+    })
+}
+
+/// All that the first part says, but for what is another in the new file.
+fn copy_metadata(parts: &[Gguf<'_>], mix: &Mix, writer: &mut Writer) {
+    const CHANGED: [&str; 2] = ["general.file_type", "general.quantization_version"];
+    for (key, value) in parts.first().map(Gguf::metadata).unwrap_or_default() {
+        if !CHANGED.contains(key) && !key.starts_with("split.") {
+            writer.copy(key, *value);
+        }
+    }
+    writer.value("general.file_type", Value::U32(mix.file_type));
+    writer.value("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
+}
+
+/// One tensor's way from one type to another.
+struct Task<'a> {
+    compute: &'a Compute,
+    tensor: &'a TensorEntry<'a>,
+    bytes: &'a [u8],
+    to: ElementType,
+    importance: Option<&'a [f32]>,
+}
+
+/// A number that the type doesn't have, and its row.
+struct Unfit {
+    row: usize,
+    found: f32,
+}
+
+impl Task<'_> {
+    /// Fills `out`, and gives the relative error.
+    fn run(&self, out: &mut [u8]) -> Result<f64, CompressError> {
+        if self.to == self.tensor.element_type {
+            out.copy_from_slice(self.bytes);
+            return Ok(0.0);
+        }
+        let columns = self.tensor.shape().last().copied().unwrap_or(1);
+        let rows = (PART_ELEMENTS / columns).max(1);
+        let (Some(from_bytes), Some(to_bytes)) =
+            (self.tensor.element_type.row_bytes(columns), self.to.row_bytes(columns))
+        else {
+            unreachable!("rows were whole when the file was read, and when the type was chosen")
+        };
+        let parts: Vec<_> =
+            self.bytes.chunks(rows * from_bytes).zip(out.chunks_mut(rows * to_bytes)).collect();
+        let parts: Vec<_> = parts.into_iter().map(Mutex::new).collect();
+        let sums = Mutex::new((0.0, 0.0));
+        let unfit = Mutex::new(None);
+        self.compute.pool().for_each(parts.len(), |index| {
+            let mut part = parts[index].lock().unwrap_or_else(PoisonError::into_inner);
+            let (from, to) = &mut *part;
+            match self.part(from, to, columns) {
+                Ok((off, all)) => {
+                    let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
+                    *sums = (sums.0 + off, sums.1 + all);
+                }
+                Err(Unfit { row, found }) => {
+                    let row = row + index * rows;
+                    *unfit.lock().unwrap_or_else(PoisonError::into_inner) = Some(Unfit { row, found });
+                }
+            }
+        });
+        if let Some(Unfit { row, found }) = unfit.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(CompressError::Number {
+                tensor: self.tensor.name.to_owned(),
+                row,
+                found,
+                to: self.to.to_string(),
+                advice: if found.is_finite() { "BF16 has" } else { "the model is damaged" },
+            });
+        }
+        let (off, all): (f64, f64) = sums.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(if all > 0.0 { (off / all).sqrt() } else { 0.0 })
+    }
+
+    /// Some rows; the sums of squared errors and of squares.
+    fn part(&self, from: &[u8], to: &mut [u8], columns: usize) -> Result<(f64, f64), Unfit> {
+        let elements =
+            from.len() / self.tensor.element_type.block_bytes() * self.tensor.element_type.block_elements();
+        let mut values = vec![0.0; elements];
+        dequantize(self.tensor.element_type, from, &mut values);
+        let most =
+            if matches!(self.to, ElementType::F32 | ElementType::BF16) { f32::MAX } else { QUANTIZED_MAX };
+        let (squares, is_fit) = squares(&values, most);
+        if !is_fit && let Some(index) = values.iter().position(|x| !is_within(*x, most)) {
+            return Err(Unfit { row: index / columns, found: values[index] });
+        }
+        let off = quantize(self.compute.isa(), self.to, &values, columns, self.importance, to);
+        Ok((off, squares))
+    }
+}
+
+/// False for what is no number too.
+fn is_within(x: f32, most: f32) -> bool {
+    x.abs() <= most
+}
+
+/// The sum of squares, and whether all are numbers of at most `most` in size. Side by side, so that it is quick.
+fn squares(values: &[f32], most: f32) -> (f64, bool) {
+    const SIDE: usize = 16;
+    let mut sum = 0.0;
+    let mut are_within = [true; SIDE];
+    for part in values.chunks(64 * SIDE) {
+        let mut sums = [0.0f32; SIDE];
+        let (whole, rest) = part.as_chunks::<SIDE>();
+        for values in whole {
+            for i in 0..SIDE {
+                sums[i] += values[i] * values[i];
+                are_within[i] &= is_within(values[i], most);
+            }
+        }
+        for (i, x) in rest.iter().enumerate() {
+            sums[i] += x * x;
+            are_within[i] &= is_within(*x, most);
+        }
+        sum += f64::from(sums.iter().sum::<f32>());
+    }
+    (sum, are_within.iter().all(|is_within| *is_within))
+}
+
+/// A file that is there whole or not at all.
+struct Output {
+    file: BufWriter<tempfile::NamedTempFile>,
+    path: PathBuf,
+}
+
+impl Output {
+    fn create(path: &Path) -> Result<Output, CompressError> {
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let mut builder = tempfile::Builder::new();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            // As far as the user's mask lets others read.
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let file = builder.prefix(".compressing-").tempfile_in(folder);
+        let file = file.map_err(|cause| CompressError::Io {
+            operation: "write to",
+            path: folder.to_owned(),
+            cause,
+        })?;
+        Ok(Output { file: BufWriter::with_capacity(1 << 20, file), path: path.to_owned() })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), CompressError> {
+        let written = self.file.write_all(bytes);
+        written.map_err(|cause| CompressError::Io { operation: "write", path: self.path.clone(), cause })
+    }
+
+    fn finish(self) -> Result<(), CompressError> {
+        let Output { file, path } = self;
+        let finish = || -> std::io::Result<()> {
+            let file = file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+            file.as_file().sync_all()?;
+            file.persist(&path).map_err(|error| error.error)?;
+            // The name is on disk once its folder is.
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        };
+        finish().map_err(|cause| CompressError::Io { operation: "write", path: path.clone(), cause })
+    }
+}

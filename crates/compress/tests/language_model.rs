@@ -1,0 +1,173 @@
+//! A tiny Llama (`fixtures/decoders/llama`) in every mix: what is written can be read, served and measured.
+
+#![allow(clippy::unwrap_used)] // functions that tests share count as no tests
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use compress::mix::MIXES;
+use compress::report::Report;
+use compress::rewrite::{Progress, Rewritten, Source, rewrite};
+use compress::{CompressError, Importance, Mix, measure};
+use formats::gguf::{Value, Writer, read};
+use formats::model::ModelFiles;
+use kernels::compute::{Compute, Isa};
+use kernels::elements::ElementType;
+
+fn tiny() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/decoders/llama/model.gguf")
+}
+
+fn compute() -> Arc<Compute> {
+    Arc::new(Compute::new(Isa::detect(), 2))
+}
+
+fn go(_: Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn make(
+    from: &Path,
+    mix: &str,
+    importance: Option<&Importance>,
+    to: &Path,
+) -> Result<Rewritten, CompressError> {
+    let source = Source::open(from)?;
+    rewrite(&compute(), &source, Mix::find(mix).unwrap(), importance, to, &mut go)
+}
+
+/// Of the bytes that the tiny model's tokeniser knows.
+fn text() -> String {
+    (0..400).map(|i| format!("{} and {} make {}. ", i, i * 7 % 13, i + i * 7 % 13)).collect()
+}
+
+#[test]
+fn every_mix_can_be_opened_and_says_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let original = std::fs::read(tiny()).unwrap();
+    let before = read(&original).unwrap();
+    for mix in MIXES {
+        let path = folder.path().join(format!("{}.gguf", mix.name));
+        let rewritten = make(&tiny(), mix.name, None, &path).unwrap();
+        let written = std::fs::read(&path).unwrap();
+        assert_eq!(rewritten.bytes_after, written.len() as u64, "{}", mix.name);
+        let after = read(&written).unwrap();
+        let names = |file: &formats::gguf::Gguf<'_>| -> Vec<(String, Vec<usize>)> {
+            file.tensors().iter().map(|tensor| (tensor.name.to_owned(), tensor.shape().to_vec())).collect()
+        };
+        assert_eq!(names(&before), names(&after), "{}", mix.name);
+        assert_eq!(after.get("general.file_type"), Some(Value::U32(mix.file_type)), "{}", mix.name);
+        for (key, value) in before.metadata() {
+            if *key != "general.file_type" && *key != "general.quantization_version" {
+                assert_eq!(after.get(key), Some(*value), "{}: {key}", mix.name);
+            }
+        }
+        ModelFiles::open(&path).unwrap();
+        let worst = rewritten.tensors.iter().map(|tensor| tensor.relative_error).fold(0.0, f64::max);
+        assert!(worst < 0.2, "{}: {worst}", mix.name);
+    }
+}
+
+#[test]
+fn the_same_type_is_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let [small, again] = ["small.gguf", "again.gguf"].map(|name| folder.path().join(name));
+    make(&tiny(), "Q8_0", None, &small).unwrap();
+    let rewritten = make(&small, "Q8_0", None, &again).unwrap();
+    assert!(rewritten.tensors.iter().all(|tensor| tensor.relative_error == 0.0));
+    assert_eq!(std::fs::read(small).unwrap(), std::fs::read(again).unwrap());
+}
+
+#[test]
+fn threads_and_instruction_sets_do_not_show() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = Vec::new();
+    for threads in [1, 2, 5] {
+        let path = folder.path().join(format!("{threads}.gguf"));
+        let source = Source::open(&tiny()).unwrap();
+        let compute = Compute::new(Isa::detect(), threads);
+        rewrite(&compute, &source, Mix::find("Q4_K_M").unwrap(), None, &path, &mut go).unwrap();
+        files.push(std::fs::read(path).unwrap());
+    }
+    assert!(files.iter().all(|file| *file == files[0]));
+}
+
+#[test]
+fn what_is_smaller_says_nearly_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("small.gguf");
+    let check = |mix: &str, kl_most: f64, departure_most: f64| {
+        let rewritten = make(&tiny(), mix, None, &path).unwrap();
+        let mut go = |_, _| ControlFlow::Continue(());
+        let found = measure::compare(&tiny(), &path, &compute(), &text(), usize::MAX, &mut go).unwrap();
+        assert!(found.kl_mean <= kl_most, "{mix}: {}", found.kl_mean);
+        assert!(found.kl_median <= found.kl_99 && found.kl_99 <= found.kl_max);
+        let departure = (found.compressed.perplexity / found.original.perplexity - 1.0).abs();
+        assert!(departure < departure_most, "{mix}: perplexity departs by {departure}");
+        assert!(found.examples.windows(2).all(|pair| pair[0].kl >= pair[1].kl));
+        let kl = found.kl_mean;
+        let mut report = Report::new("tiny", mix, rewritten, 0.1);
+        report.comparison = Some(found);
+        let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
+        assert!(json["comparison"]["kl_mean"].as_f64().unwrap() >= 0.0);
+        assert!(report.html().contains("Where they differ most"));
+        kl
+    };
+    // Random weights make steep logits; and products of quantised weights round activations to 8 bits.
+    check("F32", 1e-9, 1e-9);
+    let eight = check("Q8_0", 0.05, 0.05);
+    let four = check("Q4_0", 5.0, 1.0);
+    assert!(eight < four / 4.0, "{eight} in 8 bits, {four} in 4");
+}
+
+#[test]
+fn importance_is_of_every_matrix_and_lessens_what_it_weighs() {
+    let folder = tempfile::tempdir().unwrap();
+    let importance =
+        Importance::measure(&tiny(), &compute(), &text(), &mut |_, _| ControlFlow::Continue(())).unwrap();
+    let path = folder.path().join("weighed.gguf");
+    let rewritten = make(&tiny(), "Q4_0", Some(&importance), &path).unwrap();
+    for tensor in rewritten.tensors.iter().filter(|tensor| tensor.to != tensor.from) {
+        assert!(tensor.weighed, "{}", tensor.name);
+    }
+}
+
+#[test]
+fn a_number_that_is_none_is_refused_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let [bad, out] = ["bad.gguf", "out.gguf"].map(|name| folder.path().join(name));
+    let check = |number: f32, mix: &str, expected: &str| {
+        let mut values = vec![0.5f32; 128];
+        values[70] = number;
+        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let mut writer = Writer::default();
+        writer.text("general.architecture", "llama");
+        writer.tensor("blk.0.ffn_up.weight", ElementType::F32, &[2, 64], &bytes);
+        std::fs::write(&bad, writer.finish()).unwrap();
+        let error = make(&bad, mix, None, &out).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        assert!(!out.exists());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    };
+    check(f32::NAN, "Q4_0", "blk.0.ffn_up.weight holds NaN in row 1");
+    check(f32::INFINITY, "BF16", "inf in row 1");
+    check(70_000.0, "F16", "BF16 has");
+}
+
+#[test]
+fn a_model_is_not_written_over_itself_and_may_be_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    std::fs::copy(tiny(), &path).unwrap();
+    let error = make(&path, "Q4_0", None, &path).unwrap_err();
+    assert!(matches!(error, CompressError::SameFile { .. }), "{error}");
+    let out = folder.path().join("out.gguf");
+    let source = Source::open(&path).unwrap();
+    let mix = Mix::find("Q4_0").unwrap();
+    let stopped = rewrite(&compute(), &source, mix, None, &out, &mut |_| ControlFlow::Break(()));
+    assert!(matches!(stopped, Err(CompressError::Stopped)));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    let error = Source::open(folder.path()).err().unwrap();
+    assert!(error.to_string().contains("a .gguf file is expected"), "{error}");
+}

@@ -1,0 +1,76 @@
+//! `tureen compress` as a process: into the store, where what came of it is listed, shown and run; and into a file.
+
+#![allow(clippy::unwrap_used)] // functions that tests share count as no tests
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/decoders/llama/model.gguf")
+}
+
+/// Runs it in `folder`, with its store there; its exit code, standard output and standard error.
+fn tureen(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tureen"));
+    command.current_dir(folder).env("TUREEN_MODELS", folder.join("models")).args(arguments);
+    let output = command.output().unwrap();
+    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    (output.status.code().unwrap(), out, err)
+}
+
+fn succeeds(folder: &Path, arguments: &[&str]) -> String {
+    let (code, out, err) = tureen(folder, arguments);
+    assert_eq!(code, 0, "{arguments:?}: {out}{err}");
+    out
+}
+
+fn write_text(folder: &Path) {
+    let text: String = (0..300).map(|i| format!("{i} and {} make {}. ", i * 7, 8 * i)).collect();
+    std::fs::write(folder.join("text.txt"), text).unwrap();
+}
+
+#[test]
+fn a_version_of_its_own_with_parent_metrics_and_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write_text(folder);
+    succeeds(folder, &["pull", fixture().to_str().unwrap(), "--as", "tiny"]);
+    let said = succeeds(
+        folder,
+        &["compress", "tiny", "--to", "q4_0", "--calibration", "text.txt", "--measure", "text.txt"],
+    );
+    assert!(said.contains("perplexity") && said.contains("tureen run tiny:q4_0"), "{said}");
+    let list = succeeds(folder, &["list"]);
+    assert!(list.contains("tiny:q4_0"), "{list}");
+    let place = folder.join("models/tiny/@2");
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(place.join("manifest.json")).unwrap()).unwrap();
+    assert_eq!(manifest["parent"], "tiny@1");
+    assert_eq!(manifest["facts"]["quantisation"], "Q4_0");
+    assert!(manifest["metrics"]["kl_mean"].as_f64().unwrap() > 0.0);
+    let report: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(place.join("Q4_0.report.json")).unwrap()).unwrap();
+    assert!(report["bytes_after"].as_u64().unwrap() < report["bytes_before"].as_u64().unwrap() / 3);
+    assert!(report["calibration_tokens"].as_u64().unwrap() >= 512);
+    assert!(std::fs::read_to_string(place.join("Q4_0.report.html")).unwrap().contains("KL divergence"));
+    succeeds(folder, &["verify", "tiny:q4_0"]);
+    succeeds(folder, &["run", "tiny:q4_0", "hello", "--tokens-max", "3"]);
+}
+
+#[test]
+fn a_file_where_one_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let model = fixture();
+    let model = model.to_str().unwrap();
+    let said = succeeds(folder, &["compress", model, "--to", "Q8_0", "--output", "small.gguf"]);
+    assert!(said.contains("small.report.html"), "{said}");
+    assert!(folder.join("small.gguf").exists() && folder.join("small.report.json").exists());
+    succeeds(folder, &["show", "./small.gguf"]);
+    let (code, _, err) = tureen(folder, &["compress", model, "--to", "Q4_KM", "--output", "no.gguf"]);
+    assert_eq!((code, err.contains("did you mean Q4_K")), (2, true), "{err}");
+    let (code, _, err) =
+        tureen(folder, &["compress", model, "--to", "Q8_0", "--output", "no.gguf", "--measure", "none.txt"]);
+    assert_eq!((code, err.contains("none.txt")), (1, true), "{err}");
+    assert!(!folder.join("no.gguf").exists());
+}
