@@ -121,7 +121,7 @@ pub fn compare(
     let examples = examples.map(|score| example(&mut readers, &tokenizer, &tokens, score)).collect();
     let mut reading = |i: usize| Reading {
         perplexity: mean(&|score| score.surprise[i]).exp(),
-        weights_bytes: readers[i].forward.weights_bytes(),
+        weights_bytes: readers[i].forward.weights().bytes(),
         prompt_tokens_per_second: (windows * WINDOW) as f64 / took[i].as_secs_f64().max(1e-9),
         answer_tokens_per_second: decode_rate(&mut readers[i], &tokens),
     };
