@@ -25,6 +25,9 @@ pub enum LoadError {
     Thread(#[from] std::io::Error),
 }
 
+/// The runtime goes through a graph by calls within calls, one for each node of a chain. Only what is used is taken.
+const STACK_BYTES: usize = 1 << 30;
+
 /// A loaded model.
 pub(super) struct Runner {
     model: Model,
@@ -37,13 +40,15 @@ impl Runner {
     /// Reads and loads the file at `path`, whose operators compute in `pool`.
     pub fn load(path: &Path, pool: Arc<ThreadPool>) -> Result<(Runner, OnnxFacts), LoadError> {
         let facts = formats::onnx::read(path)?;
-        let loaded = guarded(|| {
-            ModelOptions::with_all_ops()
-                .prepack_weights(true)
-                .load_file(path)
-                .map_err(|error| error.to_string())
+        let loaded = std::thread::scope(|scope| {
+            let load = || guarded(|| loaded(path));
+            let thread = std::thread::Builder::new().name("onnx-load".to_owned()).stack_size(STACK_BYTES);
+            // What panics is caught within.
+            Ok::<_, std::io::Error>(
+                thread.spawn_scoped(scope, load)?.join().unwrap_or_else(|_| unreachable!()),
+            )
         });
-        let model = loaded.map_err(LoadError::Runtime)?;
+        let model = loaded?.map_err(LoadError::Runtime)?;
         let (inputs, outputs) = (model.input_ids().to_vec(), model.output_ids().to_vec());
         let Signature { inputs: in_file, outputs: out_file } = &facts.signature;
         for (role, found, expected) in
@@ -73,6 +78,11 @@ impl Runner {
         let tensors: Option<Vec<Tensor>> = outputs.into_iter().map(Tensor::from_value).collect();
         tensors.ok_or_else(|| "an output is a sequence, which can't be served".to_owned())
     }
+}
+
+fn loaded(path: &Path) -> Result<Model, String> {
+    let options = ModelOptions::with_all_ops().prepack_weights(true);
+    options.load_file(path).map_err(|error| error.to_string())
 }
 
 /// Does `work`, a panic of which is an error.

@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Between two looks after the store failed.
 const REST: Duration = Duration::from_secs(30);
 /// Bytes of a job's log that are looked through for why it ended.
-const LOG_TAIL_BYTES: u64 = 4 << 10;
+const LOG_TAIL_BYTES: u64 = 64 << 10;
 /// Characters of that which are kept.
 const REASON_CHARS_MAX: usize = 500;
 /// SIGKILL, SIGTERM and SIGINT: somebody ended it, and it can go on.
@@ -151,8 +151,14 @@ fn last_line(log: &Path) -> String {
         Ok::<_, std::io::Error>(String::from_utf8_lossy(&bytes).into_owned())
     };
     let text = read().unwrap_or_default();
-    let line = text.lines().rev().find(|line| !line.trim().is_empty());
+    // Why memory ended stands before the trace of where it did.
+    let is_reason =
+        |line: &&str| line.contains("memory allocation of") || line.contains("overflowed its stack");
+    let line = text.lines().rev().find(is_reason);
+    let line = line.or_else(|| text.lines().rev().find(|line| !line.trim().is_empty()));
     line.map_or_else(String::new, |line| {
-        format!(": {}", line.chars().take(REASON_CHARS_MAX).collect::<String>())
+        let tip =
+            if line.contains("memory allocation of") { "; job_memory_max bounds its memory" } else { "" };
+        format!(": {}{tip}", line.chars().take(REASON_CHARS_MAX).collect::<String>())
     })
 }

@@ -18,6 +18,9 @@ use crate::{clock, hash};
 /// Between two looks into the database.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// Characters of why a job failed, at most: everybody who lists jobs reads them.
+const ERROR_CHARS_MAX: usize = 4000;
+
 /// A job that this process does.
 pub struct JobRun {
     store: Store,
@@ -161,7 +164,12 @@ impl JobRun {
     /// # Errors
     /// The disk; the database.
     pub fn failed(mut self, error: &str) -> Result<()> {
-        self.end(State::Failed, Some(error), None, &json!({ "event": "failed", "error": error }))
+        // What came in data may stand in it, as long as that was.
+        let mut shown: String = error.chars().take(ERROR_CHARS_MAX).collect();
+        if shown.len() < error.len() {
+            shown.push_str(" ...");
+        }
+        self.end(State::Failed, Some(&shown), None, &json!({ "event": "failed", "error": shown }))
     }
 
     /// The event goes first: whoever sees the state reads the events to their end.

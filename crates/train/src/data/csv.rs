@@ -129,9 +129,9 @@ impl Chosen {
 }
 
 fn open(path: &Path) -> std::io::Result<Box<dyn Read>> {
-    let opened = std::fs::File::open(path)?;
+    let opened = crate::files::open(path)?;
     Ok(match path.extension() {
-        Some(ending) if ending == "gz" => Box::new(flate2::read::GzDecoder::new(opened)),
+        Some(ending) if ending == "gz" => Box::new(flate2::read::MultiGzDecoder::new(opened)),
         _ => Box::new(opened),
     })
 }

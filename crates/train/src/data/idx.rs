@@ -16,9 +16,9 @@ use crate::model::Array;
 pub(super) fn read(path: &Path) -> Result<Array> {
     let file = path.display().to_string();
     let failed = |error: std::io::Error| TrainError::file(path, "read", &error);
-    let opened = std::io::BufReader::new(std::fs::File::open(path).map_err(failed)?);
+    let opened = std::io::BufReader::new(crate::files::open(path).map_err(failed)?);
     match path.extension() {
-        Some(ending) if ending == "gz" => parse(&file, flate2::read::GzDecoder::new(opened)),
+        Some(ending) if ending == "gz" => parse(&file, flate2::read::MultiGzDecoder::new(opened)),
         _ => parse(&file, opened),
     }
 }

@@ -1,5 +1,6 @@
 //! Folders of images: a folder for each class, or images alone, which are their own targets.
 
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use image::imageops::FilterType;
@@ -76,8 +77,8 @@ fn is_image(path: &Path) -> bool {
 
 fn pixels(path: &Path, height: u32, width: u32, channels: usize) -> Result<Vec<f32>> {
     let place = path.display().to_string();
-    let mut reader = image::ImageReader::open(path)
-        .and_then(image::ImageReader::with_guessed_format)
+    let mut reader = crate::files::open(path)
+        .and_then(|file| image::ImageReader::new(BufReader::new(file)).with_guessed_format())
         .map_err(|error| TrainError::file(path, "read", &error))?;
     let mut limits = image::Limits::default();
     limits.max_image_width = Some(SIDE_MAX);

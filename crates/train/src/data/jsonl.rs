@@ -19,7 +19,7 @@ const LINE_BYTES_MAX: u64 = 256 << 20;
 pub(super) fn read(path: &Path, wanted: &Wanted, each: Each<'_>) -> Result<()> {
     let file = path.display().to_string();
     let failed = |error: std::io::Error| TrainError::file(path, "read", &error);
-    let mut lines = std::io::BufReader::new(std::fs::File::open(path).map_err(failed)?);
+    let mut lines = std::io::BufReader::new(crate::files::open(path).map_err(failed)?);
     let Some(x) = &wanted.x else {
         return Err(TrainError::data("[data]", "JSON lines need `x`, the key or keys of the input"));
     };

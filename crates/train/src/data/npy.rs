@@ -18,7 +18,7 @@ const HEADER_BYTES_MAX: usize = 1 << 16;
 /// # Errors
 /// When it isn't one, or has values of a type that isn't read.
 pub(super) fn read(path: &Path) -> Result<Array> {
-    let opened = std::fs::File::open(path).map_err(|error| TrainError::file(path, "read", &error))?;
+    let opened = crate::files::open(path).map_err(|error| TrainError::file(path, "read", &error))?;
     parse(&path.display().to_string(), std::io::BufReader::new(opened))
 }
 
@@ -28,7 +28,7 @@ pub(super) fn read(path: &Path) -> Result<Array> {
 /// As [`read`], and when an array isn't there.
 pub(super) fn read_archive(path: &Path, wanted: &Wanted) -> Result<Columns> {
     let file = path.display().to_string();
-    let opened = std::fs::File::open(path).map_err(|error| TrainError::file(path, "read", &error))?;
+    let opened = crate::files::open(path).map_err(|error| TrainError::file(path, "read", &error))?;
     let broken = |error: zip::result::ZipError| TrainError::data(&file, error.to_string());
     let mut archive = zip::ZipArchive::new(std::io::BufReader::new(opened)).map_err(broken)?;
     let mut names = vec![];
@@ -94,12 +94,21 @@ fn parse(file: &str, mut from: impl Read) -> Result<Array> {
     })?;
     let mut bytes = vec![];
     let bytes_len = len * element.width;
-    from.take(bytes_len as u64).read_to_end(&mut bytes).map_err(cut)?;
+    Read::by_ref(&mut from).take(bytes_len as u64).read_to_end(&mut bytes).map_err(cut)?;
     if bytes.len() != bytes_len {
         return Err(TrainError::data(
             file,
             format!("it has fewer values than the {len} of its shape {shape:?}"),
         ));
+    }
+    // To the end, where an archive's sum is compared.
+    match from.read(&mut [0u8]) {
+        Ok(0) => {}
+        Ok(_) => {
+            let problem = format!("it has more values than the {len} of its shape {shape:?}");
+            return Err(TrainError::data(file, problem));
+        }
+        Err(error) => return Err(TrainError::data(file, format!("it is damaged: {error}"))),
     }
     let values: Vec<f32> = bytes.chunks_exact(element.width).map(|bytes| element.value(bytes)).collect();
     let values = if fortran { rows_first(&shape, &values) } else { values };

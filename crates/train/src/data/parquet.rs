@@ -1,7 +1,6 @@
 //! Parquet files: columns of numbers, booleans and texts, and lists of numbers that are as long in each row. One row group
 //! is read at a time.
 
-use std::fs::File;
 use std::path::Path;
 
 use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
@@ -29,7 +28,7 @@ const GROUP_BYTES_MAX: i64 = 8 << 30;
 /// list of another length; the error says the row group, the column and the row.
 pub(super) fn read(path: &Path, wanted: &Wanted, each: Each<'_>) -> Result<()> {
     let file = path.display().to_string();
-    let opened = File::open(path).map_err(|error| TrainError::file(path, "read", &error))?;
+    let opened = crate::files::open(path).map_err(|error| TrainError::file(path, "read", &error))?;
     let broken =
         |error: ParquetError| TrainError::data(&file, format!("it can't be read as Parquet: {error}"));
     let reader = guarded(&file, || SerializedFileReader::new(opened).map_err(broken))?;

@@ -22,7 +22,7 @@ pub fn read(path: &Path, length: usize, stride: usize) -> Result<Columns> {
     }
     let (mut x, mut y, mut places) = (vec![], vec![], vec![]);
     for file in files(path)? {
-        let bytes = fs::read(&file).map_err(|error| TrainError::file(&file, "read", &error))?;
+        let bytes = crate::files::read(&file).map_err(|error| TrainError::file(&file, "read", &error))?;
         let count = bytes.len().checked_sub(length + 1).map_or(0, |rest| rest / stride + 1);
         if count.saturating_mul(length).saturating_add(x.len()) > VALUES_MAX {
             let problem = format!("there are more than {VALUES_MAX} bytes in windows: raise stride");

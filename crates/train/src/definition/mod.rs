@@ -283,7 +283,10 @@ impl Defined {
             let problem = format!("it has {bytes} bytes, and a definition has {FILE_BYTES_MAX} at most");
             return Err(TrainError::Definition { place: name, problem });
         }
-        let text = std::fs::read_to_string(path).map_err(|error| TrainError::file(path, "read", &error))?;
+        let bytes = crate::files::read(path).map_err(|error| TrainError::file(path, "read", &error))?;
+        let text = String::from_utf8(bytes).map_err(|_| {
+            TrainError::data(path.display().to_string(), "it isn't UTF-8: a definition is a text, in TOML")
+        })?;
         Defined::parse(&text).map_err(|error| match error {
             TrainError::Definition { place, problem } if place.is_empty() => {
                 TrainError::Definition { place: name, problem }

@@ -10,6 +10,7 @@ use super::layer::{LayerEntry, layer};
 use super::named::nearest;
 use super::{Normalize, OneOrMany};
 use crate::error::{Result, TrainError};
+use crate::files::keras::LAYERS_MAX;
 use crate::layers::{Normalization, Rescaling};
 use crate::model::{Input, Model, Shared, Tensor, Wire};
 
@@ -101,6 +102,12 @@ impl Network {
         }
         if self.layers.is_empty() {
             return Err(wrong("[model]", "it has no layers".to_owned()));
+        }
+        if self.layers.len() > LAYERS_MAX {
+            return Err(wrong(
+                "[model]",
+                format!("it has {} layers, {LAYERS_MAX} at most", self.layers.len()),
+            ));
         }
         for (number, entry) in self.layers.iter().enumerate() {
             wiring.call(number + 1, entry)?;

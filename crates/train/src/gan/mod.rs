@@ -133,6 +133,8 @@ impl Gan {
     /// When the two don't go together, or a setting makes no sense; the error names both.
     pub fn new(generator: Model, discriminator: Model, settings: GanSettings) -> Result<Gan> {
         check_settings(&settings)?;
+        settings.generator_optimizer.check()?;
+        settings.discriminator_optimizer.check()?;
         let (makes, scores) = (inputs("generator", &generator)?, inputs("discriminator", &discriminator)?);
         check_together(&generator, &makes, &discriminator, &scores)?;
         check_mixing(&discriminator, &settings)?;

@@ -1,7 +1,7 @@
 //! What goes beyond one batch: gradients gathered over several, and moving averages of the weights.
 
-use super::{Optimizer, Rule, Step};
-use crate::error::{Result, TrainError};
+use super::{Optimizer, Step};
+use crate::error::Result;
 use crate::graph::{Function, Graph, Id};
 
 impl Optimizer {
@@ -18,36 +18,6 @@ impl Optimizer {
 
     fn gathers(&self) -> bool {
         self.gradient_accumulation_steps.is_some()
-    }
-
-    /// # Errors
-    /// When a number makes no sense.
-    pub(crate) fn check(&self) -> Result<()> {
-        let wrong = |argument: &'static str, expected: &str, received: String| TrainError::Argument {
-            place: "optimizer".to_owned(),
-            argument,
-            expected: expected.to_owned(),
-            received,
-        };
-        if !(0.0..=1.0).contains(&self.ema_momentum) {
-            return Err(wrong("ema_momentum", "0 to 1", self.ema_momentum.to_string()));
-        }
-        for (argument, steps) in [
-            ("ema_overwrite_frequency", self.ema_overwrite_frequency),
-            ("gradient_accumulation_steps", self.gradient_accumulation_steps),
-        ] {
-            // As Keras has it: a single batch is no gathering.
-            let least = if argument == "gradient_accumulation_steps" { 2 } else { 1 };
-            if steps.is_some_and(|steps| steps < least) {
-                return Err(wrong(argument, &format!("{least} or more"), format!("{steps:?}")));
-            }
-        }
-        match &self.rule {
-            Rule::Muon(muon) if muon.ns_steps > NS_STEPS_MAX => {
-                Err(wrong("ns_steps", &format!("at most {NS_STEPS_MAX}"), muon.ns_steps.to_string()))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// The new weights and slots after a batch.
@@ -99,9 +69,6 @@ impl Optimizer {
         Ok((p, first))
     }
 }
-
-/// Each step of Newton and Schulz's iteration is operations of its own.
-const NS_STEPS_MAX: usize = 100;
 
 /// How many times `every` batches there were among `t`.
 fn whole_steps(graph: &mut Graph, t: Id, every: u32) -> Result<Id> {

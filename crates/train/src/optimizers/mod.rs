@@ -12,6 +12,7 @@
 //! are added up first, as Keras does when it is given the same gradient dense.
 
 mod adafactor;
+mod check;
 mod gathered;
 mod matrices;
 

@@ -8,12 +8,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::files::write_whole;
+use super::session::Hasher;
 use crate::error::{Result, TrainError};
 use crate::model::{Model, Sums};
 
 /// The version of what [`Progress`] says.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 const STATE: &str = "tureen.training";
+/// The hash of the state and of all tensors.
+const HASH: &str = "tureen.xxh3";
 pub(super) const FILE_NAME: &str = "checkpoint.safetensors";
 /// Names of tensors begin with what they are.
 const WEIGHT: &str = "weight:";
@@ -122,7 +125,11 @@ pub(super) fn write(
 ) -> Result<()> {
     let state = serde_json::to_string(state)
         .map_err(|error| TrainError::data(folder.display().to_string(), error.to_string()))?;
-    let metadata = BTreeMap::from([(STATE.to_owned(), state)]);
+    let mut hasher = Hasher::default();
+    hasher.0.update(state.as_bytes());
+    tensors.iter().for_each(|(.., values)| hasher.add(values));
+    let hash = format!("{:016x}", hasher.0.digest());
+    let metadata = BTreeMap::from([(STATE.to_owned(), state), (HASH.to_owned(), hash)]);
     write_whole(&folder.join(FILE_NAME), |file| formats::safetensors::write(file, tensors, &metadata))
 }
 
@@ -140,7 +147,7 @@ pub(super) struct Kept {
 /// When it is of another definition or other data, or can't be read.
 pub(super) fn read(folder: &Path, identity: &Identity) -> Result<Option<Kept>> {
     let path = folder.join(FILE_NAME);
-    let file = match std::fs::read(&path) {
+    let file = match crate::files::read(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(TrainError::file(&path, "read", &error)),
@@ -169,6 +176,14 @@ pub(super) fn read(folder: &Path, identity: &Identity) -> Result<Option<Kept>> {
         return Err(other("other data: what the definition names has changed"));
     }
     let tensors = formats::safetensors::read(&file).map_err(|error| broken(error.to_string()))?;
+    let mut hasher = Hasher::default();
+    hasher.0.update(text.as_bytes());
+    let mut places: Vec<&Range<usize>> = tensors.iter().map(|tensor| &tensor.bytes).collect();
+    places.sort_unstable_by_key(|place| place.start);
+    places.into_iter().for_each(|place| hasher.0.update(&file[place.clone()]));
+    if metadata.get(HASH) != Some(&format!("{:016x}", hasher.0.digest())) {
+        return Err(broken("it is damaged: its hash is another; remove this file to begin anew".to_owned()));
+    }
     let tensors = tensors.iter().map(|tensor| (tensor.name.to_string(), tensor.bytes.clone())).collect();
     Ok(Some(Kept { place, file, tensors, state }))
 }
@@ -206,6 +221,9 @@ pub(super) fn load(folder: &Path, identity: &Identity, model: &mut Model) -> Res
         model.set_slot(number, &values(&format!("{SLOT}{number}"))?)?;
     }
     model.set_iterations(state.iterations);
+    if state.sums_metrics.len() > model.no_sums().metrics.len() {
+        return Err(TrainError::data(kept.place, "its figures aren't those of the definition's metrics"));
+    }
     let floats = |bits: Vec<u64>| bits.into_iter().map(f64::from_bits).collect();
     let figures = |figures: Vec<(String, u64)>| {
         figures.into_iter().map(|(name, bits)| (name, f64::from_bits(bits))).collect()

@@ -143,10 +143,10 @@ fn hash(training: &Source, validation: Option<&Source>) -> Result<u64> {
 }
 
 #[derive(Default)]
-struct Hasher(Xxh3Default);
+pub(super) struct Hasher(pub Xxh3Default);
 
 impl Hasher {
-    fn add(&mut self, values: &[f32]) {
+    pub fn add(&mut self, values: &[f32]) {
         let mut bytes = Vec::with_capacity(1 << 16);
         for part in values.chunks(1 << 14) {
             bytes.clear();

@@ -32,7 +32,7 @@ pub fn load(path: &Path) -> Result<Model> {
 /// # Errors
 /// As for [`load`].
 pub fn load_with(path: &Path, seed: u64, threads: usize) -> Result<Model> {
-    let file = fs::read(path).map_err(|error| in_file(path, "read", &error))?;
+    let file = super::super::read(path).map_err(|error| in_file(path, "read", &error))?;
     read(&file, seed, threads).map_err(|error| named(error, path))
 }
 
@@ -42,7 +42,7 @@ pub fn load_with(path: &Path, seed: u64, threads: usize) -> Result<Model> {
 /// # Errors
 /// When the optimiser isn't supported, or doesn't go with the model.
 pub fn training(model: &Model, path: &Path) -> Result<Option<Training>> {
-    let file = fs::read(path).map_err(|error| in_file(path, "read", &error))?;
+    let file = super::super::read(path).map_err(|error| in_file(path, "read", &error))?;
     let of_file = || {
         let Parts { config, weights } = Parts::of(&file)?;
         super::training::read(model, &config, &weights, &plan::wired(&config)?.layers)

@@ -24,7 +24,7 @@ use crate::error::TrainError;
 /// Classes that are called on queries, values and keys.
 const ATTENTION: [&str; 2] = ["MultiHeadAttention", "GroupQueryAttention"];
 /// Layers of a model that is read, at most.
-const LAYERS_MAX: usize = 4096;
+pub(crate) const LAYERS_MAX: usize = 4096;
 /// Calls of a layer.
 const CALLS_MAX: usize = 4096;
 /// Results of a call.
