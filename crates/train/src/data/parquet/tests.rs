@@ -67,7 +67,7 @@ fn what_is_not_read_is_named() {
     check("when", &[1], "column when: its values are INT64 (Timestamp");
     check("kinds", &[2], "column kinds: it has lists of texts");
     check("kind", &[1], "the input input is read from texts");
-    check("grids", &[6], "there is no column grids (did you mean grid?); there are: narrow, wide");
+    check("grids", &[6], "there is no column grids; did you mean grid?; there are: narrow, wide");
     check("pixels", &[5], "row group 0, row 0: samples have the shape [4], and the input input takes [5]");
     let zstd = loaded("path = 'table_zstd.parquet'\nx = 'narrow'", &[1]).map(|_| ()).unwrap_err().to_string();
     assert!(zstd.contains("row group 0") && zstd.to_lowercase().contains("zstd"), "{zstd}");
