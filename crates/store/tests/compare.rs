@@ -21,12 +21,12 @@ fn one_layer_that_changed_is_all_that_differs() {
     let before = store.contents(&first, None).unwrap();
     let after = store.contents(&second, Some(&before)).unwrap();
     let found = before.differences(&after);
-    let bytes = Some(network.layer_bytes() as u64);
-    let layer = Change { name: "layer.1".to_owned(), before: bytes, after: bytes, new: bytes.unwrap() };
+    let bytes = network.layer_bytes() as u64;
+    let layer = Change { name: "layer.1".to_owned(), before: Some(bytes), after: Some(bytes), new: bytes };
     assert_eq!((&found.tensors, found.tensors_same), (&vec![layer], network.layers() - 1));
     assert_eq!((found.files.len(), found.files_same), (1, 2));
-    assert_eq!((&*found.files[0].name, found.files[0].new), ("model.safetensors", bytes.unwrap()));
-    assert_eq!(found.bytes - found.bytes_shared, bytes.unwrap());
+    assert_eq!((&*found.files[0].name, found.files[0].new), ("model.safetensors", bytes));
+    assert_eq!(found.bytes - found.bytes_shared, bytes);
     assert_eq!(found.chunks - found.chunks_shared, 1);
     for version in [&first, &second] {
         store.push(version, &remote, None, false, &|_| {}).unwrap();
