@@ -305,11 +305,12 @@ fn a_full_disk_loses_nothing() {
     let error = error.unwrap_err().to_string();
     assert!(error.contains("checkpoint.safetensors") && error.contains("No space left"), "{error}");
     assert!(!folder.path("full/model.onnx").exists() && !partial.exists());
-    folder.run("full", &mut |event| {
-        assert!(!matches!(event, Event::Started { step, .. } if *step != 55), "{event:?}");
-        ControlFlow::Continue(())
-    })
-    .unwrap();
+    folder
+        .run("full", &mut |event| {
+            assert!(!matches!(event, Event::Started { step, .. } if *step != 55), "{event:?}");
+            ControlFlow::Continue(())
+        })
+        .unwrap();
     for file in ["model.safetensors", "model.onnx", "history.csv"] {
         assert!(folder.bytes(&format!("whole/{file}")) == folder.bytes(&format!("full/{file}")), "{file}");
     }
