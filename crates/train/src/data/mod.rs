@@ -272,9 +272,7 @@ fn read(
     let format = format(data, path, &wanted)?;
     match (format, path) {
         (Format::Npy | Format::Idx, _) => each(arrays(base, format, &wanted)?),
-        (_, None) => {
-            return Err(TrainError::data("[data]", "it needs `path`, the file or folder with the samples"));
-        }
+        (_, None) => Err(TrainError::data("[data]", "it needs `path`, the file or folder with the samples")),
         (Format::Csv, Some(path)) => {
             csv::read(&base.join(path), data.delimiter.unwrap_or(','), &wanted, each)
         }
