@@ -22,6 +22,7 @@ mod uploads;
 mod versions;
 
 pub use clock::{now, unix_seconds};
+pub use database::DatabaseUrl;
 pub use durable::{is_plain_path, write_durably};
 pub use error::StoreError;
 pub use jobs::{EventFile, Job, JobFolder, JobRun, State, Stop};
