@@ -43,6 +43,8 @@ pub struct JobSettings {
     pub store: Store,
     /// The program that does a job, and its arguments; the job's id follows.
     pub command: Vec<OsString>,
+    /// Variables that it is given beside the server's own.
+    pub environment: Vec<(OsString, OsString)>,
     /// Jobs that run at once; more wait.
     pub jobs_max: usize,
     pub file_bytes_max: u64,

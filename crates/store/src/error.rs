@@ -16,6 +16,9 @@ pub enum StoreError {
     Io { what: String, cause: io::Error },
     #[error("the store's database {place}: {cause}")]
     Database { place: String, cause: sqlx::Error },
+    /// A database that can't be connected to; `why` says the way out.
+    #[error("the store's database {place}: {why}")]
+    Unreachable { place: String, why: String },
     #[error("{place} has form {found}, and this tureen reads form {known}: use a newer tureen")]
     Newer { place: String, found: u64, known: u64 },
     #[error("{place} is damaged ({why}); pull the model again, or remove it")]

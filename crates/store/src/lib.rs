@@ -24,6 +24,7 @@ mod versions;
 
 pub use clock::{now, unix_seconds};
 pub use compare::{Change, Contents, Differences};
+pub use database::DatabaseUrl;
 pub use durable::{is_plain_path, write_durably};
 pub use error::StoreError;
 pub use jobs::{EventFile, Job, JobFolder, JobRun, State, Stop};

@@ -45,7 +45,7 @@ pub fn run(models: &Path, database: &Database) -> Result<()> {
         }
         for model in &found.unnumbered {
             let next =
-                transaction.number("SELECT next FROM models WHERE name = ?", &[model.name().into()])?;
+                transaction.number("SELECT next FROM models WHERE name = $1", &[model.name().into()])?;
             let number = next.unwrap_or(1);
             let folder = models.join(model.name());
             rename(&folder.join(model.tag()), &place(models, model.name(), number))?;

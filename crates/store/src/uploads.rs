@@ -96,7 +96,7 @@ impl Store {
     /// Too many files; the disk; the database.
     pub fn receive(&self, bytes_max: u64, all_bytes_max: u64) -> Result<Receiving> {
         let database = self.database()?;
-        let here = database.lock().number("SELECT sum(bytes) FROM files", &[])?.unwrap_or(0);
+        let here = database.lock().number("SELECT CAST(sum(bytes) AS BIGINT) FROM files", &[])?.unwrap_or(0);
         let count = database.lock().number("SELECT count(*) FROM files", &[])?.unwrap_or(0);
         if count >= FILES_MAX {
             return Err(StoreError::Refused(format!("{FILES_MAX} files are here, which is the limit")));
@@ -124,7 +124,7 @@ impl Store {
         let (sha256, created) = (hex(&hasher.finalize()), unix_seconds());
         let upload = Upload { id, name, purpose: purpose.to_owned(), bytes, sha256, created };
         self.database()?.lock().write(
-            "INSERT INTO files (id, name, purpose, bytes, sha256, created) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO files (id, name, purpose, bytes, sha256, created) VALUES ($1, $2, $3, $4, $5, $6)",
             &[
                 (&upload.id).into(),
                 (&upload.name).into(),
@@ -141,7 +141,7 @@ impl Store {
     /// The database.
     pub fn upload(&self, id: &str) -> Result<Option<Upload>> {
         let Some(database) = self.database_if_any()? else { return Ok(None) };
-        let sql = "SELECT id, name, purpose, bytes, sha256, created FROM files WHERE id = ?";
+        let sql = "SELECT id, name, purpose, bytes, sha256, created FROM files WHERE id = $1";
         database.lock().rows(sql, &[id.into()])?.first().map(Upload::read).transpose()
     }
 
@@ -163,7 +163,7 @@ impl Store {
     pub fn delete_upload(&self, id: &str) -> Result<bool> {
         let Some(database) = self.database_if_any()? else { return Ok(false) };
         let path = self.upload_path(id);
-        let gone = database.lock().write("DELETE FROM files WHERE id = ?", &[id.into()])? > 0;
+        let gone = database.lock().write("DELETE FROM files WHERE id = $1", &[id.into()])? > 0;
         if gone {
             remove(&path)?;
         }

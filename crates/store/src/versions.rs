@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::database::{Cells, Connection, Database};
+use crate::database::{Cells, Connection, Database, DatabaseUrl};
 use crate::durable::{delete, is_plain_path, make_folder, rename, sync_file, sync_folder, write_durably};
 use crate::error::{Result, StoreError};
 use crate::manifest::{self, FILE_NAME, Manifest};
@@ -16,11 +17,15 @@ use crate::{hash, registration};
 
 /// The folder of what is no model: the database, uploads and jobs.
 pub(crate) const OWN: &str = ".store";
+/// For a database that answered before and doesn't now: it is being started anew.
+const RETURN_MAX: Duration = Duration::from_secs(60);
 
 /// Everything that is kept. Clones share it. The folder needs not exist before something is put there.
 #[derive(Clone)]
 pub struct Store {
     folder: PathBuf,
+    /// Where the database is; `None` where it is a file in the folder.
+    url: Option<DatabaseUrl>,
     database: Arc<Mutex<Option<Arc<Database>>>>,
 }
 
@@ -70,21 +75,36 @@ pub struct Damage {
 
 impl Store {
     pub fn new(folder: &Path) -> Store {
-        Store { folder: folder.to_path_buf(), database: Arc::default() }
+        Store::with_database(folder, None)
+    }
+
+    /// A folder whose database is at `url`, in PostgreSQL; of `None`, a file in the folder. One folder, one database.
+    pub fn with_database(folder: &Path, url: Option<DatabaseUrl>) -> Store {
+        Store { folder: folder.to_path_buf(), url, database: Arc::default() }
     }
 
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
+    /// Where the database is, unless it is a file in the folder.
+    pub fn database_url(&self) -> Option<&DatabaseUrl> {
+        self.url.as_ref()
+    }
+
     /// The database, opened the first time; versions that it doesn't know of yet are entered then.
     pub(crate) fn database(&self) -> Result<Arc<Database>> {
         let mut opened = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(database) = &*opened {
+        if let Some(database) = opened.as_ref().filter(|database| database.is_alive()) {
             return Ok(database.clone());
         }
-        let path = self.folder.join(OWN).join("store.db");
-        let database = Arc::new(Database::open(&path)?);
+        let own = self.folder.join(OWN);
+        let patience = if opened.is_some() { RETURN_MAX } else { Duration::ZERO };
+        let database = Arc::new(match &self.url {
+            None => Database::open(&own.join("store.db"))?,
+            Some(url) => Database::connect(url, &own, patience)?,
+        });
+        // Whatever was under way when the last connection ended may be half done, too.
         registration::run(&self.folder, &database)?;
         *opened = Some(database.clone());
         Ok(database)
@@ -220,7 +240,7 @@ impl Store {
 
     /// A number that no version of this name ever had.
     fn next_number(&self, transaction: &mut Connection<'_>, name: &str) -> Result<u64> {
-        let next = transaction.number("SELECT next FROM models WHERE name = ?", &[name.into()])?;
+        let next = transaction.number("SELECT next FROM models WHERE name = $1", &[name.into()])?;
         let mut number = next.unwrap_or(1);
         while place(&self.folder, name, number).exists() {
             number += 1;
@@ -246,7 +266,7 @@ impl Store {
                 Reference::Tag(model) => {
                     let number = tagged(transaction, model)?;
                     let named = [model.name().into(), model.tag().into()];
-                    transaction.write("DELETE FROM tags WHERE model = ? AND tag = ?", &named)?;
+                    transaction.write("DELETE FROM tags WHERE model = $1 AND tag = $2", &named)?;
                     match number {
                         Some(number) if tags_of(transaction, name, number)?.is_empty() => Some(number),
                         _ => None,
@@ -298,7 +318,7 @@ impl Store {
         let rows = self
             .database()?
             .lock()
-            .rows("SELECT model, number FROM versions WHERE job = ?", &[job.into()])?;
+            .rows("SELECT model, number FROM versions WHERE job = $1", &[job.into()])?;
         let Some(row) = rows.first() else { return Ok(None) };
         self.find(&Reference::Number { name: row.text(0)?, number: row.number(1)? })
     }
@@ -309,7 +329,7 @@ impl Store {
     /// The database. A file that can't be read is damage.
     pub fn verify(&self, version: &Version, mut seen: impl FnMut(usize)) -> Result<Vec<Damage>> {
         let mut found = Vec::new();
-        let sql = "SELECT manifest_sha256 FROM versions WHERE model = ? AND number = ?";
+        let sql = "SELECT manifest_sha256 FROM versions WHERE model = $1 AND number = $2";
         let known = self.database()?.lock().rows(sql, &[(&version.name).into(), version.number.into()])?;
         let known = known.first().map(|row| row.text(0)).transpose()?;
         let damage = |path: &str, why: String| Damage { path: path.to_owned(), why };
@@ -353,12 +373,12 @@ pub(crate) fn enter(transaction: &mut Connection<'_>, entry: &Entry<'_>) -> Resu
     let Entry { name, number, manifest, job } = *entry;
     let sha256 = hash::of_bytes(manifest);
     transaction.write(
-        "INSERT INTO versions (model, number, job, manifest_sha256) VALUES (?, ?, ?, ?)",
+        "INSERT INTO versions (model, number, job, manifest_sha256) VALUES ($1, $2, $3, $4)",
         &[name.into(), number.into(), job.into(), (&sha256).into()],
     )?;
     transaction.write(
-        "INSERT INTO models (name, next) VALUES (?1, ?2) \
-         ON CONFLICT (name) DO UPDATE SET next = max(next, excluded.next)",
+        "INSERT INTO models (name, next) VALUES ($1, $2) \
+         ON CONFLICT (name) DO UPDATE SET next = CASE WHEN models.next > excluded.next THEN models.next ELSE excluded.next END",
         &[name.into(), (number + 1).into()],
     )?;
     Ok(())
@@ -367,12 +387,12 @@ pub(crate) fn enter(transaction: &mut Connection<'_>, entry: &Entry<'_>) -> Resu
 /// The database's part of deleting a version; tags go with it.
 pub(crate) fn forget(transaction: &mut Connection<'_>, name: &str, number: u64) -> Result<()> {
     let version = [name.into(), number.into()];
-    transaction.write("DELETE FROM versions WHERE model = ? AND number = ?", &version).map(|_| ())
+    transaction.write("DELETE FROM versions WHERE model = $1 AND number = $2", &version).map(|_| ())
 }
 
 pub(crate) fn point(transaction: &mut Connection<'_>, model: &ModelName, number: u64) -> Result<()> {
     transaction.write(
-        "INSERT INTO tags (model, tag, number) VALUES (?, ?, ?) \
+        "INSERT INTO tags (model, tag, number) VALUES ($1, $2, $3) \
          ON CONFLICT (model, tag) DO UPDATE SET number = excluded.number",
         &[model.name().into(), model.tag().into(), number.into()],
     )?;
@@ -381,12 +401,12 @@ pub(crate) fn point(transaction: &mut Connection<'_>, model: &ModelName, number:
 
 /// The number that a tag points at.
 pub(crate) fn tagged(connection: &mut Connection<'_>, model: &ModelName) -> Result<Option<u64>> {
-    let sql = "SELECT number FROM tags WHERE model = ? AND tag = ?";
+    let sql = "SELECT number FROM tags WHERE model = $1 AND tag = $2";
     connection.number(sql, &[model.name().into(), model.tag().into()])
 }
 
 fn tags_of(connection: &mut Connection<'_>, name: &str, number: u64) -> Result<Vec<String>> {
-    let sql = "SELECT tag FROM tags WHERE model = ? AND number = ?";
+    let sql = "SELECT tag FROM tags WHERE model = $1 AND number = $2";
     let rows = connection.rows(sql, &[name.into(), number.into()])?;
     let mut tags = rows.iter().map(|row: &Cells| row.text(0)).collect::<Result<Vec<String>>>()?;
     sort_tags(&mut tags);

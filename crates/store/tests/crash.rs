@@ -2,9 +2,13 @@
 
 #![allow(clippy::unwrap_used)] // clippy doesn't see that what the tests call is part of them
 
+#[path = "place/mod.rs"]
+mod place;
+
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use place::{folder_and_store, opened_anew, tell, told};
 use store::manifest::{File, Manifest, SCHEMA};
 use store::{ModelName, Reference, Store, hash};
 
@@ -31,7 +35,7 @@ fn put(store: &Store, model: &ModelName, contents: &str) {
 #[ignore = "run by the test below, in a process of its own"]
 fn child() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
-    let (store, model) = (Store::new(folder.as_ref()), ModelName::parse("a").unwrap());
+    let (store, model) = (told(folder.as_ref()), ModelName::parse("a").unwrap());
     for round in 0u64.. {
         put(&store, &model, &format!("{} {round}", std::process::id()));
         if round % 3 == 1 {
@@ -49,23 +53,22 @@ fn child() {
 
 #[test]
 fn kill_9_leaves_whole_versions() {
-    let folder = tempfile::tempdir().unwrap();
-    let models = folder.path().join("models");
+    let Some((_folder, first)) = folder_and_store() else { return };
+    let models = first.folder().to_path_buf();
+    let test = format!("{}::child", module_path!());
+    let test = test.split_once("::").map_or(test.as_str(), |(_, name)| name);
     let (mut highest, mut published) = (0, 0);
     for kill in 0..KILLS {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child", "--ignored"])
-            .env(FOLDER, &models)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", test, "--ignored"]).env(FOLDER, &models);
+        tell(&first, &mut child);
+        let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         // Other times each: a golden ratio's multiples fill 150 ms evenly.
         std::thread::sleep(Duration::from_micros(10_000 + (kill * 92_705) % 150_000));
         child.kill().unwrap();
         child.wait().unwrap();
         let begun = Instant::now();
-        let store = Store::new(&models);
+        let store = opened_anew(&first);
         let versions: Vec<_> =
             store.list().unwrap().into_iter().map(|(_, version)| version.unwrap()).collect();
         for version in &versions {

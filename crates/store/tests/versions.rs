@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used)] // clippy doesn't see that what the tests call is part of them
 
+#[path = "place/mod.rs"]
+mod place;
+
 use std::path::{Path, PathBuf};
 
+use place::{folder_and_store, lose_database, opened_anew};
 use store::manifest::{File, Manifest, SCHEMA};
 use store::{ModelName, Reference, Store, Version, hash};
 
@@ -46,20 +50,9 @@ fn names(store: &Store) -> Vec<String> {
     store.list().unwrap().into_iter().map(|(label, _)| label).collect()
 }
 
-fn folder_and_store() -> (tempfile::TempDir, Store) {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::new(&folder.path().join("models"));
-    (folder, store)
-}
-
-/// What a process that starts now finds.
-fn opened_anew(store: &Store) -> Store {
-    Store::new(store.folder())
-}
-
 #[test]
 fn a_version_is_seen_when_it_is_whole_and_not_before() {
-    let (_folder, store) = folder_and_store();
+    let Some((_folder, store)) = folder_and_store() else { return };
     assert!(names(&store).is_empty() && !store.folder().exists(), "looking makes nothing");
     let name = model("a:b");
     let staging = store.stage(&name).unwrap();
@@ -72,7 +65,7 @@ fn a_version_is_seen_when_it_is_whole_and_not_before() {
 
 #[test]
 fn a_name_has_a_line_of_versions_and_tags_point_at_one() {
-    let (_folder, store) = folder_and_store();
+    let Some((_folder, store)) = folder_and_store() else { return };
     for contents in ["1", "2", "3"] {
         put(&store, "a", contents);
     }
@@ -87,7 +80,7 @@ fn a_name_has_a_line_of_versions_and_tags_point_at_one() {
 
 #[test]
 fn a_number_is_never_given_twice() {
-    let (_folder, store) = folder_and_store();
+    let Some((_folder, store)) = folder_and_store() else { return };
     put(&store, "a", "1");
     put(&store, "a", "2");
     store.remove(&Reference::parse("a@2").unwrap()).unwrap();
@@ -97,7 +90,7 @@ fn a_number_is_never_given_twice() {
 
 #[test]
 fn removing_a_tag_spares_what_another_tag_means() {
-    let (folder, store) = folder_and_store();
+    let Some((folder, store)) = folder_and_store() else { return };
     let version = put(&store, "a", "1");
     store.tag(&version, "best").unwrap();
     store.remove(&Reference::parse("a").unwrap()).unwrap();
@@ -109,7 +102,7 @@ fn removing_a_tag_spares_what_another_tag_means() {
 
 #[test]
 fn publishing_the_same_again_mends_it() {
-    let (_folder, store) = folder_and_store();
+    let Some((_folder, store)) = folder_and_store() else { return };
     let version = put(&store, "a", "1");
     let file = version.entry().unwrap();
     std::fs::write(&file, "2").unwrap();
@@ -127,7 +120,7 @@ fn publishing_the_same_again_mends_it() {
 
 #[test]
 fn models_from_before_there_were_versions_are_found() {
-    let (_folder, store) = folder_and_store();
+    let Some((_folder, store)) = folder_and_store() else { return };
     let old = |name: &str, tag: &str| -> PathBuf {
         let folder = store.folder().join(name).join(tag);
         std::fs::create_dir_all(&folder).unwrap();
@@ -155,11 +148,11 @@ fn models_from_before_there_were_versions_are_found() {
 
 #[test]
 fn a_lost_database_is_made_anew_out_of_the_folders() {
-    let (_folder, store) = folder_and_store();
+    let Some((_folder, store)) = folder_and_store() else { return };
     put(&store, "a", "1");
     put(&store, "a", "2");
     put(&store, "b:x", "3");
-    std::fs::remove_dir_all(store.folder().join(".store")).unwrap();
+    lose_database(&store);
     let store = opened_anew(&store);
     assert_eq!(names(&store), ["a@1", "a", "b:x"]);
     assert_eq!((read(&store, "a"), put(&store, "a", "4").id()), ("2".to_string(), "a@3".to_string()));
@@ -167,7 +160,7 @@ fn a_lost_database_is_made_anew_out_of_the_folders() {
 
 #[test]
 fn a_folder_that_is_gone_is_no_version() {
-    let (_folder, store) = folder_and_store();
+    let Some((_folder, store)) = folder_and_store() else { return };
     let version = put(&store, "a", "1");
     std::fs::remove_dir_all(&version.folder).unwrap();
     assert!(find(&store, "a").is_none());
@@ -178,7 +171,7 @@ fn a_folder_that_is_gone_is_no_version() {
 
 #[test]
 fn what_is_unfinished_can_be_seen_and_removed() {
-    let (_folder, store) = folder_and_store();
+    let Some((_folder, store)) = folder_and_store() else { return };
     let name = model("a:b");
     drop(store.stage(&name).unwrap());
     assert!(store.unfinished().unwrap().is_empty(), "nothing came");
@@ -196,7 +189,7 @@ fn what_is_unfinished_can_be_seen_and_removed() {
 
 #[test]
 fn what_a_killed_process_had_begun_to_delete_goes() {
-    let (_folder, store) = folder_and_store();
+    let Some((_folder, store)) = folder_and_store() else { return };
     let version = put(&store, "a", "1");
     let aside = store.folder().join(".partial/a@1@removed");
     std::fs::rename(&version.folder, &aside).unwrap();
@@ -205,7 +198,7 @@ fn what_a_killed_process_had_begun_to_delete_goes() {
 
 #[test]
 fn a_damaged_manifest_hides_no_other_version() {
-    let (_folder, store) = folder_and_store();
+    let Some((_folder, store)) = folder_and_store() else { return };
     let version = put(&store, "a", "1");
     put(&store, "b", "2");
     std::fs::write(version.folder.join("manifest.json"), "{").unwrap();
@@ -223,7 +216,7 @@ fn a_damaged_manifest_hides_no_other_version() {
 
 #[test]
 fn two_at_once_are_both_right() {
-    let (_folder, store) = folder_and_store();
+    let Some((_folder, store)) = folder_and_store() else { return };
     let publish = |tag: usize| -> Vec<u64> {
         // A store of its own each, as processes have.
         let store = opened_anew(&store);
@@ -248,7 +241,7 @@ fn two_at_once_are_both_right() {
 #[test]
 fn who_may_only_read_finds_what_is_there() {
     use std::os::unix::fs::PermissionsExt;
-    let (_folder, store) = folder_and_store();
+    let Some((_folder, store)) = folder_and_store() else { return };
     put(&store, "a", "1");
     let own = store.folder().join(".store");
     let set = |mode: u32| std::fs::set_permissions(&own, std::fs::Permissions::from_mode(mode)).unwrap();

@@ -110,6 +110,7 @@ fn spawn(settings: &JobSettings, id: &str) -> std::io::Result<Child> {
         .args(arguments)
         .arg(id)
         .env_remove("TUREEN_KEYS")
+        .envs(settings.environment.iter().map(|(name, value)| (name, value)))
         // The allocator (mimalloc) would begin with a gibibyte that counts against the limit of memory, touched or not.
         .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
         .stdin(Stdio::null())

@@ -6,6 +6,7 @@ mod run;
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -25,6 +26,9 @@ pub use run::JobRun;
 const QUEUED_MAX: u64 = 1000;
 /// Between a job's row saying that it runs and its process having the lock.
 const START_SECONDS_MAX: u64 = 10;
+/// Between two signs of life of a job's process, and how long another machine's may give none.
+const SIGN_EVERY: Duration = Duration::from_secs(10);
+const SILENT_SECONDS_MAX: u64 = 60;
 
 const DEFINITION: &str = "definition.toml";
 const LOCK: &str = "lock";
@@ -230,7 +234,7 @@ impl Store {
             sync_folder(&input)?;
             let named = model.to_string();
             database.lock().write(
-                "INSERT INTO jobs (id, kind, model, state, created) VALUES (?, ?, ?, 'queued', ?)",
+                "INSERT INTO jobs (id, kind, model, state, created) VALUES ($1, $2, $3, 'queued', $4)",
                 &[(&id).into(), kind.into(), (&named).into(), unix_seconds().into()],
             )
         };
@@ -276,7 +280,7 @@ impl Store {
         database.lock().rows(sql, &[])?.iter().map(Job::read).collect()
     }
 
-    /// Takes the job that waits longest, unless `running_max` run already.
+    /// Takes the job that waits longest, unless `running_max` run on this machine already.
     ///
     /// # Errors
     /// The database.
@@ -288,7 +292,8 @@ impl Store {
             return Ok(None);
         }
         database.transaction(|transaction| {
-            let running = transaction.number("SELECT count(*) FROM jobs WHERE state = 'running'", &[])?;
+            let running = "SELECT count(*) FROM jobs WHERE state = 'running' AND host = $1";
+            let running = transaction.number(running, &[(&host()).into()])?;
             let waiting = transaction.rows(sql, &[])?;
             let Some(id) = waiting.first().filter(|_| running.unwrap_or(0) < running_max as u64) else {
                 return Ok(None);
@@ -308,7 +313,7 @@ impl Store {
             State::Queued => end(transaction, id, State::Stopped, None, None),
             State::Running => {
                 // A person's wish goes before the server's.
-                let sql = "UPDATE jobs SET is_to_stop = ?2 WHERE id = ?1 AND is_to_stop <> 1";
+                let sql = "UPDATE jobs SET is_to_stop = $2 WHERE id = $1 AND is_to_stop <> 1";
                 let stop = if stop == Stop::Asked { 1u64 } else { 2 };
                 transaction.write(sql, &[id.into(), stop.into()]).map(|_| ())
             }
@@ -324,7 +329,7 @@ impl Store {
         self.change_job(id, |transaction, job| match job.state {
             State::Interrupted | State::Stopped | State::Failed => {
                 let sql = "UPDATE jobs SET state = 'queued', is_to_stop = 0, error = NULL, ended = NULL, pid = NULL \
-                           WHERE id = ?";
+                           WHERE id = $1";
                 transaction.write(sql, &[id.into()]).map(|_| ())
             }
             state => Err(StoreError::Refused(format!("job {id} is {} and can't be resumed", state.name()))),
@@ -389,16 +394,22 @@ impl Store {
     /// The disk; the database.
     pub fn reap_jobs(&self) -> Result<Vec<String>> {
         let Some(database) = self.database_if_any()? else { return Ok(Vec::new()) };
-        let sql = select_jobs!("WHERE state = 'running'");
-        let running: Vec<Job> =
-            database.lock().rows(sql, &[])?.iter().map(Job::read).collect::<Result<Vec<Job>>>()?;
-        let mut gone = Vec::new();
-        for job in running {
-            let is_starting = job.pid.is_none()
-                && job.started.is_some_and(|started| unix_seconds() < started + START_SECONDS_MAX);
+        // Most looks find nothing, also in a database of an older form that may only be read.
+        if database.lock().number("SELECT count(*) FROM jobs WHERE state = 'running'", &[])? == Some(0) {
+            return Ok(Vec::new());
+        }
+        let sql = "SELECT id, pid, host, unixepoch() - seen FROM jobs WHERE state = 'running'";
+        let running = database.lock().rows(sql, &[])?;
+        let (mut gone, here) = (Vec::new(), host());
+        for row in running {
+            let (id, silent_s) = (row.text(0)?, row.maybe_number(3)?.unwrap_or(u64::MAX));
+            let is_elsewhere = row.maybe_text(2)?.is_some_and(|host| host != here);
+            let is_starting = row.maybe_number(1)?.is_none() && silent_s < START_SECONDS_MAX;
+            // Not every shared folder shows one machine the locks of another.
+            let is_heard_of = is_elsewhere && silent_s < SILENT_SECONDS_MAX;
             let error = "its process is gone: killed, or the machine went down";
-            if !is_starting && self.close_job(&job.id, State::Interrupted, error)? {
-                gone.push(job.id);
+            if !is_starting && !is_heard_of && self.close_job(&id, State::Interrupted, error)? {
+                gone.push(id);
             }
         }
         Ok(gone)
@@ -406,12 +417,17 @@ impl Store {
 }
 
 fn one(connection: &mut Connection<'_>, id: &str) -> Result<Option<Job>> {
-    connection.rows(select_jobs!("WHERE id = ?"), &[id.into()])?.first().map(Job::read).transpose()
+    connection.rows(select_jobs!("WHERE id = $1"), &[id.into()])?.first().map(Job::read).transpose()
 }
 
 fn set_running(transaction: &mut Connection<'_>, id: &str) -> Result<()> {
-    let sql = "UPDATE jobs SET state = 'running', pid = NULL, started = ?2 WHERE id = ?1";
-    transaction.write(sql, &[id.into(), unix_seconds().into()]).map(|_| ())
+    let sql = "UPDATE jobs SET state = 'running', pid = NULL, started = $2, host = $3, seen = unixepoch() WHERE id = $1";
+    transaction.write(sql, &[id.into(), unix_seconds().into(), (&host()).into()]).map(|_| ())
+}
+
+/// This machine among those that share the folder.
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn end(
@@ -422,7 +438,7 @@ fn end(
     version: Option<u64>,
 ) -> Result<()> {
     transaction.write(
-        "UPDATE jobs SET state = ?2, error = ?3, version = ?4, ended = ?5, is_to_stop = 0, pid = NULL WHERE id = ?1",
+        "UPDATE jobs SET state = $2, error = $3, version = $4, ended = $5, is_to_stop = 0, pid = NULL WHERE id = $1",
         &[id.into(), state.name().into(), error.into(), version.into(), unix_seconds().into()],
     )?;
     Ok(())

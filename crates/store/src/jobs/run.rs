@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::events::Events;
-use super::{Job, JobFolder, State, Stop, end, one, set_running};
+use super::{Job, JobFolder, SIGN_EVERY, State, Stop, end, one, set_running};
 use crate::durable::{delete, make_folder};
 use crate::error::{Result, StoreError};
 use crate::manifest::{self, Facts, Manifest, SCHEMA};
@@ -31,6 +32,8 @@ pub struct JobRun {
     stop: Option<Stop>,
     /// The last event that tells how far it is.
     progress: Option<String>,
+    /// Where this is dropped, signs of life end.
+    _signs: Sender<()>,
     _lock: File,
 }
 
@@ -53,14 +56,15 @@ impl JobRun {
             }
             set_running(transaction, id)?;
             let pid = u64::from(std::process::id());
-            transaction.write("UPDATE jobs SET pid = ?2 WHERE id = ?1", &[id.into(), pid.into()])?;
+            transaction.write("UPDATE jobs SET pid = $2 WHERE id = $1", &[id.into(), pid.into()])?;
             Ok(job)
         })?;
         let mut events = Events::open(&folder.events())?;
         events.add(&json!({ "event": "running" }))?;
         make_folder(&folder.work())?;
-        let (store, looked, stop) = (store.clone(), Instant::now(), job.stop);
-        Ok(JobRun { store, job, folder, events, looked, stop, progress: None, _lock: lock })
+        let (signs, store) = (give_signs(store, id), store.clone());
+        let (looked, stop) = (Instant::now(), job.stop);
+        Ok(JobRun { store, job, folder, events, looked, stop, progress: None, _signs: signs, _lock: lock })
     }
 
     /// Keeps an event, and says whether the job is to stop. `is_progress` marks those that tell how far it is.
@@ -83,7 +87,7 @@ impl JobRun {
 
     fn keep_progress(&mut self) -> Result<()> {
         let Some(progress) = self.progress.take() else { return Ok(()) };
-        let sql = "UPDATE jobs SET progress = ?2 WHERE id = ?1";
+        let sql = "UPDATE jobs SET progress = $2 WHERE id = $1";
         self.store.database()?.lock().write(sql, &[(&self.job.id).into(), (&progress).into()]).map(|_| ())
     }
 
@@ -179,6 +183,20 @@ impl JobRun {
         let id = self.job.id.clone();
         self.store.database()?.transaction(|transaction| end(transaction, &id, state, error, version))
     }
+}
+
+/// Says that the job lives, for machines that don't see its lock, until what is returned is dropped.
+fn give_signs(store: &Store, id: &str) -> Sender<()> {
+    let (signs, ended) = channel();
+    let (store, id) = (store.clone(), id.to_owned());
+    std::thread::spawn(move || {
+        while ended.recv_timeout(SIGN_EVERY) == Err(RecvTimeoutError::Timeout) {
+            let sql = "UPDATE jobs SET seen = unixepoch() WHERE id = $1";
+            // A sign that fails is followed by others; the job itself says what is wrong with the database.
+            let _ = store.database().and_then(|database| database.lock().write(sql, &[(&id).into()]));
+        }
+    });
+    signs
 }
 
 fn link(from: &Path, to: &Path) -> Result<()> {

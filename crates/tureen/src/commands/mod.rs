@@ -32,7 +32,7 @@ use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::settings::{self, Misused, Resolved};
+use crate::settings::{self, Misused, Resolved, Settings};
 use crate::terminal::say;
 use store::Store;
 
@@ -168,7 +168,8 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
     }
     let resolved = settings::resolve(sub)?;
     start_log(&resolved);
-    let context = Context { store: Store::new(&resolved.settings.models), resolved };
+    let Settings { models, database, .. } = &resolved.settings;
+    let context = Context { store: Store::with_database(models, database.clone()), resolved };
     match cli.command {
         Command::Serve(arguments) => serve::run(&context, &arguments),
         Command::Run(arguments) => run::run(&context, &arguments),

@@ -193,9 +193,13 @@ fn job_settings(settings: &Settings, store: &Store) -> anyhow::Result<JobSetting
     if let Some(bytes) = settings.job_memory_max {
         flag("--job-memory-max", bytes.show().into());
     }
+    // Not a flag, for its password.
+    let database =
+        settings.database.iter().map(|url| (OsString::from("TUREEN_DATABASE"), url.secret_text().into()));
     Ok(JobSettings {
         store: store.clone(),
         command,
+        environment: database.collect(),
         jobs_max: settings.jobs_max.0,
         file_bytes_max: settings.file_max.0,
         files_bytes_max: settings.files_max.0,

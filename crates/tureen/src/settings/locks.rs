@@ -1,8 +1,12 @@
-//! Whoever names keys wants the door locked: an empty name, as of a variable that was never set, must not open it.
+//! Whoever names keys wants the door locked: an empty name, as of a variable that was never set, must not open it. And
+//! what opens a door is no flag, which everybody on the machine sees in the list of processes.
 
 use std::collections::BTreeMap;
 
 use anyhow::bail;
+use store::DatabaseUrl;
+
+use super::Misused;
 
 const LOCKS: [&str; 2] = ["keys", "keys_file"];
 
@@ -31,9 +35,29 @@ pub fn refuse_empty(
     Ok(())
 }
 
+/// # Errors
+/// Where the database's password stands in a flag.
+pub fn refuse_shown(flag: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<()> {
+    let said = flag("database").and_then(|text| DatabaseUrl::parse(&text).ok());
+    if said.is_some_and(|url| url.has_password()) {
+        let message = "--database: a password in a flag is seen by everybody in the list of processes; put the URL into \
+                       TUREEN_DATABASE or the settings file, or the password into PGPASSWORD or ~/.pgpass";
+        return Err(Misused(message.to_owned()).into());
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_in_a_flag_is_refused() {
+        let check = |url: &str| refuse_shown(&|key| (key == "database").then(|| url.to_owned()));
+        let error = check("postgres://me:hush@db/store").unwrap_err();
+        assert!(error.is::<Misused>() && !error.to_string().contains("hush"), "{error}");
+        check("postgres://me@db/store").unwrap();
+    }
 
     #[test]
     fn keys_that_are_said_to_be_nothing_are_refused() {

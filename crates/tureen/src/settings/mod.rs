@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use resolve::Reading;
 pub use resolve::{Misused, Origin, Resolved, arguments, resolve};
+use store::DatabaseUrl;
 pub use value::{ByteSize, Count, CpuPath, Keys, KvKind, Listen, LogLevel, ModelText, Origins, SettingValue};
 
 /// The commands that a setting shows up in as a flag. `config` takes them all.
@@ -85,6 +86,8 @@ macro_rules! settings {
 settings! {
     models: PathBuf, "FOLDER", ALL, models_folder(), "",
         "Folder that models, jobs and uploaded files are kept in";
+    database: Option<DatabaseUrl>, "URL", ALL, "", "SQLite, in the models folder",
+        "PostgreSQL for versions, tags and jobs, as postgres://USER@HOST:PORT/DATABASE, for machines that share the models folder";
     listen: Listen, "ADDRESS:PORT", SERVER, "127.0.0.1:8080", "",
         "Where to listen; a port alone is on 127.0.0.1, port 0 a free one. Anything but loopback needs a key";
     grpc_listen: Option<Listen>, "ADDRESS:PORT", SERVER, "", "nowhere",

@@ -92,6 +92,7 @@ pub fn resolve(matches: &ArgMatches) -> anyhow::Result<Resolved> {
         Some(path) => read_file(path, must_exist)?,
         None => None,
     };
+    super::locks::refuse_shown(&flag)?;
     super::locks::refuse_empty(&flag, &environment, from_file.as_ref())?;
     let file_found = from_file.is_some();
     let mut resolved = combine(flag, &environment, from_file.unwrap_or_default(), file.as_deref())?;

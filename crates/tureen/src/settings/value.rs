@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use kernels::attention::KvElement;
 use kernels::compute::Isa;
+use store::DatabaseUrl;
 
 /// A type that a setting may have.
 pub trait SettingValue: Sized {
@@ -124,6 +125,19 @@ impl<T: SettingValue> SettingValue for Option<T> {
 
     fn show(&self) -> String {
         self.as_ref().map(T::show).unwrap_or_default()
+    }
+}
+
+impl SettingValue for DatabaseUrl {
+    const EXAMPLE: &str = "postgres://tureen@db.example:5432/tureen";
+
+    fn parse(text: &str) -> Result<DatabaseUrl, String> {
+        DatabaseUrl::parse(text)
+    }
+
+    /// Without its password.
+    fn show(&self) -> String {
+        self.to_string()
     }
 }
 
