@@ -13,6 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("formats", &["kernels"]),
     ("engine", &["formats", "kernels"]),
     ("train", &["formats", "kernels"]),
+    ("compress", &["engine", "formats", "kernels", "train"]),
     ("store", &["formats", "kernels"]),
     ("serve", &["engine", "store"]),
     ("tureen", &["engine", "formats", "kernels", "serve", "store", "train"]),
