@@ -72,7 +72,10 @@ impl Seen {
             self.kept.sort_by(f32::total_cmp);
             let last = self.kept.len() - 1;
             let beyond = (last as f64 * PERCENTILE).ceil() as usize;
-            return Range { low: self.kept[beyond.min(last)].min(0.0), high: self.kept[last - beyond.min(last)].max(0.0) };
+            return Range {
+                low: self.kept[beyond.min(last)].min(0.0),
+                high: self.kept[last - beyond.min(last)].max(0.0),
+            };
         }
         let most = self.low.abs().max(self.high.abs());
         let threshold = least_divergent(&self.kept, most);

@@ -6,6 +6,7 @@
 use half::f16;
 use serde::{Deserialize, Serialize};
 
+use super::changes::Change;
 use super::document::{Document, FLOAT, FLOAT16, INT8, INT32, INT64, Node, UINT8, Weight};
 use super::error::{NetworkError, Result};
 
@@ -25,6 +26,26 @@ pub enum Coding {
 }
 
 impl Coding {
+    pub const ALL: [Coding; 6] = [
+        Coding::Float32,
+        Coding::Float16,
+        Coding::Int8,
+        Coding::Codebook8,
+        Coding::Codebook4,
+        Coding::Codebook2,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Coding::Float32 => "float32",
+            Coding::Float16 => "float16",
+            Coding::Int8 => "int8",
+            Coding::Codebook8 => "codebook8",
+            Coding::Codebook4 => "codebook4",
+            Coding::Codebook2 => "codebook2",
+        }
+    }
+
     /// Bits of an index into the values.
     fn index_bits(self) -> Option<usize> {
         match self {
@@ -49,31 +70,39 @@ pub fn codable(document: &Document) -> Vec<String> {
     document.weights.iter().filter(is_worth).map(|weight| weight.name.clone()).collect()
 }
 
-/// Codes the weight `name`; the values that it has now.
+/// Codes the weight `name`.
 ///
 /// # Errors
 /// When there is no such weight of floats, or the file's operators are too old to decode it.
-pub fn code(document: &mut Document, name: &str, coding: Coding) -> Result<Vec<f32>> {
+pub fn code(document: &mut Document, name: &str, coding: Coding) -> Result<Change> {
     let problem = |problem: &str| NetworkError::model(format!("weights {name:?}"), problem);
     let place = document.weights.iter().position(|weight| weight.name == name);
     let place = place.ok_or_else(|| problem("there are none of this name"))?;
     let values = document.weights[place].floats().ok_or_else(|| problem("they aren't floats"))?;
-    if coding == Coding::Float32 {
-        return Ok(values);
-    }
-    if document.opset < 13 {
-        let found = format!("the file has operators of version {}; coded weights need 13", document.opset);
-        return Err(NetworkError::model("ONNX file", format!("{found}: convert it with onnx.version_converter")));
-    }
-    let shape = document.weights.remove(place).shape;
-    match coding {
-        Coding::Float16 => Ok(as_float16(document, name, &shape, &values)),
-        Coding::Int8 => Ok(as_int8(document, name, &shape, &values)),
-        _ => {
-            let bits = coding.index_bits().unwrap_or(8);
-            Ok(as_codebook(document, name, &shape, &values, bits))
+    let shape = document.weights[place].shape.clone();
+    if coding != Coding::Float32 {
+        if document.opset < 13 {
+            let found =
+                format!("the file has operators of version {}; coded weights need 13", document.opset);
+            return Err(NetworkError::model(
+                "ONNX file",
+                format!("{found}: convert it with onnx.version_converter"),
+            ));
         }
+        document.weights.remove(place);
     }
+    let before = document.weights.len();
+    let after = match coding {
+        Coding::Float32 => values.clone(),
+        Coding::Float16 => as_float16(document, name, &shape, &values),
+        Coding::Int8 => as_int8(document, name, &shape, &values),
+        _ => as_codebook(document, name, &shape, &values, coding.index_bits().unwrap_or(8)),
+    };
+    let bytes = match coding {
+        Coding::Float32 => values.len() * 4,
+        _ => document.weights[before..].iter().map(Weight::bytes).sum(),
+    };
+    Ok(Change::new((name, &shape, coding.name().to_owned()), &values, &after, bytes))
 }
 
 fn as_float16(document: &mut Document, name: &str, shape: &[usize], values: &[f32]) -> Vec<f32> {
@@ -88,22 +117,31 @@ fn as_float16(document: &mut Document, name: &str, shape: &[usize], values: &[f3
 
 fn as_int8(document: &mut Document, name: &str, shape: &[usize], values: &[f32]) -> Vec<f32> {
     let axis = channel_axis(document, name, shape.len());
-    let Channels { codes, scales } = per_channel(values, shape, axis, 127);
+    let channels = per_channel(values, shape, axis, 127);
+    let decoded = channels.decoded(shape, axis);
+    let Channels { codes, scales } = channels;
     let mut names = document.names();
     let (stored, scale) = (names.unique(&format!("{name}_int8")), names.unique(&format!("{name}_scale")));
     document.weights.push(Weight::raw(&stored, shape, INT8, codes.iter().map(|&code| code as u8).collect()));
     document.weights.push(Weight::of_floats(&scale, &[scales.len()], &scales));
     let node = Node::new("DequantizeLinear", &[&stored, &scale], name).with_int("axis", axis as i64);
     document.nodes.insert(0, node);
-    let inner: usize = shape[axis + 1..].iter().product();
-    let channel = |at: usize| at / inner % shape[axis];
-    codes.iter().enumerate().map(|(at, &code)| f32::from(code) * scales[channel(at)]).collect()
+    decoded
 }
 
 /// Whole numbers with a scale for each index of an axis.
 pub(super) struct Channels {
     pub codes: Vec<i8>,
     pub scales: Vec<f32>,
+}
+
+impl Channels {
+    /// What they stand for.
+    pub fn decoded(&self, shape: &[usize], axis: usize) -> Vec<f32> {
+        let inner: usize = shape[axis + 1..].iter().product();
+        let channel = |at: usize| at / inner.max(1) % shape[axis];
+        self.codes.iter().enumerate().map(|(at, &code)| f32::from(code) * self.scales[channel(at)]).collect()
+    }
 }
 
 /// `values` as whole numbers from `-greatest` to `greatest` times their channel's scale.
@@ -117,7 +155,9 @@ pub(super) fn per_channel(values: &[f32], shape: &[usize], axis: usize, greatest
     }
     // A channel of zeros has a scale too, as a scale of zero divides nothing.
     let greatest = f32::from(greatest);
-    scales.iter_mut().for_each(|scale| *scale = if *scale > 0.0 { (*scale / greatest).max(f32::MIN_POSITIVE) } else { 1.0 });
+    scales.iter_mut().for_each(|scale| {
+        *scale = if *scale > 0.0 { (*scale / greatest).max(f32::MIN_POSITIVE) } else { 1.0 }
+    });
     let code = |(at, value): (usize, &f32)| {
         (value / scales[channel(at)]).round_ties_even().clamp(-greatest, greatest) as i8
     };
@@ -140,7 +180,13 @@ pub(super) fn channel_axis(document: &Document, name: &str, rank: usize) -> usiz
     axis.min(rank - 1)
 }
 
-fn as_codebook(document: &mut Document, name: &str, shape: &[usize], values: &[f32], bits: usize) -> Vec<f32> {
+fn as_codebook(
+    document: &mut Document,
+    name: &str,
+    shape: &[usize],
+    values: &[f32],
+    bits: usize,
+) -> Vec<f32> {
     let book = codebook(values, 1 << bits);
     let indices: Vec<u8> = values.iter().map(|&value| nearest(&book, value) as u8).collect();
     let per_byte = 8 / bits;
@@ -166,7 +212,12 @@ fn as_codebook(document: &mut Document, name: &str, shape: &[usize], values: &[f
         let shape64: Vec<u8> = shape.iter().flat_map(|&size| (size as i64).to_le_bytes()).collect();
         document.weights.extend([
             Weight::raw(&stored, &[rows, 1], UINT8, packed),
-            Weight::raw(&divisors, &[1, per_byte], INT32, powers.iter().flat_map(|power| power.to_le_bytes()).collect()),
+            Weight::raw(
+                &divisors,
+                &[1, per_byte],
+                INT32,
+                powers.iter().flat_map(|power| power.to_le_bytes()).collect(),
+            ),
             Weight::raw(&base, &[1, 1], INT32, (1i32 << bits).to_le_bytes().to_vec()),
             Weight::raw(&sizes, &[1], INT64, int64(-1)),
             Weight::raw(&start, &[1], INT64, int64(0)),
@@ -191,7 +242,11 @@ fn as_codebook(document: &mut Document, name: &str, shape: &[usize], values: &[f
 
 fn nearest(book: &[f32], value: f32) -> usize {
     let after = book.partition_point(|&entry| entry < value).min(book.len() - 1);
-    if after > 0 && (value - book[after - 1]).abs() <= (book[after] - value).abs() { after - 1 } else { after }
+    if after > 0 && (value - book[after - 1]).abs() <= (book[after] - value).abs() {
+        after - 1
+    } else {
+        after
+    }
 }
 
 /// Values near which all of `values` are: Lloyd's rounds (1982) from quantiles on, in rising order. Zero stays zero

@@ -103,7 +103,8 @@ impl Node {
     }
 
     fn attribute(&self, name: &str) -> Option<Message> {
-        let attributes = self.rest.all(field::NODE_ATTRIBUTE).filter_map(|bytes| Message::parse(bytes.clone()).ok());
+        let attributes =
+            self.rest.all(field::NODE_ATTRIBUTE).filter_map(|bytes| Message::parse(bytes.clone()).ok());
         attributes.into_iter().find(|attribute| attribute.string(1) == name)
     }
 
@@ -161,7 +162,8 @@ impl Weight {
         let name = message.string(field::TENSOR_NAME);
         let shape: Option<Vec<usize>> =
             message.ints(field::TENSOR_DIMS).into_iter().map(|size| usize::try_from(size).ok()).collect();
-        let shape = shape.ok_or_else(|| NetworkError::model(format!("weights {name:?}"), "a length is negative"))?;
+        let shape =
+            shape.ok_or_else(|| NetworkError::model(format!("weights {name:?}"), "a length is negative"))?;
         let element = message.int(field::TENSOR_TYPE).unwrap_or_default();
         Ok(Weight { name, shape, element, message })
     }
@@ -210,7 +212,8 @@ impl Weight {
         let path = folder.join(name);
         let bytes = std::fs::read(&path).map_err(NetworkError::io(&path, "read"))?;
         let end = length.map_or(Some(bytes.len()), |length| offset.checked_add(length));
-        let part = end.and_then(|end| bytes.get(offset..end)).ok_or_else(|| wrong("it lies beyond its file"))?;
+        let part =
+            end.and_then(|end| bytes.get(offset..end)).ok_or_else(|| wrong("it lies beyond its file"))?;
         let mut whole = Weight::raw(&self.name, &self.shape, self.element, part.to_vec());
         std::mem::swap(self, &mut whole);
         Ok(())
@@ -257,6 +260,15 @@ impl Document {
         Document::parse(bytes.into(), path.parent().unwrap_or(Path::new(".")))
     }
 
+    /// Reads a file in memory that has all of its weights.
+    ///
+    /// # Errors
+    /// As [`Document::read`].
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Document> {
+        formats::onnx::parse(&bytes[..])?;
+        Document::parse(bytes.into(), Path::new("."))
+    }
+
     fn parse(bytes: Bytes, folder: &Path) -> Result<Document> {
         let mut model = Message::parse(bytes)?;
         let graph = model.bytes(field::MODEL_GRAPH).cloned().unwrap_or_default();
@@ -269,8 +281,10 @@ impl Document {
                 opset = entry.int(2).unwrap_or(0);
             }
         }
-        let mut weights =
-            graph.all(field::GRAPH_WEIGHT).map(|bytes| Weight::parse(bytes.clone())).collect::<Result<Vec<_>>>()?;
+        let mut weights = graph
+            .all(field::GRAPH_WEIGHT)
+            .map(|bytes| Weight::parse(bytes.clone()))
+            .collect::<Result<Vec<_>>>()?;
         let mut nodes = vec![];
         for bytes in graph.all(field::GRAPH_NODE) {
             let node = Node::parse(bytes.clone())?;
@@ -284,9 +298,10 @@ impl Document {
         graph.remove(field::GRAPH_NODE);
         // Before version 4 of the format weights stood among the inputs, which let a caller replace them.
         let names: HashSet<&[u8]> = weights.iter().map(|weight| weight.name.as_bytes()).collect();
-        let is_weight = |bytes: &Bytes| Message::parse(bytes.clone()).is_ok_and(|input| {
-            input.bytes(1).is_some_and(|name| names.contains(&name[..]))
-        });
+        let is_weight = |bytes: &Bytes| {
+            Message::parse(bytes.clone())
+                .is_ok_and(|input| input.bytes(1).is_some_and(|name| names.contains(&name[..])))
+        };
         graph.0.retain(|(number, value)| match value {
             super::wire::Wire::Bytes(bytes) if *number == field::GRAPH_INPUT => !is_weight(bytes),
             _ => true,
@@ -329,7 +344,8 @@ impl Document {
         let mut watched = self.clone();
         for name in names {
             // TypeProto.Tensor { elem_type }, TypeProto { tensor_type }, ValueInfoProto { name, type }
-            let (mut tensor, mut kind, mut value) = (Message::default(), Message::default(), Message::default());
+            let (mut tensor, mut kind, mut value) =
+                (Message::default(), Message::default(), Message::default());
             tensor.push_int(1, FLOAT);
             kind.push_bytes(1, tensor.encode());
             value.push_string(1, name);

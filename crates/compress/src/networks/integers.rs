@@ -15,6 +15,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::changes::Change;
 use super::coding::{CODED_ELEMENTS_MIN, Channels, per_channel};
 use super::document::{Document, FLOAT, INT8, INT32, Names, Node, UINT8, Weight};
 use super::error::{NetworkError, Result};
@@ -103,7 +104,7 @@ pub fn multiplied(document: &Document) -> Vec<String> {
 ///
 /// # Errors
 /// When the file's operators are too old, a range is missing, or there is nothing to rewrite.
-pub fn rewrite(document: &mut Document, form: Form, ranges: &HashMap<String, Range>) -> Result<()> {
+pub fn rewrite(document: &mut Document, form: Form, ranges: &HashMap<String, Range>) -> Result<Vec<Change>> {
     let needed = if form == Form::Dynamic { 11 } else { 13 };
     if document.opset < needed {
         let problem = format!(
@@ -118,18 +119,26 @@ pub fn rewrite(document: &mut Document, form: Form, ranges: &HashMap<String, Ran
         return Err(NetworkError::model("ONNX file", problem));
     }
     let names = document.names();
-    let mut rewriting = Rewriting { form, ranges, names, given: HashMap::new(), nodes: vec![], weights: vec![] };
+    let mut rewriting = Rewriting {
+        form,
+        ranges,
+        names,
+        given: HashMap::new(),
+        nodes: vec![],
+        weights: vec![],
+        changes: vec![],
+    };
     for (at, node) in document.nodes.iter().enumerate() {
         match products.iter().find(|product| product.node == at) {
             Some(product) => rewriting.product(document, node, product.kind)?,
             None => rewriting.nodes.push(node.clone()),
         }
     }
-    let Rewriting { nodes, weights, .. } = rewriting;
+    let Rewriting { nodes, weights, changes, .. } = rewriting;
     document.nodes = nodes;
     document.weights.extend(weights);
     document.swept();
-    Ok(())
+    Ok(changes)
 }
 
 /// An activation in whole numbers: names of its codes, scale and zero point.
@@ -149,6 +158,7 @@ struct Rewriting<'a> {
     given: HashMap<String, Given>,
     nodes: Vec<Node>,
     weights: Vec<Weight>,
+    changes: Vec<Change>,
 }
 
 impl Rewriting<'_> {
@@ -185,7 +195,10 @@ impl Rewriting<'_> {
         } else {
             let range = self.ranges.get(name);
             let range = range.ok_or_else(|| {
-                NetworkError::model(format!("value {name:?}"), "it wasn't calibrated, and has to be for this form")
+                NetworkError::model(
+                    format!("value {name:?}"),
+                    "it wasn't calibrated, and has to be for this form",
+                )
             })?;
             let steps = range.steps();
             let scale = self.floats(&scale, &[], &[steps.0]);
@@ -201,14 +214,18 @@ impl Rewriting<'_> {
         let (x, name) = (&node.inputs[0], &node.inputs[1]);
         let place = || format!("weights {name:?}");
         let weight = document.weight(name).ok_or_else(|| NetworkError::model(place(), "they are missing"))?;
-        let values = weight.floats().ok_or_else(|| NetworkError::model(place(), "values and shape don't agree"))?;
-        let (axis, output) = match kind {
-            Kind::Conv => (0, 0),
-            Kind::Gemm { transposed: true } => (0, 0),
-            _ => (1, 1),
-        };
-        debug_assert_eq!(axis, output);
+        let values =
+            weight.floats().ok_or_else(|| NetworkError::model(place(), "values and shape don't agree"))?;
+        let axis = usize::from(!matches!(kind, Kind::Conv | Kind::Gemm { transposed: true }));
         let channels = per_channel(&values, &weight.shape, axis, WEIGHT_CODE_MAX);
+        let bytes = channels.codes.len() + 4 * channels.scales.len();
+        let after = channels.decoded(&weight.shape, axis);
+        self.changes.push(Change::new(
+            (name, &weight.shape, "int8 product".to_owned()),
+            &values,
+            &after,
+            bytes,
+        ));
         let given = self.given(x)?;
         if self.form == Form::Qdq {
             return self.around(document, node, &given, weight, (axis, channels));
@@ -231,37 +248,51 @@ impl Rewriting<'_> {
         } else {
             self.node("MatMulInteger", &inputs, &format!("{output}_sums"))
         };
-        let wide = self.names.unique(&format!("{output}_wide"));
-        self.nodes.push(Node::new("Cast", &[&sums], &wide).with_int("to", FLOAT));
+        let bias = match bias {
+            Some(bias) if kind == Kind::Conv => Some(self.bias_of_channels(document, bias, shape.len())?),
+            bias => bias.cloned(),
+        };
+        let last =
+            if bias.is_some() { self.names.unique(&format!("{output}_scaled")) } else { output.clone() };
         // Of a convolution channels are the second axis.
-        let mut per_channel = vec![scales.len()];
-        if kind == Kind::Conv {
-            per_channel.extend(vec![1; shape.len() - 2]);
-        }
-        let last = if bias.is_some() { self.names.unique(&format!("{output}_scaled")) } else { output.clone() };
-        if kind == Kind::Conv {
-            // Runtimes join the product with one scale for all, and not with one for each channel.
-            let even = self.node("Mul", &[&wide, &given.scale], &format!("{output}_even"));
-            let scales = self.floats(&format!("{name}_scale"), &per_channel, &scales);
-            self.nodes.push(Node::new("Mul", &[&even, &scales], &last));
-        } else {
-            let scale = match given.steps {
-                Some((step, _)) => {
-                    let scales: Vec<f32> = scales.iter().map(|scale| scale * step).collect();
-                    self.floats(&format!("{name}_scale"), &per_channel, &scales)
-                }
-                None => {
-                    let scales = self.floats(&format!("{name}_scale"), &per_channel, &scales);
-                    self.node("Mul", &[&given.scale, &scales], &format!("{output}_scale"))
-                }
-            };
-            self.nodes.push(Node::new("Mul", &[&wide, &scale], &last));
-        }
+        let beyond = if kind == Kind::Conv { shape.len() - 2 } else { 0 };
+        self.scaled((&sums, &last), &given, (&format!("{name}_scale"), &scales), beyond);
         if let Some(bias) = bias {
-            let bias = if kind == Kind::Conv { self.bias_of_channels(document, bias, shape.len())? } else { bias.clone() };
             self.nodes.push(Node::new("Add", &[&last, &bias], output));
         }
         Ok(())
+    }
+
+    /// `sums` as floats: times the scales of activations and of channels, beyond which there are so many axes.
+    fn scaled(
+        &mut self,
+        (sums, last): (&str, &str),
+        given: &Given,
+        (name, scales): (&str, &[f32]),
+        beyond: usize,
+    ) {
+        let wide = self.names.unique(&format!("{sums}_wide"));
+        self.nodes.push(Node::new("Cast", &[sums], &wide).with_int("to", FLOAT));
+        let mut shape = vec![scales.len()];
+        shape.extend(vec![1; beyond]);
+        match given.steps {
+            // Runtimes join a convolution with one scale for all, and not with one for each channel.
+            _ if beyond > 0 => {
+                let even = self.node("Mul", &[&wide, &given.scale], &format!("{sums}_even"));
+                let scales = self.floats(name, &shape, scales);
+                self.nodes.push(Node::new("Mul", &[&even, &scales], last));
+            }
+            Some((step, _)) => {
+                let scales: Vec<f32> = scales.iter().map(|scale| scale * step).collect();
+                let scale = self.floats(name, &shape, &scales);
+                self.nodes.push(Node::new("Mul", &[&wide, &scale], last));
+            }
+            None => {
+                let scales = self.floats(name, &shape, scales);
+                let scale = self.node("Mul", &[&given.scale, &scales], &format!("{sums}_scale"));
+                self.nodes.push(Node::new("Mul", &[&wide, &scale], last));
+            }
+        }
     }
 
     /// A convolution's bias, shaped to be added to its result.
@@ -292,8 +323,17 @@ impl Rewriting<'_> {
         let bytes = channels.codes.iter().map(|&code| code as u8).collect();
         let stored = self.bytes(&format!("{name}_int8"), &weight.shape, INT8, bytes);
         let scale = self.floats(&format!("{name}_scale"), &[channels.scales.len()], &channels.scales);
-        let zeros = self.bytes(&format!("{name}_zero"), &[channels.scales.len()], INT8, vec![0; channels.scales.len()]);
-        let x = self.node("DequantizeLinear", &[&given.codes, &given.scale, &given.zero], &format!("{}_near", node.inputs[0]));
+        let zeros = self.bytes(
+            &format!("{name}_zero"),
+            &[channels.scales.len()],
+            INT8,
+            vec![0; channels.scales.len()],
+        );
+        let x = self.node(
+            "DequantizeLinear",
+            &[&given.codes, &given.scale, &given.zero],
+            &format!("{}_near", node.inputs[0]),
+        );
         let near = self.names.unique(&format!("{name}_near"));
         let decode = Node::new("DequantizeLinear", &[&stored, &scale, &zeros], &near);
         self.nodes.push(decode.with_int("axis", axis as i64));
@@ -301,13 +341,20 @@ impl Rewriting<'_> {
         node.inputs[0] = x;
         node.inputs[1] = near;
         let bias = node.inputs.get(2).and_then(|bias| document.weight(bias));
-        if let (Some(bias), Some((step, _))) = (bias.filter(|bias| bias.shape == [channels.scales.len()]), given.steps)
+        if let (Some(bias), Some((step, _))) =
+            (bias.filter(|bias| bias.shape == [channels.scales.len()]), given.steps)
             && let Some(values) = bias.floats()
         {
             // In the steps of the sums that it is added to, as runtimes want it for their own rewrites.
             let steps: Vec<f32> = channels.scales.iter().map(|scale| scale * step).collect();
-            let codes = values.iter().zip(&steps).map(|(value, step)| (value / step).round_ties_even() as i32);
-            let stored = self.bytes(&format!("{}_int32", bias.name), &bias.shape, INT32, codes.flat_map(i32::to_le_bytes).collect());
+            let codes =
+                values.iter().zip(&steps).map(|(value, step)| (value / step).round_ties_even() as i32);
+            let stored = self.bytes(
+                &format!("{}_int32", bias.name),
+                &bias.shape,
+                INT32,
+                codes.flat_map(i32::to_le_bytes).collect(),
+            );
             let scale = self.floats(&format!("{}_scale", bias.name), &bias.shape, &steps);
             let near = self.names.unique(&format!("{}_near", bias.name));
             self.nodes.push(Node::new("DequantizeLinear", &[&stored, &scale], &near).with_int("axis", 0));

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use engine::onnx::{Elements, ElementType, Onnx, Settings, Storage, Tensor};
+use engine::onnx::{ElementType, Elements, Onnx, Settings, Storage, Tensor};
 use serde::Serialize;
 use train::model::Array;
 
@@ -110,8 +110,7 @@ impl Running {
         let path = file.path().to_owned();
         file.write_all(bytes).and_then(|()| file.flush()).map_err(NetworkError::io(&path, "written"))?;
         let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
-        let settings =
-            Settings { threads, queue_max: 4, batch_rows_max: BATCH, batch_wait: Duration::ZERO };
+        let settings = Settings { threads, queue_max: 4, batch_rows_max: BATCH, batch_wait: Duration::ZERO };
         Ok(Running { onnx: Onnx::load(&path, &settings)?, _file: file })
     }
 
@@ -152,7 +151,10 @@ impl Running {
         let width = values.len() / samples.count().max(1);
         if width == 0 || width * samples.count() != values.len() {
             let problem = format!("{} values for {} samples", values.len(), samples.count());
-            return Err(NetworkError::model("the first output", format!("it doesn't go by samples: {problem}")));
+            return Err(NetworkError::model(
+                "the first output",
+                format!("it doesn't go by samples: {problem}"),
+            ));
         }
         Ok(Answers { values, width })
     }

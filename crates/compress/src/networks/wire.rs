@@ -36,7 +36,9 @@ impl Message {
                 2 => {
                     let len = decode_varint(&mut bytes).map_err(|error| wrong(&error.to_string()))?;
                     let len = usize::try_from(len).ok().filter(|len| *len <= bytes.remaining());
-                    Wire::Bytes(bytes.split_to(len.ok_or_else(|| wrong("a field is longer than its message"))?))
+                    Wire::Bytes(
+                        bytes.split_to(len.ok_or_else(|| wrong("a field is longer than its message"))?),
+                    )
                 }
                 5 if bytes.remaining() >= 4 => Wire::Fixed32(bytes.get_u32_le()),
                 _ => return Err(wrong("a field is cut, or of no kind that there is")),
@@ -124,9 +126,9 @@ impl Message {
         for (_, value) in self.0.iter().filter(|(found, _)| *found == number) {
             match value {
                 Wire::Fixed32(bits) => floats.push(f32::from_bits(*bits)),
-                Wire::Bytes(packed) => floats.extend(
-                    packed.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)),
-                ),
+                Wire::Bytes(packed) => {
+                    floats.extend(packed.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)))
+                }
                 _ => {}
             }
         }

@@ -16,12 +16,13 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 pub use event::{Event, Outcome};
+pub use publish::model_files;
+pub use session::{Samples, Session};
 
 use crate::definition::{Defined, Definition};
 use crate::error::{Result, TrainError};
 use checkpoint::Progress;
 use fitting::Fitting;
-use session::Session;
 
 /// Held while a run writes to a folder.
 const LOCK: &str = "lock";

@@ -42,8 +42,11 @@ pub(super) fn publish(
     Ok(files)
 }
 
-/// Writes the model as ONNX, and its weights.
-pub(super) fn model_files(model: &Model, folder: &Path) -> Result<[PathBuf; 2]> {
+/// Writes the model as ONNX, and its weights, to `folder`: `model.onnx` and `model.safetensors`.
+///
+/// # Errors
+/// When a file can't be written, or what the model computes depends on the size of a batch.
+pub fn model_files(model: &Model, folder: &Path) -> Result<[PathBuf; 2]> {
     let served = folder.join("model.onnx");
     let bytes = onnx::write(model)?;
     write_whole(&served, |file| file.write_all(&bytes))?;

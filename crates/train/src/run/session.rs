@@ -12,7 +12,8 @@ use crate::losses::Loss;
 use crate::model::{Array, Model};
 
 /// Samples with their targets.
-pub(super) struct Samples {
+#[derive(Clone, Debug)]
+pub struct Samples {
     pub x: Vec<Array>,
     pub y: Vec<Array>,
     pub weights: Option<Vec<f32>>,
@@ -34,7 +35,7 @@ impl Samples {
 }
 
 /// What a run works on.
-pub(super) struct Session {
+pub struct Session {
     pub definition: Definition,
     pub model: Model,
     pub losses: Vec<Loss>,
@@ -45,11 +46,14 @@ pub(super) struct Session {
     pub outputs: Vec<String>,
     /// Names of the classes of each output, where data names them.
     pub classes: Vec<Option<Vec<String>>>,
-    pub identity: Identity,
+    pub(super) identity: Identity,
 }
 
 impl Session {
     /// Reads the data that `definition` names, from `base` on, and builds its model.
+    ///
+    /// # Errors
+    /// When the definition or the data isn't right.
     pub fn new(definition: Definition, base: &Path) -> Result<Session> {
         let threads = definition.fit.threads;
         let threads = threads
@@ -105,6 +109,13 @@ impl Session {
         let identity =
             Identity { definition: definition.identity(), data: hash(&training, validation.as_ref()) };
         Ok(Session { definition, model, losses, training, validation, test, outputs, classes, identity })
+    }
+}
+
+impl Session {
+    /// The samples that a finished model is judged by: the test part, or the validation part, or what it is trained on.
+    pub fn judged_by(&self) -> &Samples {
+        self.test.as_ref().or(self.validation.as_ref()).unwrap_or(&self.training)
     }
 }
 
