@@ -108,7 +108,7 @@ pub fn code(document: &mut Document, name: &str, coding: Coding) -> Result<Chang
 fn as_float16(document: &mut Document, name: &str, shape: &[usize], values: &[f32]) -> Vec<f32> {
     // What is beyond half's range is its greatest number rather than infinity.
     let halves: Vec<f16> = values.iter().map(|value| f16::from_f32(value.clamp(-65504.0, 65504.0))).collect();
-    let stored = document.names().unique(&format!("{name}_float16"));
+    let stored = document.names().unique(&format!("{name}_h"));
     let bytes = halves.iter().flat_map(|half| half.to_le_bytes()).collect();
     document.weights.push(Weight::raw(&stored, shape, FLOAT16, bytes));
     document.nodes.insert(0, Node::new("Cast", &[&stored], name).with_int("to", FLOAT));
@@ -121,7 +121,7 @@ fn as_int8(document: &mut Document, name: &str, shape: &[usize], values: &[f32])
     let decoded = channels.decoded(shape, axis);
     let Channels { codes, scales } = channels;
     let mut names = document.names();
-    let (stored, scale) = (names.unique(&format!("{name}_int8")), names.unique(&format!("{name}_scale")));
+    let (stored, scale) = (names.unique(&format!("{name}_q")), names.unique(&format!("{name}_s")));
     document.weights.push(Weight::raw(&stored, shape, INT8, codes.iter().map(|&code| code as u8).collect()));
     document.weights.push(Weight::of_floats(&scale, &[scales.len()], &scales));
     let node = Node::new("DequantizeLinear", &[&stored, &scale], name).with_int("axis", axis as i64);

@@ -247,7 +247,7 @@ fn products(
     form: Form,
     calibration: Calibration,
 ) -> Result<Made> {
-    let names = activations(&document);
+    let names = activations(&document, form);
     let mut notes = vec![];
     let ranges = match (form, network) {
         (Form::Dynamic, _) => Default::default(),
@@ -263,7 +263,11 @@ fn products(
             ranges
         }
     };
-    let changes = rewrite(&mut document, form, &ranges)?;
+    let mut changes = rewrite(&mut document, form, &ranges)?;
+    // What isn't multiplied with, such as an input's mean, is no place to lose anything.
+    for name in codable(&document) {
+        changes.push(code(&mut document, &name, Coding::Float16)?);
+    }
     Ok(Made::of(&document, changes, notes))
 }
 

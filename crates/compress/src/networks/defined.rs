@@ -11,6 +11,9 @@ use train::run::{self, Session};
 use super::error::{NetworkError, Result};
 use super::measure::{Samples, Task, Truth};
 
+/// A weight's path, shape and values.
+pub(super) type Named = (String, Vec<usize>, Vec<f32>);
+
 /// A network that can be trained.
 pub struct Network {
     pub session: Session,
@@ -67,8 +70,8 @@ impl Network {
         Ok(())
     }
 
-    /// Weights by path: shape and values.
-    pub(super) fn weights(&self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    /// All weights.
+    pub(super) fn weights(&self) -> Vec<Named> {
         let weights = self.session.model.weights();
         weights.map(|(path, shape, values)| (path.to_owned(), shape.to_vec(), values.to_vec())).collect()
     }

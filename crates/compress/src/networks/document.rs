@@ -19,7 +19,6 @@ mod field {
     pub const GRAPH_OUTPUT: u32 = 12;
     pub const NODE_INPUT: u32 = 1;
     pub const NODE_OUTPUT: u32 = 2;
-    pub const NODE_NAME: u32 = 3;
     pub const NODE_OPERATOR: u32 = 4;
     pub const NODE_ATTRIBUTE: u32 = 5;
     pub const NODE_DOMAIN: u32 = 7;
@@ -52,16 +51,14 @@ pub struct Node {
 }
 
 impl Node {
-    /// An operator of ONNX itself, whose name is that of its first result.
+    /// An operator of ONNX itself. It has no name, which takes room and is no more than its result's.
     pub(super) fn new(operator: &str, inputs: &[&str], output: &str) -> Node {
-        let mut rest = Message::default();
-        rest.push_string(field::NODE_NAME, output);
         Node {
             operator: operator.to_owned(),
             domain: String::new(),
             inputs: inputs.iter().map(|&input| input.to_owned()).collect(),
             outputs: vec![output.to_owned()],
-            rest,
+            rest: Message::default(),
         }
     }
 
@@ -121,14 +118,6 @@ impl Node {
             let attribute = Message::parse(bytes.clone());
             attribute.is_ok_and(|attribute| attribute.bytes(6).is_some() || attribute.bytes(11).is_some())
         })
-    }
-
-    /// The same operator with the attributes that it has, under another name.
-    pub(super) fn renamed(&self, operator: &str, inputs: &[&str], output: &str) -> Node {
-        let mut node = Node::new(operator, inputs, output);
-        let attributes = self.rest.0.iter().filter(|(number, _)| *number == field::NODE_ATTRIBUTE);
-        node.rest.0.extend(attributes.cloned());
-        node
     }
 }
 

@@ -1,22 +1,26 @@
-//! Products of whole numbers: `MatMul`, `Gemm` and `Conv` with known weights as 8-bit products, in one of three forms.
+//! Products of whole numbers: `MatMul` and `Gemm` with known weights as 8-bit products, in one of three forms.
 //!
 //! | form | what is written | rten | onnxruntime |
 //! | --- | --- | --- | --- |
-//! | `Static` | `QuantizeLinear` with calibrated ranges, `MatMulInteger`/`ConvInteger` | integers | integers |
+//! | `Static` | `QuantizeLinear` with calibrated ranges, `MatMulInteger` | integers | integers |
 //! | `Dynamic` | the same with `DynamicQuantizeLinear`, which looks at each batch | integers | integers |
-//! | `Qdq` | `QuantizeLinear` and `DequantizeLinear` around what stays as it was | floats | integers, by its rewrites |
+//! | `Qdq` | `QuantizeLinear` and `DequantizeLinear` around what stays as it was, `Conv` too | floats | integers, by its rewrites |
 //!
 //! A dynamic range is that of a whole batch, so rows see each other: a server runs such a model's calls one by one.
 //!
-//! Weights have 7 bits (-63 to 63) with a scale for each channel: without VNNI, processors add two products of 8 bits in
-//! 16, where whole 8 bits of both would be cut off, in `rten` and in onnxruntime alike.
+//! Weights of `Conv` are stored in 8 bits in the first two forms, and its products are those of floats: `ConvInteger` of
+//! `rten` 0.27 forgets the weights' zero point (128, once it has made them unsigned) where a batch has several images, and
+//! pads with 0 whatever the code of zero is.
+//!
+//! Multiplied weights have 7 bits (-63 to 63) with a scale for each channel: without VNNI, processors add two products of 8
+//! bits in 16, where whole 8 bits of both would be cut off, in `rten` and in onnxruntime alike.
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::changes::Change;
-use super::coding::{CODED_ELEMENTS_MIN, Channels, per_channel};
+use super::coding::{CODED_ELEMENTS_MIN, Channels, Coding, code, per_channel};
 use super::document::{Document, FLOAT, INT8, INT32, Names, Node, UINT8, Weight};
 use super::error::{NetworkError, Result};
 
@@ -78,15 +82,26 @@ fn kind(document: &Document, node: &Node) -> Option<Kind> {
     }
 }
 
-fn products(document: &Document) -> Vec<Product> {
+fn products(document: &Document, form: Form) -> Vec<Product> {
     let nodes = document.nodes.iter().enumerate();
-    nodes.filter_map(|(at, node)| Some(Product { node: at, kind: kind(document, node)? })).collect()
+    let products = nodes.filter_map(|(at, node)| Some(Product { node: at, kind: kind(document, node)? }));
+    products.filter(|product| product.kind != Kind::Conv || form == Form::Qdq).collect()
+}
+
+/// Weights of convolutions, which are stored in 8 bits where their products aren't.
+fn only_stored(document: &Document, form: Form) -> Vec<String> {
+    let nodes =
+        document.nodes.iter().filter(|node| kind(document, node) == Some(Kind::Conv) && form != Form::Qdq);
+    let mut names: Vec<String> = nodes.map(|node| node.inputs[1].clone()).collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// The values that products are given: what has to be calibrated for [`Form::Static`] and [`Form::Qdq`].
-pub fn activations(document: &Document) -> Vec<String> {
+pub fn activations(document: &Document, form: Form) -> Vec<String> {
     let mut names: Vec<String> = vec![];
-    for product in products(document) {
+    for product in products(document, form) {
         let name = &document.nodes[product.node].inputs[0];
         if !names.contains(name) && document.weight(name).is_none() {
             names.push(name.clone());
@@ -95,17 +110,12 @@ pub fn activations(document: &Document) -> Vec<String> {
     names
 }
 
-/// Names of the weights whose products become those of whole numbers.
-pub fn multiplied(document: &Document) -> Vec<String> {
-    products(document).iter().map(|product| document.nodes[product.node].inputs[1].clone()).collect()
-}
-
 /// Rewrites all products. `ranges` are those of [`activations`], but for [`Form::Dynamic`].
 ///
 /// # Errors
 /// When the file's operators are too old, a range is missing, or there is nothing to rewrite.
 pub fn rewrite(document: &mut Document, form: Form, ranges: &HashMap<String, Range>) -> Result<Vec<Change>> {
-    let needed = if form == Form::Dynamic { 11 } else { 13 };
+    let needed = 13;
     if document.opset < needed {
         let problem = format!(
             "the file has operators of version {}; 8-bit products need {needed}: convert it with onnx.version_converter",
@@ -113,8 +123,9 @@ pub fn rewrite(document: &mut Document, form: Form, ranges: &HashMap<String, Ran
         );
         return Err(NetworkError::model("ONNX file", problem));
     }
-    let products = products(document);
-    if products.is_empty() {
+    let products = products(document, form);
+    let stored = only_stored(document, form);
+    if products.is_empty() && stored.is_empty() {
         let problem = "it has no MatMul, Gemm or Conv with weights of its own to make 8-bit products of";
         return Err(NetworkError::model("ONNX file", problem));
     }
@@ -134,10 +145,13 @@ pub fn rewrite(document: &mut Document, form: Form, ranges: &HashMap<String, Ran
             None => rewriting.nodes.push(node.clone()),
         }
     }
-    let Rewriting { nodes, weights, changes, .. } = rewriting;
+    let Rewriting { nodes, weights, mut changes, .. } = rewriting;
     document.nodes = nodes;
     document.weights.extend(weights);
     document.swept();
+    for name in stored {
+        changes.push(code(document, &name, Coding::Int8)?);
+    }
     Ok(changes)
 }
 
@@ -185,7 +199,7 @@ impl Rewriting<'_> {
         if let Some(given) = self.given.get(name) {
             return Ok(given.clone());
         }
-        let (codes, scale, zero) = (format!("{name}_codes"), format!("{name}_scale"), format!("{name}_zero"));
+        let (codes, scale, zero) = (format!("{name}_q"), format!("{name}_s"), format!("{name}_z"));
         let given = if self.form == Form::Dynamic {
             let [codes, scale, zero] = [codes, scale, zero].map(|name| self.names.unique(&name));
             let mut node = Node::new("DynamicQuantizeLinear", &[name], &codes);
@@ -236,78 +250,35 @@ impl Rewriting<'_> {
             (codes, shape) = (transposed(&codes, &shape), vec![shape[1], shape[0]]);
         }
         let bytes = codes.iter().map(|&code| code as u8).collect();
-        let stored = self.bytes(&format!("{name}_int8"), &shape, INT8, bytes);
-        let zero = self.bytes(&format!("{name}_zero"), &[], INT8, vec![0]);
+        let stored = self.bytes(&format!("{name}_q"), &shape, INT8, bytes);
+        let zero = self.bytes(&format!("{name}_z"), &[], INT8, vec![0]);
         let output = &node.outputs[0];
         let bias = node.inputs.get(2).filter(|bias| !bias.is_empty());
         let inputs = [given.codes.as_str(), &stored, &given.zero, &zero];
-        let sums = if kind == Kind::Conv {
-            let sums = self.names.unique(&format!("{output}_sums"));
-            self.nodes.push(node.renamed("ConvInteger", &inputs, &sums));
-            sums
-        } else {
-            self.node("MatMulInteger", &inputs, &format!("{output}_sums"))
-        };
-        let bias = match bias {
-            Some(bias) if kind == Kind::Conv => Some(self.bias_of_channels(document, bias, shape.len())?),
-            bias => bias.cloned(),
-        };
-        let last =
-            if bias.is_some() { self.names.unique(&format!("{output}_scaled")) } else { output.clone() };
-        // Of a convolution channels are the second axis.
-        let beyond = if kind == Kind::Conv { shape.len() - 2 } else { 0 };
-        self.scaled((&sums, &last), &given, (&format!("{name}_scale"), &scales), beyond);
+        let sums = self.node("MatMulInteger", &inputs, &format!("{output}_i"));
+        let last = if bias.is_some() { self.names.unique(&format!("{output}_m")) } else { output.clone() };
+        self.scaled((&sums, &last), &given, (&format!("{name}_s"), &scales));
         if let Some(bias) = bias {
-            self.nodes.push(Node::new("Add", &[&last, &bias], output));
+            self.nodes.push(Node::new("Add", &[&last, bias], output));
         }
         Ok(())
     }
 
-    /// `sums` as floats: times the scales of activations and of channels, beyond which there are so many axes.
-    fn scaled(
-        &mut self,
-        (sums, last): (&str, &str),
-        given: &Given,
-        (name, scales): (&str, &[f32]),
-        beyond: usize,
-    ) {
-        let wide = self.names.unique(&format!("{sums}_wide"));
+    /// `sums` as floats: times the scales of activations and of channels.
+    fn scaled(&mut self, (sums, last): (&str, &str), given: &Given, (name, scales): (&str, &[f32])) {
+        let wide = self.names.unique(&format!("{sums}f"));
         self.nodes.push(Node::new("Cast", &[sums], &wide).with_int("to", FLOAT));
-        let mut shape = vec![scales.len()];
-        shape.extend(vec![1; beyond]);
-        match given.steps {
-            // Runtimes join a convolution with one scale for all, and not with one for each channel.
-            _ if beyond > 0 => {
-                let even = self.node("Mul", &[&wide, &given.scale], &format!("{sums}_even"));
-                let scales = self.floats(name, &shape, scales);
-                self.nodes.push(Node::new("Mul", &[&even, &scales], last));
-            }
+        let scale = match given.steps {
             Some((step, _)) => {
                 let scales: Vec<f32> = scales.iter().map(|scale| scale * step).collect();
-                let scale = self.floats(name, &shape, &scales);
-                self.nodes.push(Node::new("Mul", &[&wide, &scale], last));
+                self.floats(name, &[scales.len()], &scales)
             }
             None => {
-                let scales = self.floats(name, &shape, scales);
-                let scale = self.node("Mul", &[&given.scale, &scales], &format!("{sums}_scale"));
-                self.nodes.push(Node::new("Mul", &[&wide, &scale], last));
+                let scales = self.floats(name, &[scales.len()], scales);
+                self.node("Mul", &[&given.scale, &scales], &format!("{sums}s"))
             }
-        }
-    }
-
-    /// A convolution's bias, shaped to be added to its result.
-    fn bias_of_channels(&mut self, document: &Document, bias: &str, rank: usize) -> Result<String> {
-        let mut shape = vec![1i64; rank - 1];
-        shape[0] = -1;
-        let known = document.weight(bias).and_then(Weight::floats);
-        if let Some(values) = known {
-            let mut shape = vec![1; rank - 1];
-            shape[0] = values.len();
-            return Ok(self.floats(&format!("{bias}_channels"), &shape, &values));
-        }
-        let bytes = shape.iter().flat_map(|size| size.to_le_bytes()).collect();
-        let sizes = self.bytes(&format!("{bias}_sizes"), &[shape.len()], super::document::INT64, bytes);
-        Ok(self.node("Reshape", &[bias, &sizes], &format!("{bias}_channels")))
+        };
+        self.nodes.push(Node::new("Mul", &[&wide, &scale], last));
     }
 
     /// The product as it was, of values that went through 8 bits.
@@ -321,14 +292,10 @@ impl Rewriting<'_> {
     ) -> Result<()> {
         let name = &weight.name;
         let bytes = channels.codes.iter().map(|&code| code as u8).collect();
-        let stored = self.bytes(&format!("{name}_int8"), &weight.shape, INT8, bytes);
-        let scale = self.floats(&format!("{name}_scale"), &[channels.scales.len()], &channels.scales);
-        let zeros = self.bytes(
-            &format!("{name}_zero"),
-            &[channels.scales.len()],
-            INT8,
-            vec![0; channels.scales.len()],
-        );
+        let stored = self.bytes(&format!("{name}_q"), &weight.shape, INT8, bytes);
+        let scale = self.floats(&format!("{name}_s"), &[channels.scales.len()], &channels.scales);
+        let zeros =
+            self.bytes(&format!("{name}_z"), &[channels.scales.len()], INT8, vec![0; channels.scales.len()]);
         let x = self.node(
             "DequantizeLinear",
             &[&given.codes, &given.scale, &given.zero],

@@ -27,7 +27,7 @@ pub use defined::Network;
 pub use distilling::Teaching;
 pub use document::{Document, Node, Weight};
 pub use error::{NetworkError, Result};
-pub use integers::{Form, Range, activations, multiplied, rewrite};
+pub use integers::{Form, Range, activations, rewrite};
 pub use low_rank::{Budget, factorise};
 pub use measure::{Figures, Samples, Task, Truth};
 pub use report::{Report, Worst};

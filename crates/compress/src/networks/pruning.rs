@@ -5,7 +5,7 @@ use train::definition::Definition;
 use train::model::WeightView;
 
 use super::changes::Change;
-use super::defined::{Network, size};
+use super::defined::{Named, Network, size};
 use super::error::{NetworkError, Result};
 
 /// Layers that leave channels where they are.
@@ -134,11 +134,7 @@ fn prunable(definition: &Definition) -> Result<Vec<Units>> {
 }
 
 /// Values of a weight by name.
-fn values<'a>(
-    weights: &'a [(String, Vec<usize>, Vec<f32>)],
-    layer: &str,
-    weight: &str,
-) -> Result<&'a (String, Vec<usize>, Vec<f32>)> {
+fn values<'a>(weights: &'a [Named], layer: &str, weight: &str) -> Result<&'a Named> {
     let path = format!("{layer}/{weight}");
     weights
         .iter()
@@ -147,11 +143,7 @@ fn values<'a>(
 }
 
 /// What a unit matters: the size of what goes in times the size of what comes out (both as Euclidean norms).
-fn importance(
-    into: &(String, Vec<usize>, Vec<f32>),
-    out: &(String, Vec<usize>, Vec<f32>),
-    units: usize,
-) -> Vec<f64> {
+fn importance(into: &Named, out: &Named, units: usize) -> Vec<f64> {
     let outputs = out.1.last().copied().unwrap_or(1).max(1);
     let (mut entering, mut leaving) = (vec![0f64; units], vec![0f64; units]);
     for (at, value) in into.2.iter().enumerate() {
@@ -237,12 +229,12 @@ fn kept(count: usize, share: f64) -> usize {
 
 /// All weights with this share of the units of `all`.
 fn cut(
-    weights: &[(String, Vec<usize>, Vec<f32>)],
+    weights: &[Named],
     all: &[Units],
     names: &[String],
     orders: &[Vec<usize>],
     share: f64,
-) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+) -> Result<Vec<Named>> {
     let mut cut = weights.to_vec();
     for (units, order) in all.iter().zip(orders) {
         let mut keeps = vec![false; units.count];
