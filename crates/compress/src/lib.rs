@@ -1,12 +1,14 @@
 //! A model in, a smaller one and a report of what that cost out.
 //!
 //! `mix.rs` says which tensor gets which type, `rewrite.rs` writes the file, `importance.rs` finds out on a text which
-//! columns matter, `measure.rs` what the smaller model says otherwise, and `report.rs` tells a person.
+//! columns matter, `measure.rs` what the smaller model says otherwise, and `report.rs` tells a person. `networks/`
+//! does the like for networks of ours and ONNX files.
 
 mod error;
 pub mod importance;
 pub mod measure;
 pub mod mix;
+pub mod networks;
 pub mod report;
 pub mod rewrite;
 mod sequence;

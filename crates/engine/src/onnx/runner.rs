@@ -81,8 +81,8 @@ impl Runner {
 }
 
 fn loaded(path: &Path) -> Result<Model, String> {
-    let options = ModelOptions::with_all_ops().prepack_weights(true);
-    options.load_file(path).map_err(|error| error.to_string())
+    let mut options = ModelOptions::with_all_ops();
+    options.prepack_weights(true).load_file(path).map_err(|error| error.to_string())
 }
 
 /// Does `work`, a panic of which is an error.

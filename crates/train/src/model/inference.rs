@@ -82,6 +82,11 @@ impl Model {
         self.nodes.iter().map(|node| (node.name.as_str(), node.layer()))
     }
 
+    /// Names of the inputs, in their order.
+    pub fn input_names(&self) -> Vec<String> {
+        self.inputs.iter().map(|(name, _)| name.clone()).collect()
+    }
+
     /// The outputs' names: of the layers that yield them, each once.
     pub(crate) fn output_names(&self) -> Vec<String> {
         let mut names: Vec<String> = vec![];

@@ -8,6 +8,7 @@ mod optimizer_state;
 mod programs;
 mod steps;
 mod summary;
+mod weight_views;
 mod wiring;
 mod within;
 
@@ -22,6 +23,7 @@ pub use data::{Array, Arrays};
 pub use dtype_policy::DtypePolicy;
 pub use fit::{Fit, History};
 pub(crate) use fit::{Sums, seed_at};
+pub use weight_views::WeightView;
 use wiring::{Called, Source};
 pub use wiring::{Input, Shared, Tensor, Tensors, Wire};
 pub(crate) use within::{Passed, Weights, When};
@@ -100,6 +102,8 @@ pub struct Model {
     programs: HashMap<Key, programs::Entry>,
     /// Whose constants are in the workspace.
     resident: Option<Key>,
+    /// What is trained instead of weights, by their numbers.
+    weight_views: Vec<(usize, WeightView)>,
     seed: u64,
     /// Steps of the optimiser so far.
     iterations: u64,
@@ -158,6 +162,7 @@ impl Model {
             compiled: None,
             programs: HashMap::new(),
             resident: None,
+            weight_views: vec![],
             seed,
             iterations: 0,
         };

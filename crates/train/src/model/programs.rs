@@ -59,6 +59,7 @@ impl Model {
     pub(super) fn forward(&self, batch: usize, training: bool) -> Result<Forward> {
         let mut graph = Graph::new();
         let mut weights = self.weight_nodes(&mut graph, 0)?;
+        self.seen(&mut graph, &mut weights)?;
         let (seed, step) = (graph.input(SEED, &[]), graph.input(ITERATION, &[]));
         let inputs: Vec<Id> = (0..self.inputs.len())
             .map(|i| graph.input(i, &[&[batch], &self.inputs[i].1[..]].concat()))

@@ -7,6 +7,7 @@ mod fitting;
 mod gan;
 mod logs;
 mod pace;
+mod prepared;
 mod publish;
 mod report;
 mod samples;
@@ -18,6 +19,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 pub use event::{Event, Outcome};
+pub use prepared::Prepared;
+pub use publish::model_files;
+pub use samples::Samples;
 
 use crate::definition::{Defined, Definition};
 use crate::error::{Result, TrainError};

@@ -31,6 +31,16 @@ pub(super) fn publish(
     Ok(files.paths)
 }
 
+/// Writes the model as ONNX, and its weights, to `folder`: `model.onnx` and `model.safetensors`.
+///
+/// # Errors
+/// When a file can't be written, or what the model computes depends on the size of a batch.
+pub fn model_files(model: &Model, folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Published::new(folder, folder);
+    files.model(model)?;
+    Ok(files.paths)
+}
+
 /// The files of a run that has ended, one by one.
 pub(super) struct Published<'a> {
     folder: &'a Path,

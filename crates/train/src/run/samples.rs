@@ -15,8 +15,8 @@ const AHEAD: usize = 4;
 const CHUNK_VALUES: usize = 1 << 18;
 
 /// Samples with their targets.
-#[derive(Clone)]
-pub(super) struct Samples {
+#[derive(Clone, Debug)]
+pub struct Samples {
     pub x: Vec<Array>,
     pub y: Vec<Array>,
     pub weights: Option<Vec<f32>>,

@@ -25,7 +25,7 @@ pub(super) struct Session {
     pub outputs: Vec<String>,
     /// Names of the classes of each output, where data names them.
     pub classes: Vec<Option<Vec<String>>>,
-    pub identity: Identity,
+    pub(super) identity: Identity,
 }
 
 impl Session {

@@ -1,0 +1,172 @@
+//! What a person asked for instead of how: a size, or what may be lost. Each weight gets the coding that costs the answers
+//! least for the bytes it saves.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::coding::{Coding, codable, code};
+use super::document::Document;
+use super::error::{NetworkError, Result};
+use super::measure::{Answers, Running, Samples, compare, judged};
+
+/// Codings that are tried, from large to small.
+const TRIED: [Coding; 5] =
+    [Coding::Float16, Coding::Int8, Coding::Codebook8, Coding::Codebook4, Coding::Codebook2];
+
+/// What is asked for; both, if both are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Wish {
+    /// Bytes of the file, at most.
+    pub bytes_max: Option<u64>,
+    /// What may be lost, at most: share of right answers (0.005 is half a point), or the relative growth of the mean squared
+    /// error where answers are numbers; without right answers, the relative difference to the original's.
+    pub loss_max: Option<f64>,
+}
+
+/// What coding a weight alone costs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Sensitivity {
+    pub tensor: String,
+    pub coding: Coding,
+    /// Relative difference of the answers.
+    pub error: f64,
+    pub bytes: usize,
+}
+
+/// What was chosen.
+pub struct Choice {
+    pub codings: BTreeMap<String, Coding>,
+    pub sensitivities: Vec<Sensitivity>,
+    /// What it loses on the samples that it was chosen by, as in [`Wish::loss_max`].
+    pub loss: f64,
+    pub document: Document,
+}
+
+struct Search<'a> {
+    document: &'a Document,
+    samples: &'a Samples,
+    original: Answers,
+}
+
+impl Search<'_> {
+    fn coded(&self, codings: &BTreeMap<String, Coding>) -> Result<Document> {
+        let mut document = self.document.clone();
+        for (name, coding) in codings {
+            code(&mut document, name, *coding)?;
+        }
+        Ok(document)
+    }
+
+    /// The relative difference of answers, and what is lost.
+    fn cost(&self, document: &Document) -> Result<(f64, f64)> {
+        let answers = Running::new(&document.encode())?.answers(self.samples)?;
+        let mut figures = judged(&answers, self.samples);
+        compare(&mut figures, &answers, &self.original, self.samples);
+        let before = judged(&self.original, self.samples);
+        let error = figures.relative_error.unwrap_or(f64::INFINITY);
+        let loss = match (
+            figures.accuracy.zip(before.accuracy),
+            figures.mean_squared_error.zip(before.mean_squared_error),
+        ) {
+            (Some((after, before)), _) => before - after,
+            (_, Some((after, before))) => after / before.max(f64::MIN_POSITIVE) - 1.0,
+            _ => error,
+        };
+        Ok((error, loss))
+    }
+
+    fn sensitivities(&self) -> Result<Vec<Sensitivity>> {
+        let mut all = vec![];
+        for tensor in codable(self.document) {
+            for coding in TRIED {
+                let mut document = self.document.clone();
+                let change = code(&mut document, &tensor, coding)?;
+                let (error, _) = self.cost(&document)?;
+                all.push(Sensitivity { tensor: tensor.clone(), coding, error, bytes: change.bytes_after });
+            }
+        }
+        Ok(all)
+    }
+
+    /// States from all floats to the fewest bits: each step is the one that adds least squared error for its bytes. Errors of
+    /// different weights are taken to be independent.
+    fn path(&self, sensitivities: &[Sensitivity]) -> Vec<BTreeMap<String, Coding>> {
+        let mut now: BTreeMap<String, (f64, usize)> = codable(self.document)
+            .into_iter()
+            .map(|name| {
+                let bytes = self.document.weight(&name).map_or(0, |weight| weight.bytes());
+                (name, (0.0, bytes))
+            })
+            .collect();
+        let mut codings: BTreeMap<String, Coding> = BTreeMap::new();
+        let mut path = vec![codings.clone()];
+        loop {
+            let steps = sensitivities.iter().filter_map(|step| {
+                let (error, bytes) = now.get(&step.tensor)?;
+                let saved = bytes.checked_sub(step.bytes).filter(|saved| *saved > 0)?;
+                Some(((step.error.powi(2) - error.powi(2)).max(0.0) / saved as f64, step))
+            });
+            let Some((_, step)) = steps.min_by(|(a, _), (b, _)| a.total_cmp(b)) else { return path };
+            now.insert(step.tensor.clone(), (step.error, step.bytes));
+            codings.insert(step.tensor.clone(), step.coding);
+            path.push(codings.clone());
+        }
+    }
+}
+
+/// Codes the weights of `document` so that the wish is fulfilled, with no fewer bits than that takes, or as few as what may be
+/// lost allows where no size is asked for. Answers are compared on `samples`.
+///
+/// # Errors
+/// When nothing, or what can't be, was asked for; the error says what can.
+pub fn search(document: &Document, samples: &Samples, wish: Wish) -> Result<Choice> {
+    let setting = |setting: &'static str, expected: String, received: String| {
+        Err(NetworkError::Setting { setting, expected, received })
+    };
+    if wish == Wish::default() {
+        return setting("search", "a size, or what may be lost".to_owned(), "neither".to_owned());
+    }
+    let original = Running::new(&document.encode())?.answers(samples)?;
+    let search = Search { document, samples, original };
+    let sensitivities = search.sensitivities()?;
+    let path = search.path(&sensitivities);
+    let place = match wish.bytes_max {
+        Some(bytes_max) => {
+            let mut least = u64::MAX;
+            let mut place = None;
+            for (at, codings) in path.iter().enumerate() {
+                let bytes = search.coded(codings)?.encode().len() as u64;
+                least = least.min(bytes);
+                if bytes <= bytes_max {
+                    place = Some(at);
+                    break;
+                }
+            }
+            match place {
+                Some(place) => place,
+                None => {
+                    let expected = format!("{least} bytes or more, which is all weights in the fewest bits");
+                    return setting("target size", expected, bytes_max.to_string());
+                }
+            }
+        }
+        None => {
+            // The last state that loses no more, if more bits never lose more; a state is tried before it is taken.
+            let allowed = wish.loss_max.unwrap_or(0.0);
+            let (mut low, mut high) = (0, path.len());
+            while high - low > 1 {
+                let middle = (low + high) / 2;
+                let (_, loss) = search.cost(&search.coded(&path[middle])?)?;
+                if loss <= allowed { low = middle } else { high = middle }
+            }
+            low
+        }
+    };
+    let document = search.coded(&path[place])?;
+    let (_, loss) = search.cost(&document)?;
+    if let Some(allowed) = wish.loss_max.filter(|allowed| loss > *allowed) {
+        return setting("max loss", format!("{loss:.5} or more at this size"), allowed.to_string());
+    }
+    Ok(Choice { codings: path[place].clone(), sensitivities, loss, document })
+}
