@@ -96,7 +96,7 @@ fn a_job_stops_when_it_is_asked_and_goes_on() {
 
 #[test]
 fn a_job_that_has_ended_is_forgotten_with_its_files() {
-    let (_folder, store) = folder_and_store();
+    let Some((_folder, store)) = folder_and_store() else { return };
     assert!(store.delete_job("job-none").is_err());
     let (id, other) = (create(&store), create(&store));
     assert!(store.delete_job(&id).unwrap_err().to_string().contains("is queued; stop it first"));

@@ -1,4 +1,4 @@
-//! `tureen compress`: a language model in fewer bits, as a file or as a version in the store, with a report.
+//! `tureen compress`: a language model in fewer bits, or a network in one of many ways, as a file or as a version in the store, with a report.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,15 @@ use clap::Args;
 use compress::mix::MIXES;
 use compress::report::Report;
 use compress::{CompressError, Mix};
+use formats::onnx::is_onnx;
 use indicatif::{ProgressBar, ProgressStyle};
 use kernels::compute::{Compute, Isa};
 use store::manifest::{self, Manifest, SCHEMA};
 use store::{ModelName, Version, hash};
 
 use super::Context;
-use super::model::{self, read_facts};
+use super::compress_network::{self, Options};
+use super::model::{self, Model, read_facts};
 use super::run::Interrupted;
 use super::train::stopped_by_signals;
 use crate::nearest::nearest;
@@ -25,18 +27,18 @@ use crate::recipes::compress::{self as recipe, Made, Request, Stage};
 use crate::settings::Misused;
 use crate::terminal::{print, say};
 
-/// Make a language model smaller, and say what that cost
+/// Make a model smaller, and say what that cost
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// A .gguf file, or a model in the store: NAME, NAME:TAG or NAME@NUMBER
+    /// A .gguf or .onnx file, or a model in the store: NAME, NAME:TAG or NAME@NUMBER
     #[arg(value_name = "MODEL")]
     model: String,
     /// The type of the weights: Q4_K_M is what most people want; see the list below
     #[arg(long, value_name = "TYPE")]
     to: String,
-    /// The file to write; without it the result goes to the store, as a version of its own
-    #[arg(long, value_name = "FILE.gguf", conflicts_with = "name")]
+    /// The file to write, or the folder for a network; without it the result goes to the store, as a version of its own
+    #[arg(long, value_name = "FILE.gguf|FOLDER", conflicts_with = "name")]
     output: Option<PathBuf>,
     /// What to call it in the store; otherwise the model's name with the type as its tag
     #[arg(long = "as", value_name = "NAME:TAG")]
@@ -50,6 +52,8 @@ pub struct Arguments {
     /// Tokens of that text that are read at most
     #[arg(long, value_name = "TOKENS", default_value_t = 16_384)]
     measure_tokens_max: usize,
+    #[command(flatten)]
+    network: Options,
 }
 
 const EXAMPLES: &str = "\
@@ -58,6 +62,10 @@ Examples:
       makes smollm2:q4_k_m in the store, whose parent is smollm2
   tureen compress model-F16.gguf --to Q4_K_M --output model-Q4_K_M.gguf
       makes a file, and model-Q4_K_M.report.html and .json beside it
+  tureen compress digits --to int8 --definition digits.toml
+      a network: products of 8 bits, with ranges seen on the definition's data; makes digits:int8
+  tureen compress digits --to smallest --max-loss 0.005 --definition digits.toml
+      a coding for each weight, so that no more than half a point of accuracy is lost
   tureen compress smollm2 --to Q3_K_M --calibration notes.txt --measure letters.txt
       rounds by what matters on notes.txt, and measures on letters.txt
 
@@ -72,11 +80,18 @@ Types, with the bits that a weight takes in a large model:
 The mixes (those that end in S, M, L) give the matrices where errors cost most more bits. Rows that
 are no multiple of 256 get a type of about as many bits in blocks of 32.
 
+A network becomes float16, int8, int8-dynamic, int8-qdq, int8-weights, codebook8, codebook4, codebook2,
+low-rank, fewer-units, fewer-weights, int8-aware, distilled or smallest. fewer-units, fewer-weights and
+int8-aware train it again: they need --definition, and model.safetensors beside the .onnx file.
+
 A model that is quantised already can be quantised again, and loses twice: begin with F16 or BF16.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
-    let mix = find_mix(&arguments.to)?;
     let model = model::find(context, &arguments.model)?;
+    if is_onnx(&model.path) {
+        return network(context, arguments, &model);
+    }
+    let mix = find_mix(&arguments.to)?;
     let settings = &context.resolved.settings;
     let isa = settings.isa.0.unwrap_or_else(Isa::detect);
     let compute = Arc::new(Compute::new(isa, settings.threads.0));
@@ -93,18 +108,32 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     }
     let name = match &arguments.name {
         Some(name) => ModelName::parse(name)?,
-        None => default_name(&model.name, mix)?,
+        None => default_name(&model.name, mix.name)?,
     };
     let staging = context.store.stage(&name)?;
     clear(&staging.folder)?;
     let made = make(&compute, &request, &staging.folder.join(format!("{}.gguf", mix.name)))?;
-    let parent = model.manifest.as_ref().map(|manifest| {
-        let name = manifest.model.split(':').next().unwrap_or_default();
-        format!("{name}@{}", manifest.version)
-    });
-    let manifest = manifest(&name, &model.path, parent, &made)?;
+    let manifest = manifest(&name, &model, &made.files, metrics(&made.report))?;
     let version = context.store.publish(&staging.folder, &name, manifest)?;
-    Ok(print(summary(&made.report) + &published(&name, &version))?)
+    Ok(print(summary(&made.report) + &published(&name, &version, "run"))?)
+}
+
+fn network(context: &Context, arguments: &Arguments, model: &Model) -> anyhow::Result<()> {
+    let Arguments { to, network: options, .. } = arguments;
+    if let Some(output) = &arguments.output {
+        let made = compress_network::make(&model.path, to, options, output)?;
+        let shown = compress_network::summary(to, &made.report);
+        return Ok(print(shown + &format!("Now: tureen serve {}\n", made.files[0].display()))?);
+    }
+    let name = match &arguments.name {
+        Some(name) => ModelName::parse(name)?,
+        None => default_name(&model.name, to)?,
+    };
+    let staging = context.store.stage(&name)?;
+    let made = compress_network::make(&model.path, to, options, &staging.folder)?;
+    let manifest = manifest(&name, model, &made.files, compress_network::metrics(&made.report))?;
+    let version = context.store.publish(&staging.folder, &name, manifest)?;
+    Ok(print(compress_network::summary(to, &made.report) + &published(&name, &version, "serve"))?)
 }
 
 fn find_mix(text: &str) -> anyhow::Result<&'static Mix> {
@@ -116,9 +145,9 @@ fn find_mix(text: &str) -> anyhow::Result<&'static Mix> {
 }
 
 /// `smollm2:q4_k_m`, whatever the tag was.
-fn default_name(model: &str, mix: &Mix) -> anyhow::Result<ModelName> {
+fn default_name(model: &str, tag: &str) -> anyhow::Result<ModelName> {
     let name = model.split([':', '@']).next().unwrap_or_default();
-    Ok(ModelName::from_any(name)?.with_tag(mix.name)?)
+    Ok(ModelName::from_any(name)?.with_tag(tag)?)
 }
 
 /// What a run that was killed left behind is no part of the version.
@@ -175,14 +204,18 @@ fn bar(stage: Stage, all: u64) -> ProgressBar {
 
 fn manifest(
     name: &ModelName,
-    source: &Path,
-    parent: Option<String>,
-    made: &Made,
+    source: &Model,
+    made: &[PathBuf],
+    metrics: Vec<(&'static str, f64)>,
 ) -> anyhow::Result<Manifest> {
+    let parent = source.manifest.as_ref().map(|manifest| {
+        let name = manifest.model.split(':').next().unwrap_or_default();
+        format!("{name}@{}", manifest.version)
+    });
     let origin =
-        format!("compressed from {}", parent.clone().unwrap_or_else(|| source.display().to_string()));
+        format!("compressed from {}", parent.clone().unwrap_or_else(|| source.path.display().to_string()));
     let mut files = Vec::new();
-    for path in &made.files {
+    for path in made {
         let (bytes, sha256) = hash::of_file(path, |_| {})?;
         let path = path.file_name().and_then(|name| name.to_str()).context("a file without a name")?;
         files.push(manifest::File {
@@ -193,7 +226,7 @@ fn manifest(
             origin: origin.clone(),
         });
     }
-    let [model, ..] = made.files.as_slice() else { bail!("no file was made") };
+    let [model, ..] = made else { bail!("no file was made") };
     Ok(Manifest {
         schema: SCHEMA,
         model: name.to_string(),
@@ -204,7 +237,7 @@ fn manifest(
         // A family that can't be run here can be made smaller all the same.
         facts: read_facts(model).ok(),
         parent,
-        metrics: metrics(&made.report).into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        metrics: metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         ..Manifest::default()
     })
 }
@@ -247,6 +280,7 @@ fn files(made: &Made) -> String {
     format!("{}\nNow: tureen run {}\n", names.join(", "), names[0])
 }
 
-fn published(name: &ModelName, version: &Version) -> String {
-    format!("{name} is {} now, in {}\nNow: tureen run {name}\n", version.id(), version.folder.display())
+fn published(name: &ModelName, version: &Version, command: &str) -> String {
+    let (id, folder) = (version.id(), version.folder.display());
+    format!("{name} is {id} now, in {folder}\nNow: tureen {command} {name}\n")
 }

@@ -3,6 +3,7 @@
 mod answer;
 mod chat;
 mod compress;
+mod compress_network;
 mod config;
 mod diff;
 mod epochs;
