@@ -10,6 +10,7 @@ mod folder;
 mod http;
 mod local;
 mod objects;
+pub mod oci;
 mod packed;
 mod pull;
 mod push;
