@@ -30,6 +30,7 @@ pub use error::StoreError;
 pub use jobs::{EventFile, Job, JobFolder, JobRun, State, Stop};
 pub use manifest::Manifest;
 pub use name::{ModelName, Reference};
+pub use remote::oci;
 pub use remote::{Collected, Kept, Pushed, Remote};
 pub use staging::Staging;
 pub use uploads::{Receiving, Upload};

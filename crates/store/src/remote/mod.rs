@@ -11,6 +11,7 @@ mod http;
 mod index;
 mod local;
 mod objects;
+pub mod oci;
 mod packed;
 mod pull;
 mod push;

@@ -16,6 +16,7 @@ mod list;
 mod model;
 mod pull;
 mod push;
+mod registry;
 mod remote;
 mod rm;
 mod run;

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use clap::Args;
 use store::manifest::Kind;
+use store::oci::Address;
 use store::{ModelName, Reference, Version};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::model::read_facts;
 use super::table::size;
-use super::{Context, INTERRUPTED, remote};
+use super::{Context, INTERRUPTED, registry, remote};
 use crate::models::http::Patience;
 use crate::models::pull::Pull;
 use crate::models::sources::Places;
@@ -21,7 +22,7 @@ use crate::terminal::{print, say};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// A short name, hf:…, modelscope:…, pypi:…, a URL, or a path (see below)
+    /// A short name, hf:…, modelscope:…, pypi:…, oci:…, a URL, or a path (see below)
     #[arg(value_name = "SOURCE")]
     source: String,
     /// A remote that SOURCE was pushed to, as NAME, NAME:TAG or NAME@NUMBER; https:// reads one too
@@ -51,17 +52,24 @@ Sources:
   tureen pull digits --from /mnt/models          what tureen push kept there
   tureen pull digits --from https://example.org/models
                                                  the same folder behind any server of files
+  tureen pull oci://registry.example/digits:v1   a registry's (ModelPack); name@sha256:... too
 
 A download that was interrupted goes on when the same command is given again.
 Hashes are checked where the source has them, and recorded in any case.
 
 Environment: HF_ENDPOINT and HF_TOKEN for hf:, MODELSCOPE_DOMAIN for modelscope:, pip's own
 (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_CERT, pip.conf) for pypi:, and for all HTTPS_PROXY,
-HTTP_PROXY, ALL_PROXY and NO_PROXY.";
+HTTP_PROXY, ALL_PROXY and NO_PROXY. For oci: see tureen push --help.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { source, from, name, replace, again } = arguments;
     let (model, Version { number, manifest, .. }, _ends) = match from {
+        None if Address::is_meant(source) => {
+            let ends = EndsAtInterrupt::new()?;
+            let asked = (*replace, *again);
+            let (model, version) = registry::pull(&context.store, source, name.as_deref(), asked)?;
+            (model, version, ends)
+        }
         None => pull(context, source, name.as_deref(), *replace, *again)?,
         Some(remote) => {
             let ends = EndsAtInterrupt::new()?;

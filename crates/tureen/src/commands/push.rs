@@ -1,10 +1,11 @@
 //! `tureen push`: a version into a remote.
 
 use clap::Args;
+use store::oci::Address;
 use store::{Reference, Remote};
 
-use super::Context;
 use super::table::size;
+use super::{Context, registry};
 use crate::models::find::require;
 use crate::models::progress::Shared;
 use crate::terminal::print;
@@ -16,9 +17,12 @@ pub struct Arguments {
     /// NAME, NAME:TAG or NAME@NUMBER
     #[arg(value_name = "MODEL")]
     model: String,
-    /// A folder, or s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH
-    #[arg(value_name = "REMOTE")]
-    remote: String,
+    /// A folder, or s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH, oci://HOST/NAME:TAG
+    #[arg(value_name = "REMOTE", required_unless_present = "to")]
+    remote: Option<String>,
+    /// The same, as a flag
+    #[arg(long, value_name = "REMOTE", conflicts_with = "remote")]
+    to: Option<String>,
     /// Send what is there already too, which mends damage
     #[arg(long)]
     again: bool,
@@ -30,17 +34,25 @@ Examples:
   tureen push digits@3 /mnt/models
   tureen pull digits --from /mnt/models     on any machine that sees the folder
   tureen push digits s3://bucket/models
+  tureen push digits --to oci://registry.example/team/digits:v1     an OCI registry
 
 Weights are coded without loss, what the remote has is not sent again, and a version made of
 another is kept as what changed. A push that was interrupted goes on when it is given again.
 
 Environment: for s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT (of
 servers that speak as S3 does; AWS_ALLOW_HTTP=true for one without TLS); for gs:
-GOOGLE_SERVICE_ACCOUNT; for az: AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY.";
+GOOGLE_SERVICE_ACCOUNT; for az: AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY.
+Registries: what docker login keeps, or TUREEN_OCI_USER and TUREEN_OCI_PASSWORD; oci+http:// for
+one without TLS. They get files as they are, in the CNCF's ModelPack format, for others to use.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let version = require(&context.store, &arguments.model)?;
-    let remote = Remote::open(&arguments.remote)?;
+    // One of them is there, or the command line was refused.
+    let place = arguments.to.as_ref().or(arguments.remote.as_ref()).map_or("", String::as_str);
+    if Address::is_meant(place) {
+        return registry::push(&context.store, &version, place);
+    }
+    let remote = Remote::open(place)?;
     let tag = match Reference::parse(&arguments.model)? {
         Reference::Tag(model) => Some(model),
         Reference::Number { .. } => None,

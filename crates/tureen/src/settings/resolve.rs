@@ -233,8 +233,11 @@ fn place(setting: &Setting, origin: &Origin) -> String {
 /// TUREEN_ names that look like one of ours. Others are left alone: platforms set their own (TUREEN_SERVICE_HOST).
 fn mistyped(environment: &BTreeMap<String, String>) -> Vec<String> {
     let mut known: Vec<String> = TABLE.iter().map(Setting::environment).collect();
-    // Read where they are used: the settings file's place, and the key for a server that `run --at` asks.
-    known.extend(["TUREEN_CONFIG".to_string(), "TUREEN_KEY".to_string()]);
+    // Read where they are used: the settings file's place, and the key for a server that `run --at` asks,
+    // and who we are to a registry.
+    known.extend(
+        ["TUREEN_CONFIG", "TUREEN_KEY", "TUREEN_OCI_USER", "TUREEN_OCI_PASSWORD"].map(str::to_string),
+    );
     let unknown = environment.keys().filter(|name| !known.contains(name));
     let near = unknown.filter_map(|name| {
         let close = nearest(name, known.iter().map(String::as_str))?;

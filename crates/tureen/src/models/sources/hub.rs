@@ -224,6 +224,18 @@ fn candidates(listed: &[Listed]) -> Vec<&str> {
     found
 }
 
+/// What to load of these files: the one model among them, or the folder.
+pub fn chosen_entry(names: &[&str]) -> Option<String> {
+    if folder_files(names).is_some() {
+        return Some(".".to_string());
+    }
+    let listed = names.iter().map(|name| Listed { path: (*name).to_string(), bytes: None, sha256: None });
+    match candidates(&listed.collect::<Vec<Listed>>())[..] {
+        [one] => Some(one.to_string()),
+        _ => None,
+    }
+}
+
 fn candidates_text(candidates: &[&str], repository: &str, scheme: &str) -> String {
     const SHOWN_MAX: usize = 40;
     let lines: Vec<String> = candidates

@@ -6,6 +6,7 @@ pub mod modelscope;
 pub mod pip;
 pub mod pypi;
 
+pub use hub::chosen_entry;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
