@@ -249,7 +249,8 @@ impl Store {
     }
 
     /// Takes a tag away, and deletes its version where no other tag points there; or deletes the version of a number
-    /// with all its tags. What an interrupted pull left of the tag goes too.
+    /// with all its tags. Where it was the latest, the newest that is left becomes that. What an interrupted pull left of
+    /// the tag goes too.
     ///
     /// # Errors
     /// A pull is at it now; the disk; the database.
@@ -274,7 +275,19 @@ impl Store {
                 }
             };
             let Some(number) = number else { return Ok(None) };
-            self.take_away(transaction, name, number).map(Some)
+            let was_latest = match reference {
+                Reference::Tag(model) => model.tag() == DEFAULT_TAG,
+                Reference::Number { .. } => {
+                    tags_of(transaction, name, number)?.iter().any(|tag| tag == DEFAULT_TAG)
+                }
+            };
+            let gone = self.take_away(transaction, name, number)?;
+            // The name alone goes on meaning the newest.
+            let newest = "SELECT number FROM versions WHERE model = $1 ORDER BY number DESC LIMIT 1";
+            if was_latest && let Some(newest) = transaction.number(newest, &[name.into()])? {
+                point(transaction, &ModelName::parse(name)?, newest)?;
+            }
+            Ok(Some(gone))
         })?;
         if let Some(gone) = gone {
             delete(&gone)?;

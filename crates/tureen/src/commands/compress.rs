@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
 use compress::mix::MIXES;
 use compress::report::Report;
@@ -14,12 +14,13 @@ use compress::{CompressError, Mix};
 use formats::onnx::is_onnx;
 use indicatif::{ProgressBar, ProgressStyle};
 use kernels::compute::{Compute, Isa};
-use store::manifest::{self, Manifest, SCHEMA};
-use store::{ModelName, Version, hash};
+use store::manifest::Manifest;
+use store::{ModelName, Version};
 
 use super::Context;
 use super::compress_network::{self, Options};
-use super::model::{self, Model, read_facts};
+use super::model::{self, Model};
+use super::publish;
 use super::run::Interrupted;
 use super::train::stopped_by_signals;
 use crate::nearest::nearest;
@@ -202,44 +203,23 @@ fn bar(stage: Stage, all: u64) -> ProgressBar {
     bar
 }
 
+fn parent(source: &Model) -> Option<String> {
+    let manifest = source.manifest.as_ref()?;
+    let name = manifest.model.split(':').next().unwrap_or_default();
+    Some(format!("{name}@{}", manifest.version))
+}
+
 fn manifest(
     name: &ModelName,
     source: &Model,
     made: &[PathBuf],
     metrics: Vec<(&'static str, f64)>,
 ) -> anyhow::Result<Manifest> {
-    let parent = source.manifest.as_ref().map(|manifest| {
-        let name = manifest.model.split(':').next().unwrap_or_default();
-        format!("{name}@{}", manifest.version)
-    });
+    let parent = parent(source);
     let origin =
         format!("compressed from {}", parent.clone().unwrap_or_else(|| source.path.display().to_string()));
-    let mut files = Vec::new();
-    for path in made {
-        let (bytes, sha256) = hash::of_file(path, |_| {})?;
-        let path = path.file_name().and_then(|name| name.to_str()).context("a file without a name")?;
-        files.push(manifest::File {
-            path: path.to_owned(),
-            bytes,
-            sha256,
-            verified: false,
-            origin: origin.clone(),
-        });
-    }
-    let [model, ..] = made else { bail!("no file was made") };
-    Ok(Manifest {
-        schema: SCHEMA,
-        model: name.to_string(),
-        source: origin,
-        created: store::now(),
-        entry: files[0].path.clone(),
-        files,
-        // A family that can't be run here can be made smaller all the same.
-        facts: read_facts(model).ok(),
-        parent,
-        metrics: metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-        ..Manifest::default()
-    })
+    let metrics = metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    Ok(Manifest { parent, metrics, ..publish::manifest(name, &origin, made)? })
 }
 
 fn metrics(report: &Report) -> Vec<(&'static str, f64)> {

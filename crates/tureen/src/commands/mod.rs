@@ -14,6 +14,7 @@ mod jobs;
 mod limits;
 mod list;
 mod model;
+mod publish;
 mod pull;
 mod push;
 mod registry;
@@ -185,7 +186,7 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
         Command::Diff(arguments) => diff::run(&context, &arguments),
         Command::Verify(arguments) => verify::run(&context, &arguments),
         Command::Rm(arguments) => rm::run(&context, &arguments),
-        Command::Train(arguments) => train::run(&arguments),
+        Command::Train(arguments) => train::run(&context, &arguments),
         Command::Compress(arguments) => compress::run(&context, &arguments),
         Command::Jobs(arguments) => jobs::run(&context, &arguments),
         Command::Job(arguments) => job::run(&context, &arguments),

@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use store::manifest::Manifest;
+use store::{ModelName, Version};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::INTERRUPTED;
 use super::epochs::Epochs;
 use super::run::Interrupted;
+use super::{Context, INTERRUPTED};
 use crate::recipes::train::{self as recipe, Event, Outcome};
 use crate::terminal::{print, say};
 
@@ -28,6 +30,9 @@ pub struct Arguments {
     /// What the model is called; the definition's name otherwise
     #[arg(long)]
     name: Option<String>,
+    /// Keep what comes of it in the store too, as a new version of NAME
+    #[arg(long, value_name = "NAME")]
+    publish: Option<String>,
     /// Print what happens as lines of JSON, on standard output
     #[arg(long)]
     json: bool,
@@ -39,11 +44,15 @@ pub struct Arguments {
     schema: bool,
 }
 
+/// The file of a run that is served.
+const MODEL: &str = "model.onnx";
+
 const EXAMPLES: &str = "\
 Examples:
   tureen train --template > digits.toml      a definition to begin with
   tureen train digits.toml                   trains it, in the folder digits
   tureen train digits.toml --output runs/1   in a folder of your choice
+  tureen train digits.toml --publish digits  and keeps it: tureen serve digits, tureen history digits
 
 Ctrl-C writes a checkpoint, and the same command goes on from it, bit for bit; so it does after a
 crash. The folder holds the model (model.onnx), report.html, and logs for TensorBoard.";
@@ -63,7 +72,9 @@ pub fn print_text(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(print(serde_json::to_string_pretty(&train::definition::schema())? + "\n")?)
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
+    // A name that can't be is told before hours of training.
+    let published = arguments.publish.as_deref().map(ModelName::parse).transpose()?;
     let definition = arguments.definition.as_deref().context("a definition file is needed")?;
     let stem = definition.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let name = arguments.name.as_ref().unwrap_or(&stem);
@@ -98,10 +109,31 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         ));
         return Err(Interrupted.into());
     }
+    let version = published.map(|name| publish(context, &name, &folder, &outcome)).transpose()?;
     if !arguments.json {
-        print(closing(name, &folder, &outcome))?;
+        print(closing(name, &folder, &outcome, version.as_ref()))?;
     }
     Ok(())
+}
+
+/// Keeps what a finished run left as a version.
+fn publish(context: &Context, name: &ModelName, folder: &Path, outcome: &Outcome) -> anyhow::Result<Version> {
+    let staging = context.store.stage(name)?;
+    let mut files = Vec::new();
+    for from in &outcome.files {
+        let to = staging.folder.join(from.file_name().unwrap_or_default());
+        // What a run that was killed left.
+        let _ = std::fs::remove_file(&to);
+        std::fs::copy(from, &to).with_context(|| format!("copying {}", from.display()))?;
+        files.push(to);
+    }
+    // The model first: that is what is served.
+    files.sort_by_key(|file| !file.ends_with(MODEL));
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let manifest = super::publish::manifest(name, &format!("trained in {}", folder.display()), &files)?;
+    let metrics = outcome.metrics.iter().filter(|(_, value)| value.is_finite());
+    let metrics = metrics.map(|(figure, value)| (figure.clone(), *value)).collect();
+    Ok(context.store.publish(&staging.folder, name, Manifest { metrics, ..manifest })?)
 }
 
 fn line(event: &Event) -> anyhow::Result<()> {
@@ -146,7 +178,7 @@ pub fn stopped_by_signals() -> anyhow::Result<Arc<AtomicBool>> {
 }
 
 /// Figures, files, and what to do next.
-fn closing(name: &str, folder: &Path, outcome: &Outcome) -> String {
+fn closing(name: &str, folder: &Path, outcome: &Outcome, version: Option<&Version>) -> String {
     let mut text = String::new();
     for (figure, value) in &outcome.metrics {
         text.push_str(&format!("{figure:<24} {value:.4}\n"));
@@ -157,9 +189,12 @@ fn closing(name: &str, folder: &Path, outcome: &Outcome) -> String {
         .filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned()))
         .collect();
     text.push_str(&format!("{}: {}\n", folder.display(), names.join(", ")));
-    let model = folder.join("model.onnx");
-    if outcome.files.contains(&model) {
+    let model = folder.join(MODEL);
+    if let Some(version) = version {
+        text.push_str(&format!("kept as {}\nNow: tureen serve {}\n", version.id(), version.label()));
+    } else if outcome.files.contains(&model) {
         text.push_str(&format!("Now: tureen serve {name}={}\n", model.display()));
+        text.push_str("To keep it as a version, give the same command with --publish NAME\n");
     }
     text
 }
