@@ -356,7 +356,7 @@ impl Store {
             }
             // The row goes last: what is left of a broken deletion can be deleted again.
             delete(&folder.folder)?;
-            transaction.write("DELETE FROM jobs WHERE id = ?", &[id.into()]).map(|_| ())
+            transaction.write("DELETE FROM jobs WHERE id = $1", &[id.into()]).map(|_| ())
         })
     }
 

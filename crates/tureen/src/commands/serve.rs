@@ -39,7 +39,7 @@ Examples:
   tureen serve s3://bucket/models/digits@3         what was pushed there, kept in a cache
   TUREEN_KEYS=a-long-secret tureen serve smollm2:135m --listen 0.0.0.0:8080
   tureen serve qwen3:8b --context 16384 --sequences-max 4 --memory-max 12GiB
-  tureen serve                                     no model yet: trains what is asked for at /v1/jobs
+  tureen serve                                     no model: jobs alone, at /v1/jobs
 
   curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' \\
     -d '{\"model\": \"smollm2:135m\", \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
