@@ -176,6 +176,44 @@ fn idx_is_read_plain_and_compressed() {
     assert!(uneven.contains("x has 2 samples, and another array has 1"), "{uneven}");
 }
 
+/// As `pigz` and `cat` make them.
+#[test]
+fn gzip_files_of_several_parts_are_read_whole() {
+    let part = |text: &str| {
+        let mut coder = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+        coder.write_all(text.as_bytes()).unwrap();
+        coder.finish().unwrap()
+    };
+    let folder = Folder::new().with("a.csv.gz", [part("a,b\n1,2\n"), part("3,4\n")].concat());
+    let loaded = folder.load("path = 'a.csv.gz'\nx = ['a', 'b']", &[2]).unwrap();
+    assert_eq!(loaded.x[0].values, [1.0, 2.0, 3.0, 4.0]);
+}
+
+#[test]
+fn arrays_that_are_longer_than_they_say_or_damaged_are_refused() {
+    let whole = npy("<f4", "(2, 1)", false, &[0; 8]);
+    let longer = [whole.clone(), vec![0]].concat();
+    let folder = Folder::new().with("a.npy", longer);
+    assert!(folder.error("x = 'a.npy'", &[1]).contains("more values than the 2 of its shape"));
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(vec![]));
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    archive.start_file("x.npy", stored).unwrap();
+    archive.write_all(&whole).unwrap();
+    let mut bytes = archive.finish().unwrap().into_inner();
+    let end_of_data = bytes.windows(6).position(|part| part == b"\x93NUMPY").unwrap() + whole.len() - 1;
+    bytes[end_of_data] ^= 1;
+    let folder = Folder::new().with("a.npz", bytes);
+    assert!(folder.error("path = 'a.npz'\nx = 'x'", &[1]).contains("it is damaged"));
+}
+
+#[test]
+fn what_is_no_file_is_refused_at_once() {
+    let folder = Folder::new();
+    let pipe = folder.path().join("a.csv");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(folder.error("path = 'a.csv'", &[1]).contains("it is no file, but a folder, a pipe or a device"));
+}
+
 #[test]
 fn json_lines_have_one_shape() {
     let good = "{\"p\": [[1, 2], [3, 4]], \"k\": \"a\"}\n\n{\"p\": [[5, 6], [7, 8]], \"k\": \"b\"}\n";

@@ -175,6 +175,17 @@ fn a_checkpoint_of_something_else_is_refused() {
     assert!(folder.error("out").contains("checkpoint.safetensors: "));
 }
 
+#[test]
+fn a_flipped_bit_in_a_checkpoint_is_found() {
+    let folder = Folder::new(&format!("{MODEL}[fit]\nepochs = 2\n"));
+    folder.run("out", &mut |_| ControlFlow::Continue(())).unwrap();
+    let mut bytes = folder.bytes("out/checkpoint.safetensors");
+    let last = bytes.len() - 3;
+    bytes[last] ^= 4;
+    std::fs::write(folder.path("out/checkpoint.safetensors"), bytes).unwrap();
+    assert!(folder.error("out").contains("its hash is another"), "{}", folder.error("out"));
+}
+
 /// What is said of a network of these layers, which learns far too fast.
 fn gone_bad(layers: &str) -> String {
     let text = format!(
