@@ -52,7 +52,7 @@ Examples:
   tureen train --template > digits.toml      a definition to begin with
   tureen train digits.toml                   trains it, in the folder digits
   tureen train digits.toml --output runs/1   in a folder of your choice
-  tureen train digits.toml --publish digits  and keeps it: tureen serve digits, tureen history digits
+  tureen train digits.toml --publish digits  and keeps it as a version: tureen serve digits
 
 Ctrl-C writes a checkpoint, and the same command goes on from it, bit for bit; so it does after a
 crash. The folder holds the model (model.onnx), report.html, and logs for TensorBoard.";
