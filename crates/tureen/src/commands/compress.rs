@@ -78,12 +78,13 @@ Types, with the bits that a weight takes in a large model:
   Q5_K_S 5.5, Q5_K_M 5.7   hardly any
   Q6_K 6.6, Q8_0 8.5       next to none
   IQ4_NL Q4_1 Q5_0 Q5_1 F16 BF16 F32
-The mixes (those that end in S, M, L) give the matrices where errors cost most more bits. Rows that
-are no multiple of 256 get a type of about as many bits in blocks of 32.
+The mixes (those that end in S, M, L) give the matrices where errors cost most more bits. Rows
+that are no multiple of 256 get a type of about as many bits in blocks of 32.
 
-A network becomes float16, int8, int8-dynamic, int8-qdq, int8-weights, codebook8, codebook4, codebook2,
-low-rank, fewer-units, fewer-weights, int8-aware, distilled or smallest. fewer-units, fewer-weights and
-int8-aware train it again: they need --definition, and model.safetensors beside the .onnx file.
+A network becomes float16, int8, int8-dynamic, int8-qdq, int8-weights, codebook8, codebook4,
+codebook2, low-rank, fewer-units, fewer-weights, int8-aware, distilled or smallest. fewer-units,
+fewer-weights and int8-aware train it again: they need --definition, and model.safetensors beside
+the .onnx file.
 
 A model that is quantised already can be quantised again, and loses twice: begin with F16 or BF16.";
 
