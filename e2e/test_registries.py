@@ -81,7 +81,7 @@ def test_another_client_reads_and_packs(registry, tmp_path):
     at, environment = registry
     here, there = tmp_path / "here", tmp_path / "there"
     client = oras.OrasClient(hostname=at, insecure=True, auth_backend="basic")
-    client.login(username="me", password="hush", hostname=at, insecure=True, config_path=str(tmp_path / "oras.json"))
+    client.login(username="me", password="hush", hostname=at, config_path=str(tmp_path / "oras.json"))
     run("pull", ONNX, "--as", "net", "--models", here)
     run("push", "net", f"oci://{at}/net:ours", "--models", here, environment=environment)
     client.pull(target=f"{at}/net:ours", outdir=str(tmp_path / "out"))

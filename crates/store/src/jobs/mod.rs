@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::clock::unix_seconds;
 use crate::database::{Cells, Connection};
-use crate::durable::{delete, make_folder, sync_folder, write_durably};
+use crate::durable::{delete, make_folder, rename, sync_folder, write_durably};
 use crate::error::{Result, StoreError};
 use crate::id::new_id;
 use crate::name::ModelName;
@@ -354,8 +354,14 @@ impl Store {
             if lock.is_none() && folder.folder.exists() {
                 return refused("has a process that still works".to_owned());
             }
-            // The row goes last: what is left of a broken deletion can be deleted again.
-            delete(&folder.folder)?;
+            // Moved aside first: whoever looks for its lock meanwhile would make that file anew. The row goes last, so that
+            // what is left of a broken deletion can be deleted again.
+            let aside = folder.folder.with_extension("removed");
+            delete(&aside)?;
+            if folder.folder.exists() {
+                rename(&folder.folder, &aside)?;
+            }
+            delete(&aside)?;
             transaction.write("DELETE FROM jobs WHERE id = $1", &[id.into()]).map(|_| ())
         })
     }
