@@ -127,14 +127,9 @@ impl Llm {
         let compute = Arc::new(compute(settings)?);
         let described = described(&files, sizes.context_tokens);
         let sources = Sources::take(&mut files, draft.as_mut());
-        // A vocabulary takes one thread about as long as all take for the weights of a small model.
-        let (words, (fingerprint, troubles, weights)) = std::thread::scope(|scope| {
-            let words = std::thread::Builder::new().name("tokeniser".to_owned());
-            let words = words.spawn_scoped(scope, || Words::read(sources))?;
-            let packed = pack(&compute, &files, described, settings, progress)?;
-            let words = words.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            Ok::<_, LoadError>((words, packed))
-        })?;
+        // Not beside packing: a third thread on two cores costs more than it saves.
+        let words = Words::read(sources)?;
+        let (fingerprint, troubles, weights) = pack(&compute, &files, described, settings, progress)?;
         let Words { tokenizer, template, draft_tokens } = words;
         let forward = Forward::new(compute.clone(), &files, weights, sizes);
         let mut facts = facts(&files, fingerprint, troubles, sizes.context_tokens);

@@ -1,4 +1,4 @@
-//! What a model's files say of texts, read beside the packing of its weights: its tokeniser and its chat template.
+//! What a model's files say of texts: its tokeniser and its chat template.
 
 use std::sync::Arc;
 
