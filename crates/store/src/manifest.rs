@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable::{is_plain_path, read_within};
 use crate::error::{Result, StoreError};
+use crate::name::ModelName;
+use crate::{clock, hash};
 
 /// The file's name in a version's folder.
 pub const FILE_NAME: &str = "manifest.json";
@@ -81,6 +83,39 @@ pub enum Kind {
 }
 
 impl Manifest {
+    /// The manifest of what was made here: these files, which lie side by side and of which the first is what is loaded.
+    /// `source` says where they come from; of `metrics`, numbers are kept.
+    ///
+    /// # Errors
+    /// A file can't be read, or there is none.
+    pub fn made_of(
+        model: &ModelName,
+        source: &str,
+        paths: &[PathBuf],
+        metrics: impl IntoIterator<Item = (String, f64)>,
+    ) -> Result<Manifest> {
+        let mut files = Vec::new();
+        for path in paths {
+            let (bytes, sha256) = hash::of_file(path, |_| {})?;
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let origin = source.to_owned();
+            files.push(File { path: name.to_owned(), bytes, sha256, verified: false, origin });
+        }
+        let Some(first) = files.first() else {
+            return Err(StoreError::Refused(format!("a version of {model} needs a file")));
+        };
+        Ok(Manifest {
+            schema: SCHEMA,
+            model: model.to_string(),
+            source: source.to_owned(),
+            created: clock::now(),
+            entry: first.path.clone(),
+            files,
+            metrics: metrics.into_iter().filter(|(_, value)| value.is_finite()).collect(),
+            ..Manifest::default()
+        })
+    }
+
     pub fn bytes(&self) -> u64 {
         self.files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
     }

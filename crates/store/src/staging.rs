@@ -22,6 +22,30 @@ pub struct Staging {
     _lock: File,
 }
 
+impl Staging {
+    /// Deletes all files but these, which are told relative to the folder: what an interrupted run left of something else
+    /// is no part of the version.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn keep_only<S: AsRef<str>>(&self, names: &[S]) -> Result<()> {
+        let mut folders = vec![self.folder.clone()];
+        while let Some(folder) = folders.pop() {
+            let entries =
+                std::fs::read_dir(&folder).map_err(StoreError::io("reading the folder", &folder))?;
+            for entry in entries {
+                let path = entry.map_err(StoreError::io("reading the folder", &folder))?.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if !names.iter().any(|name| self.folder.join(name.as_ref()) == path) {
+                    std::fs::remove_file(&path).map_err(StoreError::io("deleting", &path))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Staging {
     /// An empty folder is nothing to go on with; one that isn't can't be removed like this.
     fn drop(&mut self) {

@@ -170,6 +170,16 @@ impl Store {
         staging::stage(&self.folder, model)
     }
 
+    /// The same, empty: for what is made anew.
+    ///
+    /// # Errors
+    /// As for [`Store::stage`].
+    pub fn stage_anew(&self, model: &ModelName) -> Result<Staging> {
+        let staging = self.stage(model)?;
+        staging.keep_only::<&str>(&[])?;
+        Ok(staging)
+    }
+
     /// Models of which an interrupted pull left something, with its bytes.
     ///
     /// # Errors

@@ -188,6 +188,23 @@ fn what_is_unfinished_can_be_seen_and_removed() {
 }
 
 #[test]
+fn what_is_made_anew_begins_empty() {
+    let Some((_folder, store)) = folder_and_store() else { return };
+    let name = model("a:b");
+    let staging = store.stage(&name).unwrap();
+    std::fs::create_dir(staging.folder.join("within")).unwrap();
+    for path in ["left.gguf", "within/kept.txt", "within/left.txt"] {
+        std::fs::write(staging.folder.join(path), "1").unwrap();
+    }
+    staging.keep_only(&["within/kept.txt"]).unwrap();
+    let is_there = |path: &str| staging.folder.join(path).exists();
+    assert!(is_there("within/kept.txt") && !is_there("within/left.txt") && !is_there("left.gguf"));
+    drop(staging);
+    let staging = store.stage_anew(&name).unwrap();
+    assert!(!staging.folder.join("within/kept.txt").exists());
+}
+
+#[test]
 fn what_a_killed_process_had_begun_to_delete_goes() {
     let Some((_folder, store)) = folder_and_store() else { return };
     let version = put(&store, "a", "1");

@@ -1,6 +1,5 @@
 //! One compression from a file to a folder: what was asked for is done, measured beside the original, and written down.
 
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +16,7 @@ use super::measure::{Answers, Figures, Samples, measure};
 use super::pruning;
 use super::report::{Report, worst};
 use super::searching::{Wish, search};
+use train::files::write_whole;
 use train::model::WeightView;
 
 /// What is done.
@@ -117,7 +117,7 @@ pub fn compress(request: &Request, on: &mut dyn FnMut(&str)) -> Result<Outcome> 
     let mut files = vec![];
     for (name, bytes) in parts {
         let path = request.output.join(name);
-        write_whole(&path, &bytes)?;
+        write_whole(&path, |file| file.write_all(&bytes))?;
         files.push(path);
     }
     files.extend(
@@ -304,26 +304,4 @@ fn prune(
         "zeros take as much room in the file as other numbers: a store's chunks or a codebook make them small".to_owned(),
     ];
     Ok(Made { bytes: network.onnx()?, changes, notes, network: Some(network) })
-}
-
-/// Writes the file under another name, and gives it its own when everything is on the disk.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    let partial = path.with_file_name(name);
-    let written = (|| {
-        let mut file = File::create(&partial)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&partial, path)?;
-        match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            Some(folder) => File::open(folder)?.sync_all(),
-            None => Ok(()),
-        }
-    })();
-    written.map_err(|cause| {
-        // What is half written takes room that may be what was missing.
-        let _ = std::fs::remove_file(&partial);
-        NetworkError::io(path, "written")(cause)
-    })
 }

@@ -45,7 +45,10 @@ impl Runner {
             let thread = std::thread::Builder::new().name("onnx-load".to_owned()).stack_size(STACK_BYTES);
             // What panics is caught within.
             Ok::<_, std::io::Error>(
-                thread.spawn_scoped(scope, load)?.join().unwrap_or_else(|_| unreachable!()),
+                thread
+                    .spawn_scoped(scope, load)?
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
             )
         });
         let model = loaded?.map_err(LoadError::Runtime)?;

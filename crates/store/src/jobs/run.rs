@@ -12,9 +12,8 @@ use super::events::Events;
 use super::{Job, JobFolder, SIGN_EVERY, State, Stop, end, one, set_running};
 use crate::durable::{delete, make_folder};
 use crate::error::{Result, StoreError};
-use crate::manifest::{self, Facts, Manifest, SCHEMA};
+use crate::manifest::{Facts, Manifest};
 use crate::versions::{Store, Version};
-use crate::{clock, hash};
 
 /// Between two looks into the database.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -113,27 +112,19 @@ impl JobRun {
         let staged = self.folder.folder.join("publishing");
         delete(&staged)?;
         make_folder(&staged)?;
-        let mut named = Vec::new();
+        let mut placed = Vec::new();
         for file in files {
-            let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-            let place = staged.join(&name);
+            let place = staged.join(file.file_name().unwrap_or_default());
             link(file, &place)?;
-            let (bytes, sha256) = hash::of_file(&place, |_| {})?;
-            let origin = format!("job:{}", self.job.id);
-            named.push(manifest::File { path: name, bytes, sha256, verified: false, origin });
+            placed.push(place);
         }
-        let metrics = metrics.iter().filter(|(_, value)| value.is_finite());
+        let metrics = metrics.iter().map(|(name, value)| (name.clone(), *value));
+        let source = format!("job:{}", self.job.id);
         let manifest = Manifest {
-            schema: SCHEMA,
-            model: self.job.model.to_string(),
-            source: format!("job:{}", self.job.id),
-            created: clock::now(),
             entry: entry.to_owned(),
-            files: named,
             facts,
             job: Some(self.job.id.clone()),
-            metrics: metrics.map(|(name, value)| (name.clone(), *value)).collect(),
-            ..Manifest::default()
+            ..Manifest::made_of(&self.job.model, &source, &placed, metrics)?
         };
         self.store.publish(&staged, &self.job.model, manifest)
     }

@@ -79,7 +79,8 @@ impl Store {
             }
             rename(&partial, &path)?;
         }
-        clear_others(&staging.folder, &packed.manifest)?;
+        let names: Vec<&str> = packed.manifest.files.iter().map(|file| file.path.as_str()).collect();
+        staging.keep_only(&names)?;
         let source = format!("{remote}: {name}@{number}");
         let manifest = self.manifest_of(&packed, &there, model, &source)?;
         self.publish(&staging.folder, model, manifest)
@@ -125,23 +126,6 @@ fn removed_meanwhile(remote: &Remote, name: &str, number: u64, error: StoreError
 
 fn is_whole(path: &Path, sha256: &str) -> bool {
     path.is_file() && hash::of_file(path, |_| {}).is_ok_and(|(_, came)| came == sha256)
-}
-
-/// What an interrupted pull from elsewhere left is no part of the version.
-fn clear_others(staged: &Path, manifest: &Manifest) -> Result<()> {
-    let mut folders = vec![staged.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        let entries = std::fs::read_dir(&folder).map_err(StoreError::io("reading the folder", &folder))?;
-        for entry in entries {
-            let path = entry.map_err(StoreError::io("reading the folder", &folder))?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if !manifest.files.iter().any(|file| staged.join(&file.path) == path) {
-                std::fs::remove_file(&path).map_err(StoreError::io("deleting", &path))?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Chunks that are in the file, for whoever reads it from its beginning.

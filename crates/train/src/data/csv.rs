@@ -3,8 +3,8 @@
 use std::io::Read;
 use std::path::Path;
 
+use super::chosen::{Chosen, no_column};
 use super::{BLOCK_VALUES, Column, Columns, Each, Places, Values, Wanted};
-use crate::definition::nearest;
 use crate::error::{Result, TrainError};
 
 /// Reads the columns of the file.
@@ -20,7 +20,7 @@ pub(super) fn read(path: &Path, delimiter: char, wanted: &Wanted, each: Each<'_>
     let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).trim(csv::Trim::All).from_reader(plain);
     let broken = |error: csv::Error| said(path, &error);
     let header: Vec<String> = reader.headers().map_err(broken)?.iter().map(str::to_owned).collect();
-    let chosen = Chosen::new(&file, &header, wanted)?;
+    let chosen = chosen(&file, &header, wanted)?;
     let mut block = chosen.block(path, &header);
     let mut is_first = true;
     let mut record = csv::StringRecord::new();
@@ -34,39 +34,14 @@ pub(super) fn read(path: &Path, delimiter: char, wanted: &Wanted, each: Each<'_>
     if is_first || block.samples > 0 { each(block) } else { Ok(()) }
 }
 
-struct Chosen {
-    x: Vec<Vec<usize>>,
-    y: Vec<Vec<usize>>,
-    weights: Option<usize>,
+fn chosen(file: &str, header: &[String], wanted: &Wanted) -> Result<Chosen> {
+    Chosen::new(wanted, header.len(), |name| {
+        let found = header.iter().position(|other| other == name);
+        found.ok_or_else(|| no_column(format!("{file}, line 1"), name, header))
+    })
 }
 
 impl Chosen {
-    fn new(file: &str, header: &[String], wanted: &Wanted) -> Result<Chosen> {
-        let column = |name: &String| {
-            header.iter().position(|other| other == name).ok_or_else(|| {
-                let tip = nearest(name, header.iter().map(String::as_str));
-                let shown: Vec<&str> = header.iter().take(30).map(String::as_str).collect();
-                let more = if header.len() > shown.len() { ", ..." } else { "" };
-                let problem =
-                    format!("there is no column {name}{tip}; there are: {}{more}", shown.join(", "));
-                TrainError::data(format!("{file}, line 1"), problem)
-            })
-        };
-        let all = |groups: &[Vec<String>]| -> Result<Vec<Vec<usize>>> {
-            groups.iter().map(|names| names.iter().map(column).collect()).collect()
-        };
-        let y = all(&wanted.y)?;
-        let weights = wanted.weights.as_ref().map(column).transpose()?;
-        let x = match &wanted.x {
-            Some(x) => all(x)?,
-            None => {
-                let taken = |column: &usize| y.iter().flatten().chain(&weights).any(|other| other == column);
-                vec![(0..header.len()).filter(|column| !taken(column)).collect()]
-            }
-        };
-        Ok(Chosen { x, y, weights })
-    }
-
     /// No rows yet. A target is numbers, if each of its values is one, and otherwise names of classes.
     fn block(&self, path: &Path, header: &[String]) -> Columns {
         let of_x =

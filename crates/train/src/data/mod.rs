@@ -1,6 +1,7 @@
 //! Samples out of files: what a definition's `[data]` names becomes arrays as the model takes them, with errors that say
 //! the file and the line or sample.
 
+mod chosen;
 mod csv;
 mod idx;
 mod images;

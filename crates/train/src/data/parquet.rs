@@ -12,8 +12,8 @@ use parquet::file::reader::{FileReader, RowGroupReader};
 use parquet::file::serialized_reader::SerializedFileReader;
 use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 
+use super::chosen::no_column;
 use super::{Column, Columns, DIMENSIONS_MAX, Each, Places, VALUES_MAX, Values, Wanted};
-use crate::definition::nearest;
 use crate::error::{Result, TrainError};
 
 /// Rows that are decoded at once.
@@ -86,36 +86,18 @@ impl Chosen {
     fn new(file: &str, schema: &SchemaDescriptor, wanted: &Wanted) -> Result<Chosen> {
         let name = |leaf: usize| schema.column(leaf).path().parts().first().cloned().unwrap_or_default();
         let names: Vec<String> = (0..schema.num_columns()).map(name).collect();
-        let column = |wanted: &String| {
+        let columns = super::chosen::Chosen::new(wanted, names.len(), |wanted| {
             let leaves: Vec<usize> = (0..names.len()).filter(|&leaf| names[leaf] == *wanted).collect();
             match leaves[..] {
                 [leaf] => Ok(leaf),
-                [] => {
-                    let tip = nearest(wanted, names.iter().map(String::as_str));
-                    let shown: Vec<&str> = names.iter().take(30).map(String::as_str).collect();
-                    let more = if names.len() > shown.len() { ", ..." } else { "" };
-                    let problem =
-                        format!("there is no column {wanted}{tip}; there are: {}{more}", shown.join(", "));
-                    Err(TrainError::data(file, problem))
-                }
+                [] => Err(no_column(file, wanted, &names)),
                 _ => Err(TrainError::data(
                     file,
                     format!("column {wanted} has columns within, which aren't read"),
                 )),
             }
-        };
-        let all = |groups: &[Vec<String>]| -> Result<Vec<Vec<usize>>> {
-            groups.iter().map(|names| names.iter().map(column).collect()).collect()
-        };
-        let y = all(&wanted.y)?;
-        let weights = wanted.weights.as_ref().map(column).transpose()?;
-        let x = match &wanted.x {
-            Some(x) => all(x)?,
-            None => {
-                let taken = |leaf: &usize| y.iter().flatten().chain(&weights).any(|other| other == leaf);
-                vec![(0..names.len()).filter(|leaf| !taken(leaf)).collect()]
-            }
-        };
+        })?;
+        let super::chosen::Chosen { x, y, weights } = columns;
         Ok(Chosen { x, y, weights, names })
     }
 

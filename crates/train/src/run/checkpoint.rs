@@ -7,9 +7,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::files::write_whole;
 use super::session::Hasher;
 use crate::error::{Result, TrainError};
+use crate::files::write_whole;
 use crate::model::{Model, Sums};
 
 /// The version of what [`Progress`] says.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::checkpoint::Figures;
-use super::files::write_whole;
 use crate::error::{Result, TrainError};
+use crate::files::write_whole;
 
 pub(super) const HISTORY: &str = "history.csv";
 /// The folder that TensorBoard is given, with a folder for training and one for validation, as Keras has it.

@@ -2,7 +2,6 @@
 
 mod checkpoint;
 mod event;
-mod files;
 mod fitting;
 mod gan;
 mod logs;

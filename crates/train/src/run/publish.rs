@@ -5,11 +5,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::Progress;
-use super::files::write_whole;
 use super::session::Session;
 use super::{logs, report};
 use crate::error::{Result, TrainError};
 use crate::files::onnx;
+use crate::files::write_whole;
 use crate::model::Model;
 
 /// Writes the files of a finished run to `folder`; their paths.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Args;
 use compress::mix::MIXES;
 use compress::report::Report;
@@ -19,8 +18,7 @@ use store::{ModelName, Version};
 
 use super::Context;
 use super::compress_network::{self, Options};
-use super::model::{self, Model};
-use super::publish;
+use super::model::{self, Model, read_facts};
 use super::run::Interrupted;
 use super::train::stopped_by_signals;
 use crate::nearest::nearest;
@@ -112,8 +110,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
         Some(name) => ModelName::parse(name)?,
         None => default_name(&model.name, mix.name)?,
     };
-    let staging = context.store.stage(&name)?;
-    clear(&staging.folder)?;
+    let staging = context.store.stage_anew(&name)?;
     let made = make(&compute, &request, &staging.folder.join(format!("{}.gguf", mix.name)))?;
     let manifest = manifest(&name, &model, &made.files, metrics(&made.report))?;
     let version = context.store.publish(&staging.folder, &name, manifest)?;
@@ -131,7 +128,7 @@ fn network(context: &Context, arguments: &Arguments, model: &Model) -> anyhow::R
         Some(name) => ModelName::parse(name)?,
         None => default_name(&model.name, to)?,
     };
-    let staging = context.store.stage(&name)?;
+    let staging = context.store.stage_anew(&name)?;
     let made = compress_network::make(&model.path, to, options, &staging.folder)?;
     let manifest = manifest(&name, model, &made.files, compress_network::metrics(&made.report))?;
     let version = context.store.publish(&staging.folder, &name, manifest)?;
@@ -150,15 +147,6 @@ fn find_mix(text: &str) -> anyhow::Result<&'static Mix> {
 fn default_name(model: &str, tag: &str) -> anyhow::Result<ModelName> {
     let name = model.split([':', '@']).next().unwrap_or_default();
     Ok(ModelName::from_any(name)?.with_tag(tag)?)
-}
-
-/// What a run that was killed left behind is no part of the version.
-fn clear(folder: &Path) -> anyhow::Result<()> {
-    let context = || format!("clearing {}", folder.display());
-    for entry in std::fs::read_dir(folder).with_context(context)? {
-        std::fs::remove_file(entry.with_context(context)?.path()).with_context(context)?;
-    }
-    Ok(())
 }
 
 /// Does the work with a bar, until Ctrl-C.
@@ -219,8 +207,10 @@ fn manifest(
     let parent = parent(source);
     let origin =
         format!("compressed from {}", parent.clone().unwrap_or_else(|| source.path.display().to_string()));
-    let metrics = metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    Ok(Manifest { parent, metrics, ..publish::manifest(name, &origin, made)? })
+    let metrics = metrics.into_iter().map(|(name, value)| (name.to_owned(), value));
+    // A family that can't be run here can be made smaller all the same.
+    let facts = made.first().and_then(|model| read_facts(model).ok());
+    Ok(Manifest { parent, facts, ..Manifest::made_of(name, &origin, made, metrics)? })
 }
 
 fn metrics(report: &Report) -> Vec<(&'static str, f64)> {

@@ -61,7 +61,9 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     }
     print(columns(&facts(&before, &after)))?;
     print_changes("FILE", &differences.files, differences.files_same)?;
-    print_changes("TENSOR", &differences.tensors, differences.tensors_same)?;
+    if differences.tensors_same > 0 || !differences.tensors.is_empty() {
+        print_changes("TENSOR", &differences.tensors, differences.tensors_same)?;
+    }
     Ok(print(shared(&after.id, &differences))?)
 }
 

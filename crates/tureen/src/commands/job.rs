@@ -8,11 +8,9 @@ use clap::Args;
 use store::{JobRun, Version};
 
 use super::model::read_facts;
+use super::train::MODEL;
 use super::{Context, limits};
 use crate::recipes::train::{self, Event};
-
-/// The file of a trained model that is served.
-const TRAINED: &str = "model.onnx";
 
 /// Do a job that waits, in this process: what a server starts for each
 #[derive(Args)]
@@ -74,6 +72,6 @@ fn train(run: &mut JobRun) -> anyhow::Result<Option<Version>> {
     if outcome.stopped {
         return Ok(None);
     }
-    let facts = read_facts(&folder.work().join(TRAINED))?;
-    Ok(Some(run.publish(&outcome.files, TRAINED, Some(facts), &outcome.metrics)?))
+    let facts = read_facts(&folder.work().join(MODEL))?;
+    Ok(Some(run.publish(&outcome.files, MODEL, Some(facts), &outcome.metrics)?))
 }

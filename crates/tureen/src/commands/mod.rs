@@ -14,7 +14,6 @@ mod jobs;
 mod limits;
 mod list;
 mod model;
-mod publish;
 mod pull;
 mod push;
 mod registry;

@@ -12,6 +12,7 @@ use store::{ModelName, Version};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::epochs::Epochs;
+use super::model::read_facts;
 use super::run::Interrupted;
 use super::{Context, INTERRUPTED};
 use crate::recipes::train::{self as recipe, Event, Outcome};
@@ -45,7 +46,7 @@ pub struct Arguments {
 }
 
 /// The file of a run that is served.
-const MODEL: &str = "model.onnx";
+pub const MODEL: &str = "model.onnx";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -118,22 +119,21 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
 
 /// Keeps what a finished run left as a version.
 fn publish(context: &Context, name: &ModelName, folder: &Path, outcome: &Outcome) -> anyhow::Result<Version> {
-    let staging = context.store.stage(name)?;
+    let staging = context.store.stage_anew(name)?;
     let mut files = Vec::new();
     for from in &outcome.files {
         let to = staging.folder.join(from.file_name().unwrap_or_default());
-        // What a run that was killed left.
-        let _ = std::fs::remove_file(&to);
         std::fs::copy(from, &to).with_context(|| format!("copying {}", from.display()))?;
         files.push(to);
     }
-    // The model first: that is what is served.
-    files.sort_by_key(|file| !file.ends_with(MODEL));
-    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    let manifest = super::publish::manifest(name, &format!("trained in {}", folder.display()), &files)?;
-    let metrics = outcome.metrics.iter().filter(|(_, value)| value.is_finite());
-    let metrics = metrics.map(|(figure, value)| (figure.clone(), *value)).collect();
-    Ok(context.store.publish(&staging.folder, name, Manifest { metrics, ..manifest })?)
+    let source =
+        format!("trained in {}", folder.canonicalize().context("finding the run's folder")?.display());
+    let manifest = Manifest {
+        entry: MODEL.to_owned(),
+        facts: Some(read_facts(&staging.folder.join(MODEL))?),
+        ..Manifest::made_of(name, &source, &files, outcome.metrics.clone())?
+    };
+    Ok(context.store.publish(&staging.folder, name, manifest)?)
 }
 
 fn line(event: &Event) -> anyhow::Result<()> {

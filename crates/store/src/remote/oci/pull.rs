@@ -133,7 +133,7 @@ impl Store {
         if names.iter().collect::<BTreeSet<_>>().len() != names.len() {
             return Err(refused(what, "two of its files have the same name"));
         }
-        clear_others(&staging.folder, &names)?;
+        staging.keep_only(&names)?;
         for file in &mut files {
             file.verified = true;
             file.origin.clone_from(&source);
@@ -301,21 +301,4 @@ fn fetch(
 
 fn empty(file: &File, path: &Path) -> Result<u64> {
     file.set_len(0).map_err(StoreError::io("emptying", path)).map(|()| 0)
-}
-
-/// What an interrupted pull from elsewhere left is no part of the version.
-fn clear_others(staged: &Path, names: &[String]) -> Result<()> {
-    let mut folders = vec![staged.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        let entries = std::fs::read_dir(&folder).map_err(StoreError::io("reading the folder", &folder))?;
-        for entry in entries {
-            let path = entry.map_err(StoreError::io("reading the folder", &folder))?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if !names.iter().any(|name| staged.join(name) == path) {
-                delete_file(&path)?;
-            }
-        }
-    }
-    Ok(())
 }

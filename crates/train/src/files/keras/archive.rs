@@ -1,6 +1,5 @@
 //! `.keras` archives: a zip of metadata, configuration and weights.
 
-use std::fs;
 use std::io::{Cursor, Read, Write};
 use std::path::Path;
 
@@ -65,17 +64,7 @@ fn named(error: TrainError, path: &Path) -> TrainError {
 /// When it can't be written.
 pub fn save(model: &Model, path: &Path) -> Result<()> {
     let bytes = to_bytes(model)?;
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = Path::new(&partial);
-    let written = fs::File::create(partial)
-        .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(partial, path));
-    written.map_err(|error| {
-        // The file itself is what is reported.
-        let _ = fs::remove_file(partial);
-        in_file(path, "written", &error)
-    })
+    super::super::write_whole(path, |file| file.write_all(&bytes))
 }
 
 fn in_file(path: &Path, operation: &str, error: &std::io::Error) -> TrainError {

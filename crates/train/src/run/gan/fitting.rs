@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::super::event::Event;
-use super::super::files::write_whole;
 use super::super::fitting::On;
 use super::super::logs::Logs;
 use super::super::pace::Pace;
@@ -12,6 +11,7 @@ use super::grid::{self, Grid};
 use super::measure::Measure;
 use super::session::Session;
 use crate::error::{Result, TrainError};
+use crate::files::write_whole;
 use crate::gan::normals;
 
 /// The folder of the grids.
