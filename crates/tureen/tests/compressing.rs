@@ -74,3 +74,51 @@ fn a_file_where_one_is_named() {
     assert_eq!((code, err.contains("none.txt")), (1, true), "{err}");
     assert!(!folder.join("no.gguf").exists());
 }
+
+const NETWORK: &str = r#"
+[model]
+input = [16]
+layers = [{ class = "Dense", units = 64, activation = "relu" }, { class = "Dense", units = 2, activation = "softmax" }]
+[data]
+path = "samples.csv"
+y = "label"
+[compile]
+optimizer = "adam"
+loss = "sparse_categorical_crossentropy"
+metrics = ["accuracy"]
+[fit]
+epochs = 2
+"#;
+
+#[test]
+fn a_network_is_trained_kept_and_made_smaller() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let names: Vec<String> = (0..16).map(|i| format!("x{i}")).collect();
+    let mut csv = names.join(",") + ",label\n";
+    for row in 0..200 {
+        let values: Vec<i32> = (0..16).map(|i| (row * 7919 + i * 104_729) % 101 - 50).collect();
+        let label = i32::from(values.iter().sum::<i32>() > 0);
+        let values: Vec<String> =
+            values.iter().map(|value| format!("{}", f64::from(*value) / 50.0)).collect();
+        csv += &format!("{},{label}\n", values.join(","));
+    }
+    std::fs::write(folder.join("samples.csv"), csv).unwrap();
+    std::fs::write(folder.join("net.toml"), NETWORK).unwrap();
+    let said = succeeds(folder, &["train", "net.toml", "--publish", "net"]);
+    assert!(said.contains("kept as net@1"), "{said}");
+    // What a killed run left is no part of the version.
+    let staged = folder.join("models/.partial/net@int8-weights");
+    std::fs::create_dir_all(&staged).unwrap();
+    std::fs::write(staged.join("left.onnx"), "1").unwrap();
+    let said = succeeds(folder, &["compress", "net", "--to", "int8-weights", "--definition", "net.toml"]);
+    assert!(said.contains("accuracy") && said.contains("net:int8-weights is net@2"), "{said}");
+    let place = folder.join("models/net/@2");
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(place.join("manifest.json")).unwrap()).unwrap();
+    assert_eq!((&manifest["parent"], &manifest["entry"]), (&"net@1".into(), &"model.onnx".into()));
+    assert!(manifest["metrics"]["accuracy"].is_number() && !place.join("left.onnx").exists());
+    succeeds(folder, &["verify", "net:int8-weights"]);
+    let (code, _, err) = tureen(folder, &["compress", "net", "--to", "int9", "--output", "no"]);
+    assert_eq!((code, err.contains("did you mean int8")), (2, true), "{err}");
+}
