@@ -135,6 +135,7 @@ pub fn rewrite(document: &mut Document, form: Form, ranges: &HashMap<String, Ran
         ranges,
         names,
         given: HashMap::new(),
+        zero: None,
         nodes: vec![],
         weights: vec![],
         changes: vec![],
@@ -170,6 +171,8 @@ struct Rewriting<'a> {
     ranges: &'a HashMap<String, Range>,
     names: Names,
     given: HashMap<String, Given>,
+    /// The zero point of all weights, once there is one.
+    zero: Option<String>,
     nodes: Vec<Node>,
     weights: Vec<Weight>,
     changes: Vec<Change>,
@@ -251,7 +254,8 @@ impl Rewriting<'_> {
         }
         let bytes = codes.iter().map(|&code| code as u8).collect();
         let stored = self.bytes(&format!("{name}_q"), &shape, INT8, bytes);
-        let zero = self.bytes(&format!("{name}_z"), &[], INT8, vec![0]);
+        let zero = self.zero.take().unwrap_or_else(|| self.bytes("zero", &[], INT8, vec![0]));
+        self.zero = Some(zero.clone());
         let output = &node.outputs[0];
         let bias = node.inputs.get(2).filter(|bias| !bias.is_empty());
         let inputs = [given.codes.as_str(), &stored, &given.zero, &zero];
