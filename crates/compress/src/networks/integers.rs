@@ -135,7 +135,6 @@ pub fn rewrite(document: &mut Document, form: Form, ranges: &HashMap<String, Ran
         ranges,
         names,
         given: HashMap::new(),
-        zero: None,
         nodes: vec![],
         weights: vec![],
         changes: vec![],
@@ -171,8 +170,6 @@ struct Rewriting<'a> {
     ranges: &'a HashMap<String, Range>,
     names: Names,
     given: HashMap<String, Given>,
-    /// The zero point of all weights, once there is one.
-    zero: Option<String>,
     nodes: Vec<Node>,
     weights: Vec<Weight>,
     changes: Vec<Change>,
@@ -254,11 +251,9 @@ impl Rewriting<'_> {
         }
         let bytes = codes.iter().map(|&code| code as u8).collect();
         let stored = self.bytes(&format!("{name}_q"), &shape, INT8, bytes);
-        let zero = self.zero.take().unwrap_or_else(|| self.bytes("zero", &[], INT8, vec![0]));
-        self.zero = Some(zero.clone());
         let output = &node.outputs[0];
         let bias = node.inputs.get(2).filter(|bias| !bias.is_empty());
-        let inputs = [given.codes.as_str(), &stored, &given.zero, &zero];
+        let inputs = [given.codes.as_str(), &stored, &given.zero];
         let sums = self.node("MatMulInteger", &inputs, &format!("{output}_i"));
         let last = if bias.is_some() { self.names.unique(&format!("{output}_m")) } else { output.clone() };
         self.scaled((&sums, &last), &given, (&format!("{name}_s"), &scales));
