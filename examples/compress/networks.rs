@@ -3,6 +3,7 @@
 //! `networks DEFINITION RUN OUTPUT STUDENT`: a definition, the folder that `tureen train` filled by it, the folder that is
 //! written to, and the definition of a smaller network.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use compress::networks::{
@@ -56,7 +57,7 @@ fn main() -> Result<(), NetworkError> {
             output: output.join(name),
             method,
         };
-        let report = compress(&request, &mut |_| {})?.report;
+        let report = compress(&request, &mut |_| ControlFlow::Continue(()))?.report;
         let (before, after) = (&report.before, &report.after);
         println!(
             "{name:20} {:8} {:5.1}% {:9} {:8.2}% {:8.2}% {:11.1} {:10.0}",
