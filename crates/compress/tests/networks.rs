@@ -95,7 +95,7 @@ impl Check {
             output,
             method,
         };
-        let outcome = compress(&request, &mut |_| {}).unwrap();
+        let outcome = compress(&request, &mut |_| ControlFlow::Continue(())).unwrap();
         assert!(outcome.files.iter().all(|file| file.exists()));
         let report = outcome.report;
         let shown = (
@@ -208,7 +208,7 @@ fn a_size_or_a_loss_is_asked_for() {
         output: check.source.with_file_name("none"),
         method: Method::Search(Wish { bytes_max: Some(100), loss_max: None }),
     };
-    let error = compress(&request, &mut |_| {}).unwrap_err().to_string();
+    let error = compress(&request, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
     assert!(error.contains("target size") && error.contains("received 100"), "{error}");
 }
 
@@ -243,7 +243,7 @@ fn files_of_others_are_rewritten_or_refused() {
         ] {
             let output = output.path().to_owned();
             let request = Request { source: source.clone(), definition: None, output, method };
-            match compress(&request, &mut |_| {}) {
+            match compress(&request, &mut |_| ControlFlow::Continue(())) {
                 Ok(outcome) => {
                     formats::onnx::read(&outcome.files[0]).unwrap();
                     seen += 1;

@@ -9,13 +9,14 @@ use super::coding::{Coding, codable, code};
 use super::defined::Network;
 use super::distilling::{Teaching, taught};
 use super::document::Document;
-use super::error::{NetworkError, Result};
+use super::error::{Listener, NetworkError, Result, tell};
 use super::integers::{Form, activations, rewrite};
 use super::low_rank::{Budget, factorise};
 use super::measure::{Answers, Figures, Samples, measure};
 use super::pruning;
 use super::report::{Report, worst};
 use super::searching::{Wish, search};
+use crate::progress::Phase;
 use train::files::write_whole;
 use train::model::WeightView;
 
@@ -77,22 +78,24 @@ impl Made {
 }
 
 /// Does what is asked for and writes `model.onnx`, `report.json` and `report.html`, and `model.safetensors` and
-/// `definition.toml` where the network was trained again. `on` is told what goes on, in a line each.
+/// `definition.toml` where the network was trained again. `on` is told how far it is, and may ask to stop.
 ///
 /// # Errors
-/// When a file can't be read or written, the network has nothing that the method takes, or the method can't be done.
-pub fn compress(request: &Request, on: &mut dyn FnMut(&str)) -> Result<Outcome> {
+/// When a file can't be read or written, the network has nothing that the method takes, the method can't be done, or `on`
+/// asked to stop: then nothing is written.
+pub fn compress(request: &Request, on: &mut Listener<'_>) -> Result<Outcome> {
     std::fs::create_dir_all(&request.output).map_err(NetworkError::io(&request.output, "made"))?;
     // Checks the file, and brings in weights that lie beside it.
     let original = Document::read(&request.source)?;
     let bytes = original.encode();
     let network = request.definition.as_deref().map(Network::read).transpose()?;
     let judged = network.as_ref().map(|network| network.samples().1);
-    on("measuring the original");
+    tell(on, Phase::Measuring, 0, 2)?;
     let (before, answers) = figures(&bytes, judged.as_ref(), None)?;
     let made = make(request, original, network, on)?;
-    on("measuring what was made");
+    tell(on, Phase::Measuring, 1, 2)?;
     let (after, new_answers) = figures(&made.bytes, judged.as_ref(), Some(&answers))?;
+    tell(on, Phase::Measuring, 2, 2)?;
     let worst = judged.as_ref().map(|samples| worst(samples, &answers, &new_answers)).unwrap_or_default();
     let name = request.source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let report = Report {
@@ -148,7 +151,7 @@ fn make(
     request: &Request,
     mut document: Document,
     network: Option<Network>,
-    on: &mut dyn FnMut(&str),
+    on: &mut Listener<'_>,
 ) -> Result<Made> {
     match &request.method {
         Method::Weights(coding) => {
@@ -156,12 +159,19 @@ fn make(
             if names.is_empty() {
                 return Err(NetworkError::model("ONNX file", "it has no weights that are worth fewer bits"));
             }
-            let changes = names.iter().map(|name| code(&mut document, name, *coding));
-            let changes = changes.collect::<Result<_>>()?;
+            let mut changes = vec![];
+            for (done, name) in names.iter().enumerate() {
+                tell(on, Phase::Coding, done, names.len())?;
+                changes.push(code(&mut document, name, *coding)?);
+            }
             Ok(Made::of(&document, changes, vec![]))
         }
-        Method::Products { form, calibration } => products(document, network.as_ref(), *form, *calibration),
+        Method::Products { form, calibration } => {
+            tell(on, Phase::Coding, 0, 1)?;
+            products(document, network.as_ref(), *form, *calibration)
+        }
         Method::LowRank(budget) => {
+            tell(on, Phase::Coding, 0, 1)?;
             let changes = factorise(&mut document, *budget)?;
             let note =
                 "no product is fewer numbers as two within this budget: nothing was changed".to_owned();
@@ -170,8 +180,7 @@ fn make(
         }
         Method::Search(wish) => {
             let network = needed(network)?;
-            on("coding each weight alone, to see what it costs");
-            let choice = search(&document, &network.choosing().first(CALIBRATED_SAMPLES), *wish)?;
+            let choice = search(&document, &network.choosing().first(CALIBRATED_SAMPLES), *wish, on)?;
             let changes = choice.codings.iter().map(|(name, coding)| code(&mut document, name, *coding));
             let changes = changes.collect::<Result<_>>()?;
             let mut notes = vec![format!("on the samples that it was chosen by it loses {:.5}", choice.loss)];
@@ -211,7 +220,7 @@ fn aware(
     mut network: Network,
     (greatest, epochs): (u32, usize),
     (form, calibration): (Form, Calibration),
-    on: &mut dyn FnMut(&str),
+    on: &mut Listener<'_>,
 ) -> Result<Made> {
     load(&mut network, &request.source)?;
     for (path, shape, _) in network.weights() {
@@ -242,8 +251,8 @@ fn load(network: &mut Network, source: &Path) -> Result<()> {
     network.load(&source.with_file_name("model.safetensors"))
 }
 
-fn train(network: &mut Network, epochs: usize, on: &mut dyn FnMut(&str)) -> Result<()> {
-    network.train(epochs, &mut |epoch, loss| on(&format!("epoch {epoch} of {epochs}: loss {loss:.5}")))
+fn train(network: &mut Network, epochs: usize, on: &mut Listener<'_>) -> Result<()> {
+    network.train(epochs, on)
 }
 
 fn products(
@@ -280,7 +289,7 @@ fn prune(
     request: &Request,
     mut network: Network,
     (keep, units, epochs): (f64, bool, usize),
-    on: &mut dyn FnMut(&str),
+    on: &mut Listener<'_>,
 ) -> Result<Made> {
     load(&mut network, &request.source)?;
     if units {

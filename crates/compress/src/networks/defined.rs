@@ -8,8 +8,9 @@ use train::losses::Loss;
 use train::model::Fit;
 use train::run::{self, Prepared};
 
-use super::error::{NetworkError, Result};
+use super::error::{Listener, NetworkError, Result, tell, told};
 use super::measure::{Samples, Task, Truth};
+use crate::progress::{Phase, Progress};
 
 /// A weight's path, shape and values.
 pub(super) type Named = (String, Vec<usize>, Vec<f32>);
@@ -77,11 +78,12 @@ impl Network {
     }
 
     /// Trains for `epochs`, and keeps the weights of the epoch with the least loss of the validation part (of the training
-    /// part where there is none), those before the first among them. `on` is told the epoch and that loss.
+    /// part where there is none), those before the first among them. `on` is told of each epoch, with that loss.
     ///
     /// # Errors
-    /// When training goes to NaN or infinity.
-    pub fn train(&mut self, epochs: usize, on: &mut dyn FnMut(usize, f64)) -> Result<()> {
+    /// When training goes to NaN or infinity, or `on` asked to stop.
+    pub fn train(&mut self, epochs: usize, on: &mut Listener<'_>) -> Result<()> {
+        tell(on, Phase::Training, 0, epochs)?;
         let Prepared { model, training, validation, definition, .. } = &mut self.session;
         let judges = validation.as_ref().unwrap_or(training);
         let batch = definition.fit.batch_size;
@@ -98,7 +100,8 @@ impl Network {
         for epoch in 1..=epochs {
             model.fit(training.x.clone(), training.y.clone(), &fit)?;
             let figure = loss(model.evaluate(judges.x.clone(), judges.y.clone(), batch)?);
-            on(epoch, figure);
+            let progress = Progress::new(Phase::Training, epoch, epochs);
+            told(on(Progress { loss: Some(figure), ..progress }))?;
             if figure < best || !best.is_finite() {
                 (best, kept) = (figure, now(model));
             }

@@ -1,10 +1,13 @@
 //! What can go wrong while a network is made smaller.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use engine::onnx::{CallError, LoadError};
 use formats::error::FormatError;
 use train::TrainError;
+
+use crate::progress::{Phase, Progress};
 
 /// An error that says where, what was expected, what came, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +28,9 @@ pub enum NetworkError {
     /// A setting that makes no sense, or can't be reached.
     #[error("{setting} takes {expected}; received {received}")]
     Setting { setting: &'static str, expected: String, received: String },
+    /// Whoever was told of the progress asked for it.
+    #[error("stopped")]
+    Stopped,
 }
 
 impl From<CallError> for NetworkError {
@@ -42,6 +48,18 @@ impl NetworkError {
         let path = path.to_owned();
         move |cause| NetworkError::Io { path, operation, cause }
     }
+}
+
+/// Who is told how far it is, and may ask to stop.
+pub type Listener<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
+
+/// Tells that `done` of `all` is done.
+pub(super) fn tell(on: &mut Listener<'_>, phase: Phase, done: usize, all: usize) -> Result<()> {
+    told(on(Progress::new(phase, done, all)))
+}
+
+pub(super) fn told(answer: ControlFlow<()>) -> Result<()> {
+    if answer.is_break() { Err(NetworkError::Stopped) } else { Ok(()) }
 }
 
 pub type Result<T> = std::result::Result<T, NetworkError>;

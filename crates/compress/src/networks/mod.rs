@@ -25,7 +25,7 @@ pub use compressing::{Method, Outcome, Request, compress};
 pub use defined::Network;
 pub use distilling::Teaching;
 pub use document::{Document, Node, Weight};
-pub use error::{NetworkError, Result};
+pub use error::{Listener, NetworkError, Result};
 pub use integers::{Form, Range, activations, rewrite};
 pub use low_rank::{Budget, factorise};
 pub use measure::{Figures, Samples, Task, Truth};

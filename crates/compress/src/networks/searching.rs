@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::coding::{Coding, codable, code};
 use super::document::Document;
-use super::error::{NetworkError, Result};
+use super::error::{Listener, NetworkError, Result, tell};
 use super::measure::{Answers, Running, Samples, compare, judged};
+use crate::progress::Phase;
 
 /// Codings that are tried, from large to small.
 const TRIED: [Coding; 5] =
@@ -76,10 +77,13 @@ impl Search<'_> {
         Ok((error, loss))
     }
 
-    fn sensitivities(&self) -> Result<Vec<Sensitivity>> {
+    fn sensitivities(&self, on: &mut Listener<'_>) -> Result<Vec<Sensitivity>> {
         let mut all = vec![];
-        for tensor in codable(self.document) {
+        let tensors = codable(self.document);
+        let count = tensors.len() * TRIED.len();
+        for tensor in tensors {
             for coding in TRIED {
+                tell(on, Phase::Choosing, all.len(), count)?;
                 let mut document = self.document.clone();
                 let change = code(&mut document, &tensor, coding)?;
                 let (error, _) = self.cost(&document)?;
@@ -119,8 +123,8 @@ impl Search<'_> {
 /// lost allows where no size is asked for. Answers are compared on `samples`.
 ///
 /// # Errors
-/// When nothing, or what can't be, was asked for; the error says what can.
-pub fn search(document: &Document, samples: &Samples, wish: Wish) -> Result<Choice> {
+/// When nothing, or what can't be, was asked for; the error says what can. When `on` asked to stop.
+pub fn search(document: &Document, samples: &Samples, wish: Wish, on: &mut Listener<'_>) -> Result<Choice> {
     let setting = |setting: &'static str, expected: String, received: String| {
         Err(NetworkError::Setting { setting, expected, received })
     };
@@ -129,7 +133,7 @@ pub fn search(document: &Document, samples: &Samples, wish: Wish) -> Result<Choi
     }
     let original = Running::new(&document.encode())?.answers(samples)?;
     let search = Search { document, samples, original };
-    let sensitivities = search.sensitivities()?;
+    let sensitivities = search.sensitivities(on)?;
     let path = search.path(&sensitivities);
     let place = match wish.bytes_max {
         Some(bytes_max) => {

@@ -3,7 +3,6 @@
 mod answer;
 mod chat;
 mod compress;
-mod compress_network;
 mod config;
 mod diff;
 mod epochs;
@@ -14,6 +13,7 @@ mod jobs;
 mod limits;
 mod list;
 mod model;
+mod phases;
 mod pull;
 mod push;
 mod registry;

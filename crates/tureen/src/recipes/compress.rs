@@ -1,4 +1,4 @@
-//! Compressing: a model's file and a mix become a smaller file, and a report of what that cost.
+//! Compressing: a request and a model become a smaller one, and a report of what that cost.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -6,80 +6,280 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use compress::report::Report;
+use clap::{Args, ValueEnum};
+use compress::mix::MIXES;
+use compress::networks::{self, NetworkError};
+use compress::report::Report as TextsReport;
 use compress::rewrite::{Source, rewrite};
-use compress::{Importance, Mix, measure};
+use compress::{CompressError, Importance, Mix, Phase, Progress, measure};
+use formats::onnx::is_onnx;
 use kernels::compute::Compute;
+use serde::{Deserialize, Serialize};
 
-/// What is to be done.
-pub struct Request<'a> {
-    /// As a person calls it.
-    pub name: &'a str,
-    /// A .gguf file.
-    pub model: &'a Path,
-    pub mix: &'static Mix,
-    /// A text on which to find out which columns matter.
-    pub calibration: Option<&'a Path>,
-    /// A text that both models read, and the most of its tokens.
-    pub measure: Option<(&'a Path, usize)>,
+use super::compress_network;
+use crate::nearest::nearest;
+use crate::settings::Misused;
+
+/// All that may be asked, whoever asks: flags of the command (by clap), and what a job's folder and its HTTP body say (by
+/// serde). Each field's first line is its help. Files are paths; those of a job lie beside its request.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// A .gguf or .onnx file, or a model in the store: NAME, NAME:TAG or NAME@NUMBER
+    #[arg(value_name = "MODEL")]
+    pub source: String,
+    /// The type of the weights: Q4_K_M is what most people want; see the list below
+    #[arg(long, value_name = "TYPE")]
+    pub to: String,
+    /// A text of the kind that the model will read: rounding goes by what matters on it
+    #[arg(long, value_name = "TEXT")]
+    pub calibration: Option<PathBuf>,
+    /// Another such text: the report says perplexity and divergence from the original on it
+    #[arg(long, value_name = "TEXT")]
+    pub measure: Option<PathBuf>,
+    /// Tokens of that text that are read at most
+    #[arg(long, value_name = "TOKENS", default_value_t = measure_tokens_max())]
+    #[serde(default = "measure_tokens_max")]
+    pub measure_tokens_max: usize,
+    /// Of a network: its definition, for int8, for what is trained again, and for figures on its data
+    #[arg(long, value_name = "FILE.toml")]
+    pub definition: Option<PathBuf>,
+    /// Of a network: the share of parameters that is kept by fewer-units, fewer-weights and low-rank
+    #[arg(long, value_name = "SHARE", default_value_t = keep())]
+    #[serde(default = "keep")]
+    pub keep: f64,
+    /// Of a network: epochs of training afterwards
+    #[arg(long, value_name = "EPOCHS")]
+    pub epochs: Option<usize>,
+    /// Of a network: the definition of the smaller one that --to distilled teaches
+    #[arg(long, value_name = "FILE.toml")]
+    pub student: Option<PathBuf>,
+    /// Of a network: how ranges of int8 are chosen
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    #[serde(default)]
+    pub ranges: Ranges,
+    /// Of a network, with --to smallest: bytes of the file, at most
+    #[arg(long, value_name = "BYTES")]
+    pub target_size: Option<u64>,
+    /// Of a network, with --to smallest: what may be lost; 0.005 is half a point of accuracy
+    #[arg(long, value_name = "LOSS")]
+    pub max_loss: Option<f64>,
 }
 
-/// What it is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Counts windows of the text.
-    Calibrating,
-    /// Counts bytes of the model that is read.
-    Writing,
-    /// Counts windows of the text.
-    Measuring,
+fn measure_tokens_max() -> usize {
+    16_384
+}
+
+fn keep() -> f64 {
+    0.5
+}
+
+/// How ranges of integer products are chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ranges {
+    #[default]
+    MinMax,
+    Percentile,
+    Entropy,
+}
+
+/// A request whose model was found and whose `to` is something that this model can become.
+pub struct Work<'a> {
+    request: &'a Request,
+    /// As a person calls the model.
+    name: &'a str,
+    model: &'a Path,
+    way: Way,
+}
+
+enum Way {
+    /// A model of texts, with these types.
+    Types(&'static Mix),
+    Network(networks::Method),
 }
 
 /// The files that came of it.
 pub struct Made {
     pub report: Report,
-    /// The model, `report.json` and `report.html`, by names that begin with the model's.
+    /// The model first, then its report (`report.json` and `report.html`; of a .gguf file, by names that begin with its),
+    /// and of a network that was trained again its definition and weights.
     pub files: Vec<PathBuf>,
 }
 
-/// Writes the smaller model to `out`, and its report beside it. `on` is told how many of how many are done, and may ask to
-/// stop.
-///
-/// # Errors
-/// When a file can't be read or written, the model can't be run though a text is to be read, or `on` asked to stop.
-/// Nothing that isn't whole is left.
-pub fn run(
-    compute: &Arc<Compute>,
-    request: &Request<'_>,
-    out: &Path,
-    on: &mut dyn FnMut(Stage, u64, u64) -> ControlFlow<()>,
-) -> anyhow::Result<Made> {
-    let read = |path: &Path| {
-        std::fs::read_to_string(path).with_context(|| format!("reading the text {}", path.display()))
-    };
-    // Read first: a text that isn't there is said before there is work.
-    let calibration = request.calibration.map(read).transpose()?;
-    let measured = request.measure.map(|(path, tokens_max)| Ok((read(path)?, tokens_max)));
-    let measured = measured.transpose().map_err(|error: anyhow::Error| error)?;
-    let source = Source::open(request.model)?;
-    let importance = match &calibration {
-        Some(text) => Some(Importance::measure(request.model, compute, text, &mut |done, all| {
-            on(Stage::Calibrating, done as u64, all as u64)
-        })?),
-        None => None,
-    };
-    let began = Instant::now();
-    let rewritten = rewrite(compute, &source, request.mix, importance.as_ref(), out, &mut |progress| {
-        on(Stage::Writing, progress.done, progress.all)
-    })?;
-    let mut report = Report::new(request.name, request.mix.name, rewritten, began.elapsed().as_secs_f64());
-    report.calibration_tokens = importance.map(|importance| importance.tokens);
-    if let Some((text, tokens_max)) = &measured {
-        let progress = &mut |done, all| on(Stage::Measuring, done as u64, all as u64);
-        report.comparison = Some(measure::compare(request.model, out, compute, text, *tokens_max, progress)?);
+/// What it cost.
+pub enum Report {
+    Texts(TextsReport),
+    Network(networks::Report),
+}
+
+impl<'a> Work<'a> {
+    /// Of the model at `model`, which people call `name`.
+    ///
+    /// # Errors
+    /// `to` names nothing that this kind of model can become, or lacks an option: [`Misused`].
+    pub fn new(request: &'a Request, name: &'a str, model: &'a Path) -> anyhow::Result<Work<'a>> {
+        let way = if is_onnx(model) {
+            Way::Network(compress_network::method(request)?)
+        } else {
+            Way::Types(find_mix(&request.to)?)
+        };
+        Ok(Work { request, name, model, way })
     }
-    let [json, html] = ["report.json", "report.html"].map(|ending| out.with_extension(ending));
-    store::write_durably(&json, report.json()?.as_bytes())?;
-    store::write_durably(&html, report.html().as_bytes())?;
-    Ok(Made { report, files: vec![out.to_owned(), json, html] })
+
+    /// The tag that a version of it gets, where no other is asked for.
+    pub fn tag(&self) -> &str {
+        match self.way {
+            Way::Types(mix) => mix.name,
+            Way::Network(_) => &self.request.to,
+        }
+    }
+
+    /// Where in a folder of its own the result is to be: what [`Work::run`] takes.
+    pub fn place_in(&self, folder: &Path) -> PathBuf {
+        match self.way {
+            Way::Types(mix) => folder.join(format!("{}.gguf", mix.name)),
+            Way::Network(_) => folder.to_owned(),
+        }
+    }
+
+    /// Writes the smaller model to `out`, a .gguf file, or the folder for a network, with its report. `on` is told how far it
+    /// is, and may ask to stop: then there is `None`.
+    ///
+    /// # Errors
+    /// When a file can't be read or written, the model can't be run though that is needed, or the way isn't for this model.
+    /// No file that isn't whole is left.
+    pub fn run(
+        &self,
+        compute: &Arc<Compute>,
+        out: &Path,
+        on: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> anyhow::Result<Option<Made>> {
+        let made = match &self.way {
+            Way::Types(mix) => self.with_types(compute, mix, out, on),
+            Way::Network(method) => self.network(method, out, on),
+        };
+        match made {
+            Err(error) if is_stopped(&error) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    fn with_types(
+        &self,
+        compute: &Arc<Compute>,
+        mix: &Mix,
+        out: &Path,
+        on: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> anyhow::Result<Made> {
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path).with_context(|| format!("reading the text {}", path.display()))
+        };
+        let request = self.request;
+        // Read first: a text that isn't there is said before there is work.
+        let calibration = request.calibration.as_ref().map(read).transpose()?;
+        let measured = request.measure.as_ref().map(read).transpose()?;
+        let source = Source::open(self.model)?;
+        let importance = match &calibration {
+            Some(text) => Some(Importance::measure(self.model, compute, text, &mut |done, all| {
+                on(Progress::new(Phase::Calibrating, done, all))
+            })?),
+            None => None,
+        };
+        let began = Instant::now();
+        let rewritten = rewrite(compute, &source, mix, importance.as_ref(), out, &mut |progress| {
+            on(Progress { phase: Phase::Quantising, done: progress.done, all: progress.all, loss: None })
+        })?;
+        let mut report = TextsReport::new(self.name, mix.name, rewritten, began.elapsed().as_secs_f64());
+        report.calibration_tokens = importance.map(|importance| importance.tokens);
+        if let Some(text) = &measured {
+            let progress = &mut |done, all| on(Progress::new(Phase::Measuring, done, all));
+            let tokens_max = request.measure_tokens_max;
+            report.comparison = Some(measure::compare(self.model, out, compute, text, tokens_max, progress)?);
+        }
+        let [json, html] = ["report.json", "report.html"].map(|ending| out.with_extension(ending));
+        store::write_durably(&json, report.json()?.as_bytes())?;
+        store::write_durably(&html, report.html().as_bytes())?;
+        Ok(Made { report: Report::Texts(report), files: vec![out.to_owned(), json, html] })
+    }
+
+    fn network(
+        &self,
+        method: &networks::Method,
+        out: &Path,
+        on: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> anyhow::Result<Made> {
+        let request = networks::Request {
+            source: self.model.to_owned(),
+            definition: self.request.definition.clone(),
+            output: out.to_owned(),
+            method: method.clone(),
+        };
+        let networks::Outcome { report, files } = networks::compress(&request, on)?;
+        Ok(Made { report: Report::Network(report), files })
+    }
+}
+
+impl Report {
+    /// What a version's manifest keeps of it.
+    pub fn metrics(&self) -> Vec<(&'static str, f64)> {
+        match self {
+            Report::Network(report) => compress_network::metrics(report),
+            Report::Texts(report) => {
+                let mut found = vec![("bits_per_weight", report.bits_per_weight)];
+                if let Some(comparison) = &report.comparison {
+                    found.push(("perplexity", comparison.compressed.perplexity));
+                    found.push(("perplexity_of_parent", comparison.original.perplexity));
+                    found.push(("kl_mean", comparison.kl_mean));
+                }
+                found
+            }
+        }
+    }
+}
+
+fn is_stopped(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(CompressError::Stopped))
+        || matches!(error.downcast_ref(), Some(NetworkError::Stopped))
+}
+
+fn find_mix(text: &str) -> anyhow::Result<&'static Mix> {
+    Mix::find(text).ok_or_else(|| {
+        let close = nearest(&text.to_ascii_uppercase(), MIXES.iter().map(|mix| mix.name));
+        let close = close.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+        Misused(format!("there is no type {text:?}{close} (tureen compress --help lists them)")).into()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        request: Request,
+    }
+
+    /// Flags and a table say the same, and what isn't said is the same for both.
+    #[test]
+    fn flags_and_tables_are_one_request() {
+        let check = |flags: &str, table: &str| {
+            let words = ["compress"].into_iter().chain(flags.split(' '));
+            let request = Flags::try_parse_from(words).unwrap().request;
+            assert_eq!(toml::from_str::<Request>(table).unwrap(), request);
+            let written = toml::to_string(&request).unwrap();
+            assert_eq!(toml::from_str::<Request>(&written).unwrap(), request, "{written}");
+        };
+        check("smollm2 --to Q4_K_M", "source = 'smollm2'\nto = 'Q4_K_M'");
+        check(
+            "net@3 --to smallest --max-loss 0.005 --target-size 1000 --definition net.toml --ranges entropy",
+            "source = 'net@3'\nto = 'smallest'\nmax_loss = 0.005\ntarget_size = 1000\n\
+             definition = 'net.toml'\nranges = 'entropy'",
+        );
+        let unknown = toml::from_str::<Request>("source = 'a'\nto = 'b'\ncolour = 1").unwrap_err();
+        assert!(unknown.to_string().contains("colour"), "{unknown}");
+    }
 }

@@ -1,0 +1,84 @@
+//! Compressing a network: what `to` means for an ONNX file, and what is kept of its report.
+
+use anyhow::bail;
+use compress::networks::{Budget, Calibration, Coding, Form, Method, Report, Teaching, Wish};
+
+use super::compress::{Ranges, Request};
+use crate::nearest::nearest;
+use crate::settings::Misused;
+
+/// What `to` may be.
+const NAMES: [&str; 14] = [
+    "float16",
+    "int8",
+    "int8-dynamic",
+    "int8-qdq",
+    "int8-weights",
+    "codebook8",
+    "codebook4",
+    "codebook2",
+    "low-rank",
+    "fewer-units",
+    "fewer-weights",
+    "distilled",
+    "int8-aware",
+    "smallest",
+];
+
+/// Epochs of training after something was taken away.
+const EPOCHS: usize = 10;
+
+/// # Errors
+/// `to` names no way, or one that needs an option that wasn't given: [`Misused`].
+pub(super) fn method(request: &Request) -> anyhow::Result<Method> {
+    let calibration = match request.ranges {
+        Ranges::MinMax => Calibration::MinMax,
+        Ranges::Percentile => Calibration::Percentile,
+        Ranges::Entropy => Calibration::Entropy,
+    };
+    let epochs = request.epochs.unwrap_or(EPOCHS);
+    let keep = request.keep;
+    let products = |form| Method::Products { form, calibration };
+    Ok(match request.to.to_ascii_lowercase().as_str() {
+        "float16" => Method::Weights(Coding::Float16),
+        "int8" => products(Form::Static),
+        "int8-dynamic" => products(Form::Dynamic),
+        "int8-qdq" => products(Form::Qdq),
+        "int8-weights" => Method::Weights(Coding::Int8),
+        "codebook8" => Method::Weights(Coding::Codebook8),
+        "codebook4" => Method::Weights(Coding::Codebook4),
+        "codebook2" => Method::Weights(Coding::Codebook2),
+        "low-rank" => Method::LowRank(Budget::Share(keep)),
+        "fewer-units" => Method::Prune { keep, units: true, epochs },
+        "fewer-weights" => Method::Prune { keep, units: false, epochs },
+        "int8-aware" => Method::Aware { greatest: 63, epochs, form: Form::Static, calibration },
+        "distilled" => {
+            let Some(student) = request.student.clone() else {
+                bail!(Misused(
+                    "--to distilled needs --student, the definition of the smaller network".to_owned()
+                ));
+            };
+            Method::Distil { student, teaching: Teaching::default(), epochs: request.epochs }
+        }
+        "smallest" => Method::Search(Wish { bytes_max: request.target_size, loss_max: request.max_loss }),
+        other => {
+            let close =
+                nearest(other, NAMES).map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+            let known = NAMES.join(", ");
+            bail!(Misused(format!("a network can't become {other:?}{close}; there are: {known}")));
+        }
+    })
+}
+
+/// What a version's manifest keeps of the report.
+pub(super) fn metrics(report: &Report) -> Vec<(&'static str, f64)> {
+    let (before, after) = (&report.before, &report.after);
+    let all = [
+        ("accuracy", after.accuracy),
+        ("accuracy_of_parent", before.accuracy),
+        ("mean_squared_error", after.mean_squared_error),
+        ("mean_squared_error_of_parent", before.mean_squared_error),
+        ("agreement", after.agreement),
+    ];
+    all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
