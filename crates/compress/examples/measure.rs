@@ -1,7 +1,7 @@
 //! Compresses a model and measures it without the command around it: what `bench/compress` runs.
 //!
-//! Usage: `measure importance MODEL TEXT OUT.json`, `measure make MODEL MIX OUT [IMPORTANCE.json]` or `measure compare
-//! MODEL OTHER TEXT`; the last two print a line of JSON.
+//! Usage: `measure importance MODEL TEXT OUT.json`, `measure make MODEL MIX OUT [IMPORTANCE.json]`, `measure without MODEL
+//! MIX OUT TEXT LAYERS` or `measure compare MODEL OTHER TEXT`; the last three print a line of JSON.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -9,8 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use compress::rewrite::{Source, rewrite};
-use compress::{Importance, Mix, measure};
+use compress::rewrite::{Changes, Source, rewrite};
+use compress::{Importance, Mix, choose_layers, layer_choice, measure};
 use kernels::compute::{Compute, Isa};
 
 fn main() -> anyhow::Result<()> {
@@ -21,7 +21,7 @@ fn main() -> anyhow::Result<()> {
     match arguments.as_slice() {
         ["importance", model, text, out] => {
             let text = std::fs::read_to_string(text)?;
-            let importance = Importance::measure(Path::new(model), &compute, &text, &mut { on })?;
+            let importance = Importance::measure(Path::new(model), &compute, &text, &[], &mut { on })?;
             let columns: BTreeMap<&str, &[f32]> = importance.tensors().collect();
             std::fs::write(out, serde_json::to_string(&columns)?)?;
         }
@@ -35,9 +35,21 @@ fn main() -> anyhow::Result<()> {
             let source = Source::open(Path::new(model))?;
             let importance = importance.as_ref();
             let go = &mut |_| ControlFlow::Continue(());
-            let rewritten = rewrite(&compute, &source, mix, importance, Path::new(out), go)?;
+            let changes = Changes { importance, ..Changes::to(mix) };
+            let rewritten = rewrite(&compute, &source, &changes, Path::new(out), go)?;
             let seconds = began.elapsed().as_secs_f64();
             println!("{{\"bytes\": {}, \"seconds\": {seconds:.3}}}", rewritten.bytes_after);
+        }
+        ["without", model, mix, out, text, count] => {
+            let mix = Mix::find(mix).ok_or_else(|| anyhow::anyhow!("no mix {mix}"))?;
+            let text = std::fs::read_to_string(text)?;
+            let layers = choose_layers(Path::new(model), &compute, &text, count.parse()?, &mut { on })?;
+            let dropped = layer_choice::dropped(&layers);
+            let importance = Importance::measure(Path::new(model), &compute, &text, &dropped, &mut { on })?;
+            let changes = Changes { mix, importance: Some(&importance), dropped: &dropped };
+            let source = Source::open(Path::new(model))?;
+            rewrite(&compute, &source, &changes, Path::new(out), &mut |_| ControlFlow::Continue(()))?;
+            println!("{}", serde_json::to_string(&layers)?);
         }
         ["compare", model, other, text] => {
             let text = std::fs::read_to_string(text)?;
@@ -54,7 +66,8 @@ fn main() -> anyhow::Result<()> {
             );
         }
         _ => anyhow::bail!(
-            "usage: measure importance MODEL TEXT OUT | make MODEL MIX OUT [IMPORTANCE] | compare MODEL OTHER TEXT"
+            "usage: measure importance MODEL TEXT OUT | make MODEL MIX OUT [IMPORTANCE] | without MODEL MIX OUT TEXT \
+             LAYERS | compare MODEL OTHER TEXT"
         ),
     }
     Ok(())

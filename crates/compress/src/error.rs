@@ -22,6 +22,13 @@ pub enum CompressError {
     SameFile { path: PathBuf },
     #[error("the text has {found} tokens, and at least {needed} are needed")]
     ShortText { found: usize, needed: usize },
+    #[error("{found} layers are to go, and the model has {layers}: leave one at least")]
+    Layers { found: usize, layers: usize },
+    #[error(
+        "layers of the family {family} differ by their number, as long as the file has no list at {key}: none can be left \
+         out without changing what the others do"
+    )]
+    LayersByNumber { family: String, key: String },
     #[error("the models have {0} and {1} tokens in their vocabularies, so what they say can't be compared")]
     Vocabularies(usize, usize),
     #[error("loading the model: {0}")]

@@ -13,7 +13,7 @@ use formats::model::{FeedForward, ModelFiles, Role};
 use kernels::compute::Compute;
 
 use crate::error::CompressError;
-use crate::sequence::{Reader, STEP, WINDOW};
+use crate::sequence::{Reader, STEP, WINDOW, spread};
 
 /// Windows of a text that are read at most: more change little.
 const WINDOWS_MAX: usize = 64;
@@ -29,8 +29,8 @@ pub struct Importance {
 }
 
 impl Importance {
-    /// What the model at `path` shows while it reads `text`; of a long one, windows spread over it. `progress` hears how
-    /// many of how many windows are done, and may ask to stop.
+    /// What the model at `path` shows while it reads `text`, without the layers of `dropped`; of a long text, windows spread
+    /// over it. `progress` hears how many of how many windows are done, and may ask to stop.
     ///
     /// # Errors
     /// A model that can't be run, a text that is too short.
@@ -38,24 +38,24 @@ impl Importance {
         path: &Path,
         compute: &Arc<Compute>,
         text: &str,
+        dropped: &[usize],
         progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Importance, CompressError> {
         let mut reader = Reader::open(path, compute)?;
         let tokens = reader.tokens(text)?;
         reader.forward.gather_squares();
-        let windows = tokens.len() / WINDOW;
-        let chosen = windows.min(WINDOWS_MAX);
-        for index in 0..chosen {
-            if progress(index, chosen).is_break() {
+        reader.forward.skip_layers(dropped);
+        let windows = spread(&tokens, WINDOWS_MAX);
+        for (index, window) in windows.iter().enumerate() {
+            if progress(index, windows.len()).is_break() {
                 return Err(CompressError::Stopped);
             }
-            let window = &tokens[index * windows / chosen * WINDOW..][..WINDOW];
             for (step, tokens) in window.chunks(STEP).enumerate() {
                 reader.logits(tokens, step * STEP);
             }
         }
-        let _ = progress(chosen, chosen);
-        let mut importance = Importance { columns: BTreeMap::new(), tokens: chosen * WINDOW };
+        let _ = progress(windows.len(), windows.len());
+        let mut importance = Importance { columns: BTreeMap::new(), tokens: windows.len() * WINDOW };
         importance.take(&reader)?;
         Ok(importance)
     }

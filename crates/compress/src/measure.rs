@@ -15,7 +15,7 @@ use kernels::softmax::softmax;
 use serde::Serialize;
 
 use crate::error::CompressError;
-use crate::sequence::{Reader, STEP, WINDOW};
+use crate::sequence::{Reader, STEP, WINDOW, likeliest};
 
 /// Tokens at which the models differ most, in a report.
 const EXAMPLES: usize = 12;
@@ -200,10 +200,6 @@ fn score(compute: &Compute, at: usize, next: usize, p: &mut [f32], q: &mut [f32]
         surprise: [norms[0] - f64::from(logits[0]), norms[1] - f64::from(logits[1])],
         is_same: peaks[0] == peaks[1],
     }
-}
-
-fn likeliest(values: &[f32]) -> usize {
-    (0..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
 }
 
 /// What both models expect after the token of `score`, by reading its window again.

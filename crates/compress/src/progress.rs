@@ -21,7 +21,7 @@ pub enum Phase {
     Calibrating,
     /// Bytes of the language model that is read.
     Quantising,
-    /// Finds out what each coding of a network's weights costs: codings.
+    /// Finds out what costs least: codings of a network's weights, windows of the text without a layer.
     Choosing,
     /// Weights of a network get fewer bits or thinner products: weights, or the network as one.
     Coding,

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::layer_choice::LayerInfluence;
 use crate::measure::{Choice, Comparison};
 use crate::rewrite::{Rewritten, TensorChange};
 
@@ -22,6 +23,8 @@ pub struct Report {
     pub seconds: f64,
     /// Tokens of the text that importance was measured on.
     pub calibration_tokens: Option<usize>,
+    /// Where layers were left out: what was found of each.
+    pub layers: Vec<LayerInfluence>,
     /// Over a text, where one was given.
     pub comparison: Option<Comparison>,
     pub tensors: Vec<TensorChange>,
@@ -41,6 +44,7 @@ impl Report {
             bits_per_weight: 8.0 * bytes as f64 / parameters.max(1) as f64,
             seconds,
             calibration_tokens: None,
+            layers: Vec::new(),
             comparison: None,
             tensors: rewritten.tensors,
         }
@@ -63,6 +67,7 @@ impl Report {
         if let Some(comparison) = &self.comparison {
             page += &examples(comparison);
         }
+        page += &self.layers();
         page += &self.table();
         page + "</html>\n"
     }
@@ -122,6 +127,30 @@ impl Report {
             );
         }
         text
+    }
+
+    fn layers(&self) -> String {
+        if self.layers.is_empty() {
+            return String::new();
+        }
+        let mut text = "<h2>Layers</h2><p>Influence is one less the mean cosine similarity of what goes into a layer and what \
+                        comes out. Perplexity is that of the calibration text without the layer and those dropped before \
+                        it.</p><table><tr><th>layer<th>influence<th>dropped<th>perplexity without"
+            .to_owned();
+        let worst = self.layers.iter().map(|layer| layer.influence).fold(1e-12, f64::max);
+        for layer in &self.layers {
+            let _ = write!(
+                text,
+                "<tr><td class=n>{}<td class=n style='background:linear-gradient(to right,#f4c9a8 {:.0}%,transparent \
+                 0)'>{:.4}<td>{}<td class=n>{}",
+                layer.layer,
+                100.0 * (layer.influence / worst).max(0.0),
+                layer.influence,
+                if layer.is_dropped { "yes" } else { "" },
+                layer.perplexity_without.map(|perplexity| format!("{perplexity:.3}")).unwrap_or_default(),
+            );
+        }
+        text + "</table>"
     }
 
     fn table(&self) -> String {

@@ -11,11 +11,13 @@ use std::sync::{Mutex, PoisonError};
 use formats::error::FormatError;
 use formats::gguf::Value;
 use formats::gguf::{Gguf, TensorEntry, Writer, read, split};
+use formats::model::ModelFiles;
 use formats::storage::Bytes;
 use kernels::compute::Compute;
 use kernels::elements::{ElementType, dequantize, quantize};
 use serde::Serialize;
 
+use crate::dropping::Kept;
 use crate::error::CompressError;
 use crate::importance::Importance;
 use crate::mix::{Mix, Shape};
@@ -87,17 +89,33 @@ impl Source {
     }
 }
 
-/// Writes the model of `source` to `to` in the types of `mix`: whole or not at all. Metadata is copied; what it says of
-/// types and parts is set right. `progress` may ask to stop.
+/// What the new file is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Changes<'a> {
+    pub mix: &'a Mix,
+    /// What rounding goes by, where it is known; tensors are called as in the source.
+    pub importance: Option<&'a Importance>,
+    /// Layers that are left out.
+    pub dropped: &'a [usize],
+}
+
+impl<'a> Changes<'a> {
+    /// Other types, and nothing else.
+    pub fn to(mix: &'a Mix) -> Changes<'a> {
+        Changes { mix, importance: None, dropped: &[] }
+    }
+}
+
+/// Writes the model of `source` to `to`, changed: whole or not at all. Metadata is copied; what it says of types, parts
+/// and layers is set right. `progress` may ask to stop.
 ///
 /// # Errors
-/// When the source is malformed or holds numbers that the types don't have, or the disk fails. Nothing is at `to` then
-/// that was not there before.
+/// When the source is malformed or holds numbers that the types don't have, layers can't be left out, or the disk fails.
+/// Nothing is at `to` then that was not there before.
 pub fn rewrite(
     compute: &Compute,
     source: &Source,
-    mix: &Mix,
-    importance: Option<&Importance>,
+    changes: &Changes<'_>,
     to: &Path,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Rewritten, CompressError> {
@@ -105,28 +123,41 @@ pub fn rewrite(
         return Err(CompressError::SameFile { path: to.to_owned() });
     }
     let parts = source.parts()?;
-    let model = shape(&parts, importance.is_some())?;
-    let mut tensors: Vec<(&TensorEntry<'_>, &[u8])> = Vec::new();
+    let Some(first) = parts.first() else {
+        return Err(
+            FormatError::Missing { what: "a file".to_owned(), needed_for: "a model".to_owned() }.into()
+        );
+    };
+    let Changes { mix, importance, dropped } = *changes;
+    let kept = Kept::new(first, dropped, || Ok(ModelFiles::open(&source.paths[0])?.decoder().clone()))?;
+    let mut model = shape(first, &parts, importance.is_some())?;
+    model.layers = model.layers.saturating_sub(dropped.len());
+    let mut tensors: Vec<Taken<'_>> = Vec::new();
     for (part, file) in parts.iter().zip(&source.files) {
-        let first = tensors.len();
-        tensors.extend(part.tensors().iter().map(|tensor| (tensor, &file.as_slice()[tensor.bytes.clone()])));
-        tensors[first..].sort_by_key(|(tensor, _)| tensor.bytes.start);
+        let begin = tensors.len();
+        tensors.extend(part.tensors().iter().filter_map(|entry| {
+            let name = kept.name(entry.name)?;
+            Some(Taken { name, entry, bytes: &file.as_slice()[entry.bytes.clone()] })
+        }));
+        tensors[begin..].sort_by_key(|tensor| tensor.entry.bytes.start);
     }
 
-    let mut writer = Writer::new(parts.first().map_or(32, |part| part.alignment));
-    copy_metadata(&parts, mix, &mut writer);
+    let mut writer = Writer::new(first.alignment);
+    copy_metadata(first, &kept, mix, &mut writer);
     let planned = plan(mix, &model, &tensors, &mut writer)?;
     let header = writer.header();
     let mut out = Output::create(to)?;
     out.write(&header)?;
-    let all = tensors.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    let all = tensors.iter().map(|tensor| tensor.bytes.len() as u64).sum();
     let mut rewritten = Rewritten {
         tensors: Vec::with_capacity(tensors.len()),
         bytes_before: source.files.iter().map(|file| file.as_slice().len() as u64).sum(),
         bytes_after: 0,
     };
     let (mut done, mut written) = (0, 0);
-    for ((tensor, bytes), Planned { to, bytes: length, start }) in tensors.iter().zip(planned) {
+    for (Taken { name, entry: tensor, bytes }, Planned { to, bytes: length, start }) in
+        tensors.into_iter().zip(planned)
+    {
         if progress(Progress { done, all }).is_break() {
             return Err(CompressError::Stopped);
         }
@@ -139,7 +170,7 @@ pub fn rewrite(
         written = start + length;
         done += bytes.len() as u64;
         rewritten.tensors.push(TensorChange {
-            name: tensor.name.to_owned(),
+            name,
             shape: tensor.shape().to_vec(),
             from: tensor.element_type.name(),
             to: to.name(),
@@ -155,6 +186,14 @@ pub fn rewrite(
     Ok(rewritten)
 }
 
+/// A tensor of the source that stays.
+struct Taken<'a> {
+    /// In the new file.
+    name: String,
+    entry: &'a TensorEntry<'a>,
+    bytes: &'a [u8],
+}
+
 /// What a tensor is to be.
 struct Planned {
     to: ElementType,
@@ -167,19 +206,19 @@ struct Planned {
 fn plan(
     mix: &Mix,
     model: &Shape,
-    tensors: &[(&TensorEntry<'_>, &[u8])],
+    tensors: &[Taken<'_>],
     writer: &mut Writer,
 ) -> Result<Vec<Planned>, FormatError> {
     let mut planned = Vec::with_capacity(tensors.len());
-    for (tensor, _) in tensors {
-        let to = mix.type_of(tensor.name, tensor.shape(), tensor.element_type, model);
+    for Taken { name, entry: tensor, .. } in tensors {
+        let to = mix.type_of(name, tensor.shape(), tensor.element_type, model);
         let elements: usize = tensor.shape().iter().product();
         let bytes = to.row_bytes(elements).ok_or_else(|| FormatError::Invalid {
             what: format!("the shape of tensor {}", tensor.name),
             found: format!("{:?}", tensor.shape()),
             expected: format!("whole blocks of {to}"),
         })?;
-        let start = writer.announce(tensor.name, to, tensor.shape(), bytes);
+        let start = writer.announce(name, to, tensor.shape(), bytes);
         planned.push(Planned { to, bytes, start });
     }
     Ok(planned)
@@ -190,10 +229,7 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 }
 
 /// What the mix asks of the model.
-fn shape(parts: &[Gguf<'_>], has_importance: bool) -> Result<Shape, FormatError> {
-    let Some(first) = parts.first() else {
-        return Err(FormatError::Missing { what: "a file".to_owned(), needed_for: "a model".to_owned() });
-    };
+fn shape(first: &Gguf<'_>, parts: &[Gguf<'_>], has_importance: bool) -> Result<Shape, FormatError> {
     let family = first.text("general.architecture")?.unwrap_or_default();
     let size = |key: &str| {
         // Some families have one number a layer.
@@ -216,11 +252,11 @@ fn shape(parts: &[Gguf<'_>], has_importance: bool) -> Result<Shape, FormatError>
 }
 
 /// All that the first part says, but for what is another in the new file.
-fn copy_metadata(parts: &[Gguf<'_>], mix: &Mix, writer: &mut Writer) {
+fn copy_metadata(first: &Gguf<'_>, kept: &Kept, mix: &Mix, writer: &mut Writer) {
     const CHANGED: [&str; 2] = ["general.file_type", "general.quantization_version"];
-    for (key, value) in parts.first().map(Gguf::metadata).unwrap_or_default() {
+    for (key, value) in first.metadata() {
         if !CHANGED.contains(key) && !key.starts_with("split.") {
-            writer.copy(key, *value);
+            kept.copy(key, *value, writer);
         }
     }
     writer.value("general.file_type", Value::U32(mix.file_type));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use compress::mix::MIXES;
 use compress::report::Report;
-use compress::rewrite::{Progress, Rewritten, Source, rewrite};
+use compress::rewrite::{Changes, Progress, Rewritten, Source, rewrite};
 use compress::{CompressError, Importance, Mix, measure};
 use formats::gguf::{Value, Writer, read};
 use formats::model::ModelFiles;
@@ -34,7 +34,8 @@ fn make(
     to: &Path,
 ) -> Result<Rewritten, CompressError> {
     let source = Source::open(from)?;
-    rewrite(&compute(), &source, Mix::find(mix).unwrap(), importance, to, &mut go)
+    let changes = Changes { importance, ..Changes::to(Mix::find(mix).unwrap()) };
+    rewrite(&compute(), &source, &changes, to, &mut go)
 }
 
 /// Of the bytes that the tiny model's tokeniser knows.
@@ -87,7 +88,7 @@ fn threads_and_instruction_sets_do_not_show() {
         let path = folder.path().join(format!("{threads}.gguf"));
         let source = Source::open(&tiny()).unwrap();
         let compute = Compute::new(Isa::detect(), threads);
-        rewrite(&compute, &source, Mix::find("Q4_K_M").unwrap(), None, &path, &mut go).unwrap();
+        rewrite(&compute, &source, &Changes::to(Mix::find("Q4_K_M").unwrap()), &path, &mut go).unwrap();
         files.push(std::fs::read(path).unwrap());
     }
     assert!(files.iter().all(|file| *file == files[0]));
@@ -125,7 +126,8 @@ fn what_is_smaller_says_nearly_the_same() {
 fn importance_is_of_every_matrix_and_lessens_what_it_weighs() {
     let folder = tempfile::tempdir().unwrap();
     let importance =
-        Importance::measure(&tiny(), &compute(), &text(), &mut |_, _| ControlFlow::Continue(())).unwrap();
+        Importance::measure(&tiny(), &compute(), &text(), &[], &mut |_, _| ControlFlow::Continue(()))
+            .unwrap();
     let path = folder.path().join("weighed.gguf");
     let rewritten = make(&tiny(), "Q4_0", Some(&importance), &path).unwrap();
     for tensor in rewritten.tensors.iter().filter(|tensor| tensor.to != tensor.from) {
@@ -165,7 +167,7 @@ fn a_model_is_not_written_over_itself_and_may_be_stopped() {
     let out = folder.path().join("out.gguf");
     let source = Source::open(&path).unwrap();
     let mix = Mix::find("Q4_0").unwrap();
-    let stopped = rewrite(&compute(), &source, mix, None, &out, &mut |_| ControlFlow::Break(()));
+    let stopped = rewrite(&compute(), &source, &Changes::to(mix), &out, &mut |_| ControlFlow::Break(()));
     assert!(matches!(stopped, Err(CompressError::Stopped)));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     let error = Source::open(folder.path()).err().unwrap();

@@ -16,6 +16,7 @@ use kernels::rotary::{Layout, rotate};
 
 use super::experts::{ExpertBuffers, mix_experts};
 use super::input_squares::InputSquares;
+use super::layer_changes::LayerChanges;
 use super::weights::{DecoderWeights, FeedForwardWeights, GatedWeights, LayerWeights};
 
 /// Consecutive tokens of one sequence in a batch.
@@ -36,6 +37,8 @@ pub struct Forward {
     decoder: Decoder,
     weights: DecoderWeights,
     rotaries: Vec<Rotary>,
+    /// Layers that the residual stream passes by unchanged.
+    skipped: Vec<bool>,
     buffers: Buffers,
     rows_max: usize,
     logit_rows_max: usize,
@@ -63,6 +66,7 @@ struct Buffers {
     experts: Option<ExpertBuffers>,
     /// Where they are asked for.
     squares: Option<InputSquares>,
+    changes: Option<LayerChanges>,
 }
 
 struct Angles {
@@ -129,7 +133,8 @@ impl Forward {
         let rotaries = decoder.rotaries_at(sizes.context_tokens);
         let buffers = Buffers::new(&decoder, &rotaries, &sizes, weights.reads);
         let StepSizes { rows_max, logit_rows_max, .. } = sizes;
-        Forward { compute, decoder, weights, rotaries, buffers, rows_max, logit_rows_max }
+        let skipped = vec![false; decoder.layers.len()];
+        Forward { compute, decoder, weights, rotaries, skipped, buffers, rows_max, logit_rows_max }
     }
 
     pub fn weights(&self) -> &DecoderWeights {
@@ -148,6 +153,25 @@ impl Forward {
     /// The sums so far, where they are gathered.
     pub fn squares(&self) -> Option<&InputSquares> {
         self.buffers.squares.as_ref()
+    }
+
+    /// From now on adds up how much each layer changes the residual stream.
+    pub fn gather_changes(&mut self) {
+        self.buffers.changes = Some(LayerChanges::new(self.decoder.layers.len()));
+    }
+
+    /// The sums so far, where they are gathered.
+    pub fn changes(&self) -> Option<&LayerChanges> {
+        self.buffers.changes.as_ref()
+    }
+
+    /// From now on leaves out the layers of `skipped` and no others, as if the model had been made without them.
+    ///
+    /// # Panics
+    /// When the model has no such layer.
+    pub fn skip_layers(&mut self, skipped: &[usize]) {
+        self.skipped.fill(false);
+        skipped.iter().for_each(|layer| self.skipped[*layer] = true);
     }
 
     /// Runs the spans of a batch, writes their keys and values to `cache`, and returns the logits asked for,
@@ -175,9 +199,17 @@ impl Forward {
         let step = Step { compute: &self.compute, decoder: &self.decoder, m };
         step.embed(&self.weights, spans, &mut self.buffers.residual);
         step.angles(&sequences, &self.rotaries, &mut self.buffers.angles);
-        for (index, weights) in self.weights.layers.iter().enumerate() {
+        let layers = self.weights.layers.iter().enumerate().filter(|(index, _)| !self.skipped[*index]);
+        for (index, weights) in layers {
+            if let Some(changes) = &mut self.buffers.changes {
+                changes.begin(&self.buffers.residual[..m * self.decoder.hidden]);
+            }
             step.attention(index, weights, &sequences, cache, &mut self.buffers);
             step.feed_forward(index, weights, &mut self.buffers);
+            if let Some(changes) = &mut self.buffers.changes {
+                let h = self.decoder.hidden;
+                changes.end(index, &self.buffers.residual[..m * h], h);
+            }
         }
         step.logits(spans, &self.weights, logit_rows, &mut self.buffers);
         (&self.compute, &mut self.buffers.logits[..logit_rows * self.decoder.vocabulary])
@@ -213,6 +245,7 @@ impl Buffers {
             logits: vec![0.0; sizes.logit_rows_max * decoder.vocabulary],
             experts: decoder.experts.map(|experts| ExpertBuffers::new(&experts, decoder.hidden, rows)),
             squares: None,
+            changes: None,
         }
     }
 }

@@ -46,6 +46,8 @@ Examples:
       a coding for each weight, so that no more than half a point of accuracy is lost
   tureen compress smollm2 --to Q3_K_M --calibration notes.txt --measure letters.txt
       rounds by what matters on notes.txt, and measures on letters.txt
+  tureen compress smollm2 --to Q4_K_M --drop-layers 3 --calibration notes.txt
+      without the three layers that notes.txt needs least
 
 Types, with the bits that a weight takes in a large model:
   Q2_K_S Q2_K 3.0          heavy loss

@@ -35,7 +35,7 @@ fn what(phase: Phase) -> &'static str {
     match phase {
         Phase::Calibrating => "finding what matters",
         Phase::Quantising => "quantising",
-        Phase::Choosing => "trying codings",
+        Phase::Choosing => "trying",
         Phase::Coding => "coding weights",
         Phase::Training => "training",
         Phase::Measuring => "measuring",

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use compress::mix::MIXES;
 use compress::networks::{self, NetworkError};
 use compress::report::Report as TextsReport;
-use compress::rewrite::{Source, rewrite};
-use compress::{CompressError, Importance, Mix, Phase, Progress, measure};
+use compress::rewrite::{Changes, Source, rewrite};
+use compress::{CompressError, Importance, Mix, Phase, Progress, choose_layers, layer_choice, measure};
 use formats::onnx::is_onnx;
 use kernels::compute::Compute;
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,10 @@ pub struct Request {
     #[arg(long, value_name = "TOKENS", default_value_t = measure_tokens_max())]
     #[serde(default = "measure_tokens_max")]
     pub measure_tokens_max: usize,
+    /// Layers of a language model to leave out: those that the calibration text needs least
+    #[arg(long, value_name = "LAYERS", default_value_t, hide_default_value = true)]
+    #[serde(default)]
+    pub drop_layers: usize,
     /// Of a network: its definition, for int8, for what is trained again, and for figures on its data
     #[arg(long, value_name = "FILE.toml")]
     pub definition: Option<PathBuf>,
@@ -125,6 +129,9 @@ impl<'a> Work<'a> {
         let way = if is_onnx(model) {
             Way::Network(compress_network::method(request)?)
         } else {
+            if request.drop_layers > 0 && request.calibration.is_none() {
+                bail!(Misused("--drop-layers needs --calibration, a text to choose by".to_owned()));
+            }
             Way::Types(find_mix(&request.to)?)
         };
         Ok(Work { request, name, model, way })
@@ -183,18 +190,29 @@ impl<'a> Work<'a> {
         let calibration = request.calibration.as_ref().map(read).transpose()?;
         let measured = request.measure.as_ref().map(read).transpose()?;
         let source = Source::open(self.model)?;
+        let layers = match (&calibration, request.drop_layers) {
+            (_, 0) | (None, _) => Vec::new(),
+            (Some(text), count) => choose_layers(self.model, compute, text, count, &mut |done, all| {
+                on(Progress::new(Phase::Choosing, done, all))
+            })?,
+        };
+        let dropped = layer_choice::dropped(&layers);
         let importance = match &calibration {
-            Some(text) => Some(Importance::measure(self.model, compute, text, &mut |done, all| {
-                on(Progress::new(Phase::Calibrating, done, all))
-            })?),
+            Some(text) => {
+                Some(Importance::measure(self.model, compute, text, &dropped, &mut |done, all| {
+                    on(Progress::new(Phase::Calibrating, done, all))
+                })?)
+            }
             None => None,
         };
         let began = Instant::now();
-        let rewritten = rewrite(compute, &source, mix, importance.as_ref(), out, &mut |progress| {
+        let changes = Changes { mix, importance: importance.as_ref(), dropped: &dropped };
+        let rewritten = rewrite(compute, &source, &changes, out, &mut |progress| {
             on(Progress { phase: Phase::Quantising, done: progress.done, all: progress.all, loss: None })
         })?;
         let mut report = TextsReport::new(self.name, mix.name, rewritten, began.elapsed().as_secs_f64());
         report.calibration_tokens = importance.map(|importance| importance.tokens);
+        report.layers = layers;
         if let Some(text) = &measured {
             let progress = &mut |done, all| on(Progress::new(Phase::Measuring, done, all));
             let tokens_max = request.measure_tokens_max;
@@ -277,6 +295,10 @@ mod tests {
             assert_eq!(toml::from_str::<Request>(&written).unwrap(), request, "{written}");
         };
         check("smollm2 --to Q4_K_M", "source = 'smollm2'\nto = 'Q4_K_M'");
+        check(
+            "smollm2 --to Q4_K_M --drop-layers 3 --calibration a.txt",
+            "source = 'smollm2'\nto = 'Q4_K_M'\ndrop_layers = 3\ncalibration = 'a.txt'",
+        );
         check(
             "net@3 --to smallest --max-loss 0.005 --target-size 1000 --definition net.toml --ranges entropy",
             "source = 'net@3'\nto = 'smallest'\nmax_loss = 0.005\ntarget_size = 1000\n\
