@@ -9,7 +9,7 @@ mod tests;
 
 pub use blocks::dequantize;
 pub(crate) use blocks::{BLOCK, Block, NONLINEAR, block, zero_point};
-pub use quantize::quantize;
+pub use quantize::{is_compensable, quantize, quantize_compensated};
 
 use std::fmt;
 

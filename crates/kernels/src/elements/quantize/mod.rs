@@ -7,6 +7,7 @@
 //! The error is `Σ w (x - y)²`: the weight of a column says how much it matters there, which is how large the activations
 //! are that it is multiplied with; and since what is known of that is inexact, large numbers count more.
 
+mod compensated;
 mod fit;
 mod pack;
 mod scales;
@@ -18,6 +19,7 @@ use half::{bf16, f16};
 use super::{BLOCK, ElementType};
 use crate::compute::Isa;
 use crate::lanes::WIDTH_MAX;
+pub use compensated::{is_compensable, quantize_compensated};
 use fit::{Codes, FitAffine, FitSymmetric, Integers, Nonlinear, Weigh};
 
 /// Sub-blocks that are searched together.

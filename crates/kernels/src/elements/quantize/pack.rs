@@ -1,5 +1,7 @@
 //! Codes and scales as bytes: the inverse of `blocks.rs`, which says what each layout is.
 
+use std::ops::Range;
+
 use half::f16;
 
 use crate::elements::{BLOCK, ElementType, NONLINEAR, zero_point};
@@ -38,56 +40,102 @@ pub(super) fn block(element_type: ElementType, d: f32, m: f32, codes: &[i8; BLOC
             codes.map(|code| (code as u8).wrapping_add(zero))
         }
     };
+    if matches!(element_type, Q4_1 | Q5_1) {
+        put_half(&mut out[2..], m);
+    }
+    put_codes(element_type, &unsigned, out);
+}
+
+/// Where a block's codes are.
+pub(super) fn code_bytes(element_type: ElementType) -> Range<usize> {
+    use ElementType::*;
     match element_type {
-        Q4_0 | IQ4_NL => nibbles(&unsigned, &mut out[2..]),
-        Q4_1 => {
-            put_half(&mut out[2..], m);
-            nibbles(&unsigned, &mut out[4..]);
+        Q4_0 | IQ4_NL => 2..18,
+        Q4_1 => 4..20,
+        Q5_0 => 2..22,
+        Q5_1 => 4..24,
+        Q8_0 => 2..34,
+        Q2_K => 16..80,
+        Q3_K => 0..96,
+        Q4_K => 16..144,
+        Q5_K => 16..176,
+        Q6_K => 0..192,
+        _ => unreachable!("{element_type} has no blocks that are written"),
+    }
+}
+
+/// Writes the codes of a block, with the zero point added, and leaves its scales.
+pub(super) fn put_codes(element_type: ElementType, codes: &[u8], out: &mut [u8]) {
+    use ElementType::*;
+    let out = &mut out[code_bytes(element_type)];
+    out.fill(0);
+    match element_type {
+        Q4_0 | IQ4_NL | Q4_1 => nibbles(codes, out),
+        Q5_0 | Q5_1 => five_bits(codes, out),
+        // Signed bytes.
+        Q8_0 => out.iter_mut().zip(codes).for_each(|(out, code)| *out = code ^ 0x80),
+        Q2_K => put_pairs_of_bits(codes, out),
+        Q3_K => {
+            for (bit, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
+                out.iter_mut().zip(codes).for_each(|(out, code)| *out |= (code >> 2) << bit);
+            }
+            put_pairs_of_bits(codes, &mut out[32..]);
         }
-        Q5_0 => five_bits(&unsigned, &mut out[2..]),
-        Q5_1 => {
-            put_half(&mut out[2..], m);
-            five_bits(&unsigned, &mut out[4..]);
-        }
-        Q8_0 => {
-            for (out, code) in out[2..].iter_mut().zip(codes) {
-                *out = *code as u8;
+        Q4_K | Q5_K => {
+            let (high, low) = out.split_at_mut(if element_type == Q4_K { 0 } else { 32 });
+            for (codes, low) in codes.as_chunks::<64>().0.iter().zip(low.as_chunks_mut::<32>().0) {
+                let (first, second) = codes.split_at(32);
+                let pairs = first.iter().zip(second);
+                low.iter_mut().zip(pairs).for_each(|(out, (a, b))| *out = a & 15 | b << 4);
+            }
+            if element_type == Q5_K {
+                for (bit, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
+                    high.iter_mut().zip(codes).for_each(|(out, code)| *out |= (code >> 4) << bit);
+                }
             }
         }
-        _ => unreachable!("{element_type} has no blocks of 32"),
+        Q6_K => {
+            let (low, high) = out.split_at_mut(128);
+            for (half, codes) in codes.as_chunks::<128>().0.iter().enumerate() {
+                let low = &mut low[64 * half..][..64];
+                let (first, second) = codes.split_at(64);
+                low.iter_mut().zip(first.iter().zip(second)).for_each(|(out, (a, b))| *out = a & 15 | b << 4);
+                for (quarter, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
+                    let high = high[32 * half..][..32].iter_mut();
+                    high.zip(codes).for_each(|(out, code)| *out |= (code >> 4) << (2 * quarter));
+                }
+            }
+        }
+        _ => unreachable!("{element_type} has no blocks that are written"),
     }
 }
 
 /// The first half of the codes in the low halves of 16 bytes, the second in the high ones.
-fn nibbles(codes: &[u8; BLOCK], out: &mut [u8]) {
+fn nibbles(codes: &[u8], out: &mut [u8]) {
     for i in 0..16 {
         out[i] = codes[i] & 15 | codes[i + 16] << 4;
     }
 }
 
-fn five_bits(codes: &[u8; BLOCK], out: &mut [u8]) {
+fn five_bits(codes: &[u8], out: &mut [u8]) {
     let fifth = codes.iter().enumerate().fold(0, |bits: u32, (i, code)| bits | u32::from(code >> 4) << i);
     out[..4].copy_from_slice(&fifth.to_le_bytes());
-    nibbles(&codes.map(|code| code & 15), &mut out[4..]);
+    nibbles(codes, &mut out[4..]);
 }
 
 pub(super) fn super_block(element_type: ElementType, block: &SuperBlock, out: &mut [u8]) {
     use ElementType::*;
     out.fill(0);
+    put_codes(element_type, &block.codes, out);
     match element_type {
         Q2_K => {
             for s in 0..16 {
                 out[s] = block.scales[s] as u8 | (block.mins[s] as u8) << 4;
             }
-            put_pairs_of_bits(&block.codes, &mut out[16..80]);
             put_half(&mut out[80..], block.d);
             put_half(&mut out[82..], block.m);
         }
         Q3_K => {
-            for (bit, codes) in block.codes.as_chunks::<32>().0.iter().enumerate() {
-                out.iter_mut().zip(codes).for_each(|(out, code)| *out |= (code >> 2) << bit);
-            }
-            put_pairs_of_bits(&block.codes, &mut out[32..96]);
             for (s, scale) in block.scales.iter().enumerate() {
                 let scale = (scale + 32) as u8;
                 out[96 + s % 8] |= (scale & 15) << (s / 8 * 4);
@@ -99,30 +147,8 @@ pub(super) fn super_block(element_type: ElementType, block: &SuperBlock, out: &m
             put_half(out, block.d);
             put_half(&mut out[2..], block.m);
             six_bit_pairs(block, &mut out[4..16]);
-            let low = if element_type == Q4_K { 16 } else { 48 };
-            for (codes, out) in block.codes.as_chunks::<64>().0.iter().zip(out[low..].as_chunks_mut::<32>().0)
-            {
-                let (first, second) = codes.split_at(32);
-                let pairs = first.iter().zip(second);
-                out.iter_mut().zip(pairs).for_each(|(out, (a, b))| *out = a & 15 | b << 4);
-            }
-            if element_type == Q5_K {
-                for (bit, codes) in block.codes.as_chunks::<32>().0.iter().enumerate() {
-                    out[16..48].iter_mut().zip(codes).for_each(|(out, code)| *out |= (code >> 4) << bit);
-                }
-            }
         }
         Q6_K => {
-            let (low, high) = out.split_at_mut(128);
-            for (half, codes) in block.codes.as_chunks::<128>().0.iter().enumerate() {
-                let low = &mut low[64 * half..][..64];
-                let (first, second) = codes.split_at(64);
-                low.iter_mut().zip(first.iter().zip(second)).for_each(|(out, (a, b))| *out = a & 15 | b << 4);
-                for (quarter, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
-                    let high = high[32 * half..][..32].iter_mut();
-                    high.zip(codes).for_each(|(out, code)| *out |= (code >> 4) << (2 * quarter));
-                }
-            }
             for (out, scale) in out[192..208].iter_mut().zip(block.scales) {
                 *out = scale as i8 as u8;
             }
@@ -133,7 +159,7 @@ pub(super) fn super_block(element_type: ElementType, block: &SuperBlock, out: &m
 }
 
 /// The two low bits of 256 codes, four in a byte.
-fn put_pairs_of_bits(codes: &[u8; 256], out: &mut [u8]) {
+fn put_pairs_of_bits(codes: &[u8], out: &mut [u8]) {
     for (index, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
         let out = out[index / 4 * 32..][..32].iter_mut();
         out.zip(codes).for_each(|(out, code)| *out |= (code & 3) << (index % 4 * 2));
