@@ -1,12 +1,14 @@
 //! A model in, a smaller one and a report of what that cost out.
 //!
 //! `mix.rs` says which tensor gets which type, `rewrite.rs` writes the file, `importance.rs` finds out on a text which
-//! columns matter and `layer_choice.rs` which layers don't, `dropping.rs` leaves these out of the file, `measure.rs` what the
-//! smaller model says otherwise, and `report.rs` tells a person. `networks/` does the like for networks of ours and ONNX
+//! columns matter, `hessian.rs` how they make up for each other, `layer_choice.rs` which layers don't matter, `dropping.rs`
+//! leaves these out of the file, `measure.rs` finds what the smaller model says otherwise, and `report.rs` tells a person. `networks/` does the like for networks of ours and ONNX
 //! files.
 
 mod dropping;
 mod error;
+mod factor;
+pub mod hessian;
 pub mod importance;
 pub mod layer_choice;
 pub mod measure;
@@ -18,6 +20,7 @@ pub mod rewrite;
 mod sequence;
 
 pub use error::CompressError;
+pub use hessian::Hessians;
 pub use importance::Importance;
 pub use layer_choice::{LayerInfluence, choose_layers};
 pub use mix::Mix;

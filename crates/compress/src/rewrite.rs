@@ -14,16 +14,20 @@ use formats::gguf::{Gguf, TensorEntry, Writer, read, split};
 use formats::model::ModelFiles;
 use formats::storage::Bytes;
 use kernels::compute::Compute;
-use kernels::elements::{ElementType, dequantize, quantize};
+use kernels::elements::{ElementType, dequantize, is_compensable, quantize, quantize_compensated};
 use serde::Serialize;
 
 use crate::dropping::Kept;
 use crate::error::CompressError;
+use crate::hessian::Hessians;
 use crate::importance::Importance;
 use crate::mix::{Mix, Shape};
+use crate::progress::{Phase, Progress};
 
 /// Elements that a thread takes at a time.
 const PART_ELEMENTS: usize = 1 << 16;
+/// Rows that compensation takes at a time.
+const ROWS_TOGETHER: usize = 16;
 /// Of how GGUF's blocks are laid out, in `general.quantization_version`.
 const QUANTIZATION_VERSION: u32 = 2;
 /// The largest number that a block's scale of 16 bits can stand for in every type.
@@ -43,6 +47,9 @@ pub struct TensorChange {
     pub relative_error: f64,
     /// Whether errors were weighed by what a text showed to matter.
     pub weighed: bool,
+    /// Whether later columns made up for errors of earlier ones: then errors of weights are larger, and of what they give
+    /// smaller.
+    pub compensated: bool,
 }
 
 /// What the file that was written is.
@@ -51,13 +58,6 @@ pub struct Rewritten {
     pub tensors: Vec<TensorChange>,
     pub bytes_before: u64,
     pub bytes_after: u64,
-}
-
-/// How far it is, in bytes of the model that is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    pub done: u64,
-    pub all: u64,
 }
 
 /// A model in memory-mapped files: one, or the parts of one that is split.
@@ -90,19 +90,20 @@ impl Source {
 }
 
 /// What the new file is to be.
-#[derive(Clone, Copy, Debug)]
 pub struct Changes<'a> {
     pub mix: &'a Mix,
     /// What rounding goes by, where it is known; tensors are called as in the source.
     pub importance: Option<&'a Importance>,
     /// Layers that are left out.
     pub dropped: &'a [usize],
+    /// Where matrices are to be rounded with compensation.
+    pub hessians: Option<&'a mut Hessians>,
 }
 
 impl<'a> Changes<'a> {
     /// Other types, and nothing else.
     pub fn to(mix: &'a Mix) -> Changes<'a> {
-        Changes { mix, importance: None, dropped: &[] }
+        Changes { mix, importance: None, dropped: &[], hessians: None }
     }
 }
 
@@ -115,7 +116,7 @@ impl<'a> Changes<'a> {
 pub fn rewrite(
     compute: &Compute,
     source: &Source,
-    changes: &Changes<'_>,
+    changes: Changes<'_>,
     to: &Path,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Rewritten, CompressError> {
@@ -128,7 +129,7 @@ pub fn rewrite(
             FormatError::Missing { what: "a file".to_owned(), needed_for: "a model".to_owned() }.into()
         );
     };
-    let Changes { mix, importance, dropped } = *changes;
+    let Changes { mix, importance, dropped, mut hessians } = changes;
     let kept = Kept::new(first, dropped, || Ok(ModelFiles::open(&source.paths[0])?.decoder().clone()))?;
     let mut model = shape(first, &parts, importance.is_some())?;
     model.layers = model.layers.saturating_sub(dropped.len());
@@ -140,6 +141,9 @@ pub fn rewrite(
             Some(Taken { name, entry, bytes: &file.as_slice()[entry.bytes.clone()] })
         }));
         tensors[begin..].sort_by_key(|tensor| tensor.entry.bytes.start);
+    }
+    if hessians.is_some() {
+        tensors.sort_by_key(|tensor| layer_of(&tensor.name));
     }
 
     let mut writer = Writer::new(first.alignment);
@@ -158,12 +162,18 @@ pub fn rewrite(
     for (Taken { name, entry: tensor, bytes }, Planned { to, bytes: length, start }) in
         tensors.into_iter().zip(planned)
     {
-        if progress(Progress { done, all }).is_break() {
+        if progress(Progress { phase: Phase::Quantising, done, all, loss: None }).is_break() {
             return Err(CompressError::Stopped);
         }
         out.write(&vec![0; start - written])?;
         let weights = importance.and_then(|importance| importance.of(tensor.name, tensor.shape()));
-        let task = Task { compute, tensor, bytes, to, importance: weights };
+        let factor = match &mut hessians {
+            Some(hessians) if to != tensor.element_type && is_compensable(to) => {
+                hessians.factor(tensor.name, tensor.shape().last().copied().unwrap_or(1), progress)?
+            }
+            _ => None,
+        };
+        let task = Task { compute, tensor, bytes, to, importance: weights, factor };
         let mut packed = vec![0; length];
         let relative_error = task.run(&mut packed)?;
         out.write(&packed)?;
@@ -178,12 +188,18 @@ pub fn rewrite(
             bytes_after: length,
             relative_error,
             weighed: weights.is_some() && to != tensor.element_type,
+            compensated: factor.is_some(),
         });
     }
-    let _ = progress(Progress { done, all });
+    let _ = progress(Progress { phase: Phase::Quantising, done, all, loss: None });
     out.finish()?;
     rewritten.bytes_after = (header.len() + written) as u64;
     Ok(rewritten)
+}
+
+/// The number in a layer's tensor's name; others come first.
+fn layer_of(name: &str) -> Option<usize> {
+    name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
 }
 
 /// A tensor of the source that stays.
@@ -270,6 +286,7 @@ struct Task<'a> {
     bytes: &'a [u8],
     to: ElementType,
     importance: Option<&'a [f32]>,
+    factor: Option<&'a [f32]>,
 }
 
 /// A number that the type doesn't have, and its row.
@@ -286,7 +303,10 @@ impl Task<'_> {
             return Ok(0.0);
         }
         let columns = self.tensor.shape().last().copied().unwrap_or(1);
-        let rows = (PART_ELEMENTS / columns).max(1);
+        let rows = match self.factor {
+            Some(_) => ROWS_TOGETHER,
+            None => (PART_ELEMENTS / columns).max(1),
+        };
         let (Some(from_bytes), Some(to_bytes)) =
             (self.tensor.element_type.row_bytes(columns), self.to.row_bytes(columns))
         else {
@@ -336,7 +356,11 @@ impl Task<'_> {
         if !is_fit && let Some(index) = values.iter().position(|x| !is_within(*x, most)) {
             return Err(Unfit { row: index / columns, found: values[index] });
         }
-        let off = quantize(self.compute.isa(), self.to, &values, columns, self.importance, to);
+        let isa = self.compute.isa();
+        let off = match self.factor {
+            Some(factor) => quantize_compensated(isa, self.to, &values, columns, factor, to),
+            None => quantize(isa, self.to, &values, columns, self.importance, to),
+        };
         Ok((off, squares))
     }
 }

@@ -30,7 +30,7 @@ fn without(from: &Path, dropped: &[usize], to: &Path) -> Result<(), CompressErro
     let source = Source::open(from)?;
     let mix = Mix::find(&ModelFiles::open(from)?.facts().quantisation).unwrap();
     let changes = Changes { dropped, ..Changes::to(mix) };
-    rewrite(&compute(), &source, &changes, to, &mut |_| ControlFlow::Continue(())).map(|_| ())
+    rewrite(&compute(), &source, changes, to, &mut |_| ControlFlow::Continue(())).map(|_| ())
 }
 
 fn logits(path: &Path, skipped: &[usize]) -> Vec<f32> {

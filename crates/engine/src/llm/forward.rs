@@ -15,7 +15,7 @@ use kernels::norm::rms_norm;
 use kernels::rotary::{Layout, rotate};
 
 use super::experts::{ExpertBuffers, mix_experts};
-use super::input_squares::InputSquares;
+use super::input_squares::{InputSquares, Reads};
 use super::layer_changes::LayerChanges;
 use super::weights::{DecoderWeights, FeedForwardWeights, GatedWeights, LayerWeights};
 
@@ -148,6 +148,12 @@ impl Forward {
     /// From now on adds up the squares of what every product reads, which takes time.
     pub fn gather_squares(&mut self) {
         self.buffers.squares = Some(InputSquares::new(&self.decoder));
+    }
+
+    /// The same anew, and of `layers` products of columns with each other too: `4·n²` bytes for an input of `n` columns.
+    pub fn gather_products(&mut self, layers: Range<usize>) {
+        let (compute, rows) = (&self.compute, self.rows_max);
+        self.buffers.squares = Some(InputSquares::with_products(&self.decoder, compute, layers, rows));
     }
 
     /// The sums so far, where they are gathered.
@@ -307,7 +313,7 @@ impl Step<'_> {
         let input = self.norm(residual, &weights.attention_norm, normed, &mut buffers.quantized);
         stack.multiply(self.compute, input, m, stacked);
         if let Some(squares) = &mut buffers.squares {
-            squares.layers[index].query_key_value.add(input.values);
+            squares.add(self.compute, index, Reads::QueryKeyValue, input.values);
         }
         self.finish_heads(weights, &buffers.angles[self.decoder.layers[index].rotary], stacked);
 
@@ -318,7 +324,7 @@ impl Step<'_> {
         let projected = &mut buffers.projected[..m * h];
         matmul(self.compute, input, &weights.attention_output, projected);
         if let Some(squares) = &mut buffers.squares {
-            squares.layers[index].attention_output.add(input.values);
+            squares.add(self.compute, index, Reads::AttentionOutput, input.values);
         }
         if let Some(bias) = &weights.attention_output_bias {
             projected.chunks_exact_mut(h).for_each(|row| add(row, bias));
@@ -379,17 +385,17 @@ impl Step<'_> {
         let (residual, normed) = (&buffers.residual[..self.m * h], &mut buffers.normed[..self.m * h]);
         let input = self.norm(residual, &weights.feed_forward_norm, normed, &mut buffers.quantized);
         let out = &mut buffers.projected[..self.m * h];
-        let mut squares = buffers.squares.as_mut().map(|squares| &mut squares.layers[index]);
-        if let Some(squares) = &mut squares {
-            squares.feed_forward.add(input.values);
+        if let Some(squares) = &mut buffers.squares {
+            squares.add(self.compute, index, Reads::FeedForward, input.values);
         }
         match &weights.feed_forward {
             FeedForwardWeights::Dense(gated) => {
                 let stacked = &mut buffers.stacked[..self.m * gated.gate_up.columns()];
                 gated.gate_up.multiply(self.compute, input, self.m, stacked);
                 self.finish_gated(gated, stacked, &mut buffers.inner, &mut buffers.quantized, out);
-                if let Some(squares) = squares {
-                    squares.down.add(&buffers.inner[..self.m * gated.down.columns()]);
+                if let Some(squares) = &mut buffers.squares {
+                    let inner = &buffers.inner[..self.m * gated.down.columns()];
+                    squares.add(self.compute, index, Reads::Down, inner);
                 }
             }
             FeedForwardWeights::Experts { router, experts } => {

@@ -1,14 +1,29 @@
 //! Sums of the squares of what each product of a decoder reads, by column: how much the columns of its weights matter to
-//! whoever makes these smaller.
+//! whoever makes these smaller. Of some layers, the products of each column with every other too.
+
+use std::ops::Range;
 
 use formats::model::{Decoder, FeedForward};
+use kernels::compute::Compute;
+
+use super::input_products::InputProducts;
 
 /// Of every layer, and of the output.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct InputSquares {
     pub layers: Vec<LayerSquares>,
     /// `[h]`.
     pub output: ColumnSquares,
+    products: Option<InputProducts>,
+}
+
+/// Whose input it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reads {
+    QueryKeyValue,
+    AttentionOutput,
+    FeedForward,
+    Down,
 }
 
 #[derive(Clone, Debug)]
@@ -28,6 +43,8 @@ pub struct LayerSquares {
 pub struct ColumnSquares {
     pub sums: Vec<f64>,
     pub rows: u64,
+    /// Which of the products are its own.
+    products: Option<usize>,
 }
 
 impl InputSquares {
@@ -41,13 +58,59 @@ impl InputSquares {
                 FeedForward::Experts => 0,
             }),
         });
-        InputSquares { layers: layers.collect(), output: ColumnSquares::new(decoder.hidden) }
+        InputSquares { layers: layers.collect(), output: ColumnSquares::new(decoder.hidden), products: None }
+    }
+
+    /// Of `layers`, products of columns too; a step has at most `rows_max` rows.
+    pub(super) fn with_products(
+        decoder: &Decoder,
+        compute: &Compute,
+        layers: Range<usize>,
+        rows_max: usize,
+    ) -> InputSquares {
+        let mut squares = InputSquares::new(decoder);
+        let mut columns = Vec::new();
+        for layer in &mut squares.layers[layers] {
+            for read in [
+                &mut layer.query_key_value,
+                &mut layer.attention_output,
+                &mut layer.feed_forward,
+                &mut layer.down,
+            ] {
+                if !read.sums.is_empty() {
+                    read.products = Some(columns.len());
+                    columns.push(read.sums.len());
+                }
+            }
+        }
+        squares.products = Some(InputProducts::new(compute, &columns, rows_max));
+        squares
+    }
+
+    /// Adds rows that a product of a layer reads.
+    pub(super) fn add(&mut self, compute: &Compute, layer: usize, reads: Reads, values: &[f32]) {
+        let layer = &mut self.layers[layer];
+        let columns = match reads {
+            Reads::QueryKeyValue => &mut layer.query_key_value,
+            Reads::AttentionOutput => &mut layer.attention_output,
+            Reads::FeedForward => &mut layer.feed_forward,
+            Reads::Down => &mut layer.down,
+        };
+        columns.add(values);
+        if let (Some(products), Some(index)) = (&mut self.products, columns.products) {
+            products.add(compute, index, values);
+        }
+    }
+
+    /// The sums of products of `columns`, `[n, n]`, where they are gathered.
+    pub fn products(&self, columns: &ColumnSquares) -> Option<&[f32]> {
+        Some(self.products.as_ref()?.of(columns.products?))
     }
 }
 
 impl ColumnSquares {
     fn new(columns: usize) -> ColumnSquares {
-        ColumnSquares { sums: vec![0.0; columns], rows: 0 }
+        ColumnSquares { sums: vec![0.0; columns], rows: 0, products: None }
     }
 
     /// Adds rows.

@@ -12,6 +12,7 @@ mod fingerprint;
 pub mod forward;
 mod guessing;
 mod handle;
+mod input_products;
 mod input_squares;
 mod layer_changes;
 mod measured;
