@@ -154,23 +154,26 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let mut text =
-            "<h2>Tensors</h2><table><tr><th>tensor<th>shape<th>from<th>to<th>bytes<th>relative error"
-                .to_owned();
+        let note = "<p>Errors in * are of weights whose rounding later columns made up for: larger than by rounding each \
+                    weight, so that errors of what the matrix gives are smaller.";
+        let note = if self.tensors.iter().any(|tensor| tensor.compensated) { note } else { "" };
+        let mut text = "<h2>Tensors</h2>".to_owned() + note;
+        text += "<table><tr><th>tensor<th>shape<th>from<th>to<th>bytes<th>relative error";
         let worst = self.tensors.iter().map(|tensor| tensor.relative_error).fold(1e-12, f64::max);
         for tensor in &self.tensors {
             let shape: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
             let _ = write!(
                 text,
                 "<tr><td>{}<td class=n>{}<td>{}<td>{}<td class=n>{}<td class=n \
-                 style='background:linear-gradient(to right,#f4c9a8 {:.0}%,transparent 0)'>{:.5}",
+                 style='background:linear-gradient(to right,#f4c9a8 {:.0}%,transparent 0)'>{:.5}{}",
                 escape(&tensor.name),
                 shape.join(" × "),
                 tensor.from,
                 tensor.to,
                 tensor.bytes_after,
                 100.0 * tensor.relative_error / worst,
-                tensor.relative_error
+                tensor.relative_error,
+                if tensor.compensated { " *" } else { "" }
             );
         }
         text + "</table>"

@@ -180,7 +180,8 @@ fn compensated_rounding_says_more_nearly_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let [plain, better] = ["plain.gguf", "better.gguf"].map(|name| folder.path().join(name));
     let compute = compute();
-    let seen: String = (0..4000).map(|i| format!("{i} and {} make {}. ", i * 7 % 13, i + i * 7 % 13)).collect();
+    let seen: String =
+        (0..4000).map(|i| format!("{i} and {} make {}. ", i * 7 % 13, i + i * 7 % 13)).collect();
     for mix in ["Q4_0", "Q4_1"] {
         make(&tiny(), mix, None, &plain).unwrap();
         let source = Source::open(&tiny()).unwrap();

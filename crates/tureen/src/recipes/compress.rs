@@ -11,7 +11,9 @@ use compress::mix::MIXES;
 use compress::networks::{self, NetworkError};
 use compress::report::Report as TextsReport;
 use compress::rewrite::{Changes, Source, rewrite};
-use compress::{CompressError, Importance, Mix, Phase, Progress, choose_layers, layer_choice, measure};
+use compress::{
+    CompressError, Hessians, Importance, Mix, Phase, Progress, choose_layers, layer_choice, measure,
+};
 use formats::onnx::is_onnx;
 use kernels::compute::Compute;
 use serde::{Deserialize, Serialize};
@@ -41,6 +43,11 @@ pub struct Request {
     #[arg(long, value_name = "TOKENS", default_value_t = measure_tokens_max())]
     #[serde(default = "measure_tokens_max")]
     pub measure_tokens_max: usize,
+    /// Of a language model: search finds the least error of each block; gptq lets later columns make up for the errors of
+    /// earlier ones, as far as the calibration text shows how
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    #[serde(default)]
+    pub rounding: Rounding,
     /// Layers of a language model to leave out: those that the calibration text needs least
     #[arg(long, value_name = "LAYERS", default_value_t, hide_default_value = true)]
     #[serde(default)]
@@ -79,6 +86,15 @@ fn measure_tokens_max() -> usize {
 
 fn keep() -> f64 {
     0.5
+}
+
+/// How weights of a language model become codes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rounding {
+    #[default]
+    Search,
+    Gptq,
 }
 
 /// How ranges of integer products are chosen.
@@ -129,8 +145,13 @@ impl<'a> Work<'a> {
         let way = if is_onnx(model) {
             Way::Network(compress_network::method(request)?)
         } else {
-            if request.drop_layers > 0 && request.calibration.is_none() {
-                bail!(Misused("--drop-layers needs --calibration, a text to choose by".to_owned()));
+            let needs_text = if request.drop_layers > 0 {
+                Some("--drop-layers")
+            } else {
+                Some("--rounding gptq").filter(|_| request.rounding == Rounding::Gptq)
+            };
+            if let Some(option) = needs_text.filter(|_| request.calibration.is_none()) {
+                bail!(Misused(format!("{option} needs --calibration, a text to go by")));
             }
             Way::Types(find_mix(&request.to)?)
         };
@@ -205,11 +226,14 @@ impl<'a> Work<'a> {
             }
             None => None,
         };
+        let mut hessians = match (request.rounding, &calibration) {
+            (Rounding::Gptq, Some(text)) => Some(Hessians::open(self.model, compute, text, &dropped)?),
+            _ => None,
+        };
         let began = Instant::now();
-        let changes = Changes { mix, importance: importance.as_ref(), dropped: &dropped };
-        let rewritten = rewrite(compute, &source, &changes, out, &mut |progress| {
-            on(Progress { phase: Phase::Quantising, done: progress.done, all: progress.all, loss: None })
-        })?;
+        let changes =
+            Changes { mix, importance: importance.as_ref(), dropped: &dropped, hessians: hessians.as_mut() };
+        let rewritten = rewrite(compute, &source, changes, out, on)?;
         let mut report = TextsReport::new(self.name, mix.name, rewritten, began.elapsed().as_secs_f64());
         report.calibration_tokens = importance.map(|importance| importance.tokens);
         report.layers = layers;
@@ -296,8 +320,8 @@ mod tests {
         };
         check("smollm2 --to Q4_K_M", "source = 'smollm2'\nto = 'Q4_K_M'");
         check(
-            "smollm2 --to Q4_K_M --drop-layers 3 --calibration a.txt",
-            "source = 'smollm2'\nto = 'Q4_K_M'\ndrop_layers = 3\ncalibration = 'a.txt'",
+            "smollm2 --to Q4_K_M --drop-layers 3 --calibration a.txt --rounding gptq",
+            "source = 'smollm2'\nto = 'Q4_K_M'\ndrop_layers = 3\ncalibration = 'a.txt'\nrounding = 'gptq'",
         );
         check(
             "net@3 --to smallest --max-loss 0.005 --target-size 1000 --definition net.toml --ranges entropy",
