@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use clap::Args;
+use serde::Deserialize;
 use serde_json::Value;
 use store::{EventFile, Job, State, Stop, Store, unix_seconds};
 
 use super::Context;
 use super::epochs::Epochs;
+use super::phases::{self, Phases};
 use super::table::columns;
+use crate::recipes::compress;
 use crate::recipes::train::Event;
 use crate::terminal::{print, say};
 
@@ -26,7 +29,8 @@ pub struct Arguments {
     /// Stop it; what it did so far is kept
     #[arg(long, requires = "id", conflicts_with = "resume")]
     cancel: bool,
-    /// Let it go on from its last checkpoint, when a server has a place for it
+    /// Let it go on from its last checkpoint, or begin anew where it has none, when a server has a
+    /// place for it
     #[arg(long, requires = "id")]
     resume: bool,
     /// Forget it, with its log and checkpoints, once it has ended; what it published stays
@@ -94,9 +98,12 @@ fn list(store: &Store, as_json: bool) -> anyhow::Result<()> {
     Ok(print(columns(&rows))?)
 }
 
-/// `epoch 3, step 120`, as far as the job says it.
+/// `epoch 3, step 120` or `quantising, 3 of 40`, as far as the job says it.
 fn progress(job: &Job) -> String {
     let Some(event) = &job.progress else { return String::new() };
+    if let Ok(compress::Event::Progress(progress)) = compress::Event::deserialize(event) {
+        return phases::line(&progress);
+    }
     let known =
         ["epoch", "step", "loss"].iter().filter_map(|name| Some(format!("{name} {}", event.get(name)?)));
     known.collect::<Vec<String>>().join(", ")
@@ -116,7 +123,8 @@ fn follow(store: &Store, id: &str, as_json: bool) -> anyhow::Result<()> {
     let find = || store.job(id)?.ok_or_else(|| anyhow!("there is no job {id} here; tureen jobs lists them"));
     let path = find()?.id;
     let path = store.job_folder(&path).events();
-    let (mut epochs, mut offset, mut said) = (Epochs::default(), 0, None);
+    let (mut epochs, mut phases) = (Epochs::default(), Phases::default());
+    let (mut offset, mut said) = (0, None);
     loop {
         // In this order: what is told at the end comes before it.
         let job = find()?;
@@ -132,10 +140,13 @@ fn follow(store: &Store, id: &str, as_json: bool) -> anyhow::Result<()> {
                 print(text + "\n")?;
             } else if let Ok(event) = serde_json::from_str::<Event>(&text) {
                 epochs.show(&event);
+            } else if let Ok(compress::Event::Progress(progress)) = serde_json::from_str(&text) {
+                phases.show(&progress);
             }
         }
         if is_over {
             epochs.end();
+            phases.end();
             return close(&job);
         }
         sleep(LOOK_EVERY);
