@@ -63,6 +63,8 @@ codebook2, low-rank, fewer-units, fewer-weights, int8-aware, distilled or smalle
 fewer-weights and int8-aware train it again: they need --definition, and model.safetensors beside
 the .onnx file.
 
+A server does the same as a job (POST /v1/jobs, kind compress), see README.md.
+
 A model that is quantised already can be quantised again, and loses twice: begin with F16 or BF16.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {

@@ -49,8 +49,8 @@ Examples:
   tureen jobs job-0123... --resume
   tureen jobs job-0123... --remove
 
-Jobs are begun over HTTP (POST /v1/jobs) and done by the server; without one, a network is trained
-by tureen train.";
+Jobs train networks or make models smaller. They are begun over HTTP (POST /v1/jobs) and done by the
+server; without one, tureen train and tureen compress do the same.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let store = &context.store;
