@@ -29,8 +29,7 @@ pub struct Arguments {
     /// Stop it; what it did so far is kept
     #[arg(long, requires = "id", conflicts_with = "resume")]
     cancel: bool,
-    /// Let it go on from its last checkpoint, or begin anew where it has none, when a server has a
-    /// place for it
+    /// Let it go on from its last checkpoint, when a server has a place for it; a compression begins anew
     #[arg(long, requires = "id")]
     resume: bool,
     /// Forget it, with its log and checkpoints, once it has ended; what it published stays
@@ -49,8 +48,8 @@ Examples:
   tureen jobs job-0123... --resume
   tureen jobs job-0123... --remove
 
-Jobs train networks or make models smaller. They are begun over HTTP (POST /v1/jobs) and done by the
-server; without one, tureen train and tureen compress do the same.";
+Jobs train networks or make models smaller. They are begun over HTTP (POST /v1/jobs) and done by
+the server; without one, tureen train and tureen compress do the same.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let store = &context.store;
