@@ -26,7 +26,7 @@ pub struct Arguments {
     /// A job to follow until its end
     #[arg(value_name = "ID")]
     id: Option<String>,
-    /// Stop it; what it did so far is kept
+    /// Stop it; of a training, what it did so far is kept
     #[arg(long, requires = "id", conflicts_with = "resume")]
     cancel: bool,
     /// Let it go on from its last checkpoint, when a server has a place for it; a compression begins anew
