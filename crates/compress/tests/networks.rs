@@ -127,6 +127,7 @@ fn weights_take_fewer_bits() {
         let check = Check::new(name);
         for (coding, loss, share, error) in [
             (Coding::Float16, 0.0, 0.75, 1e-3),
+            (Coding::Bfloat16, 0.01, 0.75, 4e-3),
             (Coding::Int8, 0.01, 0.65, 1e-2),
             (Coding::Codebook8, 0.01, 0.95, 1e-2),
             (Coding::Codebook4, 0.03, 0.6, 0.1),

@@ -3,11 +3,11 @@
 //! A coded weight keeps its name: the first nodes of the graph make it out of what is stored. Runtimes work that out once,
 //! when they load the file (onnxruntime does so for all but `DequantizeLinear`, which it keeps for its own rewrites).
 
-use half::f16;
+use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
 use super::changes::Change;
-use super::document::{Document, FLOAT, FLOAT16, INT8, INT32, INT64, Node, UINT8, Weight};
+use super::document::{BFLOAT16, Document, FLOAT, FLOAT16, INT8, INT32, INT64, Node, UINT8, Weight};
 use super::error::{NetworkError, Result};
 
 /// How a weight is stored.
@@ -15,8 +15,10 @@ use super::error::{NetworkError, Result};
 #[serde(rename_all = "snake_case")]
 pub enum Coding {
     Float32,
-    /// IEEE's half precision. bfloat16 isn't offered: `rten` reads none.
+    /// IEEE's half precision.
     Float16,
+    /// The upper half of a float: 8 bits of precision and every float's range.
+    Bfloat16,
     /// Whole numbers from -127 to 127 with a scale for each channel.
     Int8,
     /// 256, 16 or 4 values, chosen to be near, and which of them each weight is.
@@ -26,9 +28,10 @@ pub enum Coding {
 }
 
 impl Coding {
-    pub const ALL: [Coding; 6] = [
+    pub const ALL: [Coding; 7] = [
         Coding::Float32,
         Coding::Float16,
+        Coding::Bfloat16,
         Coding::Int8,
         Coding::Codebook8,
         Coding::Codebook4,
@@ -39,6 +42,7 @@ impl Coding {
         match self {
             Coding::Float32 => "float32",
             Coding::Float16 => "float16",
+            Coding::Bfloat16 => "bfloat16",
             Coding::Int8 => "int8",
             Coding::Codebook8 => "codebook8",
             Coding::Codebook4 => "codebook4",
@@ -52,7 +56,7 @@ impl Coding {
             Coding::Codebook8 => Some(8),
             Coding::Codebook4 => Some(4),
             Coding::Codebook2 => Some(2),
-            Coding::Float32 | Coding::Float16 | Coding::Int8 => None,
+            Coding::Float32 | Coding::Float16 | Coding::Bfloat16 | Coding::Int8 => None,
         }
     }
 }
@@ -94,7 +98,18 @@ pub fn code(document: &mut Document, name: &str, coding: Coding) -> Result<Chang
     let before = document.weights.len();
     let after = match coding {
         Coding::Float32 => values.clone(),
-        Coding::Float16 => as_float16(document, name, &shape, &values),
+        Coding::Float16 => {
+            // What is beyond half's range is its greatest number rather than infinity.
+            let half = |value: f32| f16::from_f32(value.clamp(-65504.0, 65504.0));
+            let halves = values.iter().map(|&value| half(value).to_le_bytes()).collect();
+            as_halves(document, name, &shape, (FLOAT16, halves));
+            values.iter().map(|&value| half(value).to_f32()).collect()
+        }
+        Coding::Bfloat16 => {
+            let halves = values.iter().map(|&value| bf16::from_f32(value).to_le_bytes()).collect();
+            as_halves(document, name, &shape, (BFLOAT16, halves));
+            values.iter().map(|&value| bf16::from_f32(value).to_f32()).collect()
+        }
         Coding::Int8 => as_int8(document, name, &shape, &values),
         _ => as_codebook(document, name, &shape, &values, coding.index_bits().unwrap_or(8)),
     };
@@ -105,14 +120,10 @@ pub fn code(document: &mut Document, name: &str, coding: Coding) -> Result<Chang
     Ok(Change::new((name, &shape, coding.name().to_owned()), &values, &after, bytes))
 }
 
-fn as_float16(document: &mut Document, name: &str, shape: &[usize], values: &[f32]) -> Vec<f32> {
-    // What is beyond half's range is its greatest number rather than infinity.
-    let halves: Vec<f16> = values.iter().map(|value| f16::from_f32(value.clamp(-65504.0, 65504.0))).collect();
+fn as_halves(document: &mut Document, name: &str, shape: &[usize], (element, halves): (i64, Vec<[u8; 2]>)) {
     let stored = document.names().unique(&format!("{name}_h"));
-    let bytes = halves.iter().flat_map(|half| half.to_le_bytes()).collect();
-    document.weights.push(Weight::raw(&stored, shape, FLOAT16, bytes));
+    document.weights.push(Weight::raw(&stored, shape, element, halves.into_flattened()));
     document.nodes.insert(0, Node::new("Cast", &[&stored], name).with_int("to", FLOAT));
-    halves.into_iter().map(f16::to_f32).collect()
 }
 
 fn as_int8(document: &mut Document, name: &str, shape: &[usize], values: &[f32]) -> Vec<f32> {

@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use half::f16;
+use formats::onnx::wire::{Message, Wire};
+use half::{bf16, f16};
 use prost::bytes::Bytes;
 
 use super::error::{NetworkError, Result};
-use super::wire::Message;
 
 // Numbers of fields (onnx.ai/onnx/api/classes.html, `onnx.proto3`).
 mod field {
@@ -38,6 +38,7 @@ pub(super) const INT8: i64 = 3;
 pub(super) const INT32: i64 = 6;
 pub(super) const INT64: i64 = 7;
 pub(super) const FLOAT16: i64 = 10;
+pub(super) const BFLOAT16: i64 = 16;
 
 /// An operator.
 #[derive(Clone, Debug)]
@@ -178,6 +179,9 @@ impl Weight {
             (FLOAT16, Some(raw)) => {
                 raw.as_chunks::<2>().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect()
             }
+            (BFLOAT16, Some(raw)) => {
+                raw.as_chunks::<2>().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect()
+            }
             _ => return None,
         };
         Some(values).filter(|values| values.len() == self.elements())
@@ -292,7 +296,7 @@ impl Document {
                 .is_ok_and(|input| input.bytes(1).is_some_and(|name| names.contains(&name[..])))
         };
         graph.0.retain(|(number, value)| match value {
-            super::wire::Wire::Bytes(bytes) if *number == field::GRAPH_INPUT => !is_weight(bytes),
+            Wire::Bytes(bytes) if *number == field::GRAPH_INPUT => !is_weight(bytes),
             _ => true,
         });
         Ok(Document { model, graph, nodes, weights, opset })

@@ -251,10 +251,9 @@ impl Rewriting<'_> {
         }
         let bytes = codes.iter().map(|&code| code as u8).collect();
         let stored = self.bytes(&format!("{name}_q"), &shape, INT8, bytes);
-        let zero = self.bytes(&format!("{name}_z"), &[], INT8, vec![0]);
         let output = &node.outputs[0];
         let bias = node.inputs.get(2).filter(|bias| !bias.is_empty());
-        let inputs = [given.codes.as_str(), &stored, &given.zero, &zero];
+        let inputs = [given.codes.as_str(), &stored, &given.zero];
         let sums = self.node("MatMulInteger", &inputs, &format!("{output}_i"));
         let last = if bias.is_some() { self.names.unique(&format!("{output}_m")) } else { output.clone() };
         self.scaled((&sums, &last), &given, (&format!("{name}_s"), &scales));

@@ -17,7 +17,6 @@ mod measure;
 mod pruning;
 mod report;
 mod searching;
-mod wire;
 
 pub use calibrate::{Calibration, calibrate};
 pub use changes::Change;

@@ -41,7 +41,7 @@ impl Runner {
     pub fn load(path: &Path, pool: Arc<ThreadPool>) -> Result<(Runner, OnnxFacts), LoadError> {
         let facts = formats::onnx::read(path)?;
         let loaded = std::thread::scope(|scope| {
-            let load = || guarded(|| loaded(path));
+            let load = || guarded(|| loaded(path, &facts));
             let thread = std::thread::Builder::new().name("onnx-load".to_owned()).stack_size(STACK_BYTES);
             // What panics is caught within.
             Ok::<_, std::io::Error>(
@@ -83,9 +83,16 @@ impl Runner {
     }
 }
 
-fn loaded(path: &Path) -> Result<Model, String> {
+fn loaded(path: &Path, facts: &OnnxFacts) -> Result<Model, String> {
     let mut options = ModelOptions::with_all_ops();
-    options.prepack_weights(true).load_file(path).map_err(|error| error.to_string())
+    options.prepack_weights(true);
+    // Weights beside the file are found by its path alone.
+    if facts.has_bfloat16 && facts.external_files.is_empty() {
+        let bytes = std::fs::read(path).map_err(|error| format!("it can't be read: {error}"))?;
+        let bytes = formats::onnx::widened(bytes.into()).map_err(|error| error.to_string())?;
+        return options.load(bytes).map_err(|error| error.to_string());
+    }
+    options.load_file(path).map_err(|error| error.to_string())
 }
 
 /// Does `work`, a panic of which is an error.

@@ -4,9 +4,11 @@
 //! Reading checks the frame of everything that a runtime follows: each length lies inside its message, messages nest
 //! at most 100 deep (prost's own limit), tensors' sizes can be counted. Weights are skipped, not copied.
 
+mod bfloat16;
 mod messages;
 #[cfg(test)]
 mod tests;
+pub mod wire;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +20,7 @@ use prost::Message;
 use prost::bytes::{Buf, Bytes};
 
 use crate::error::FormatError;
+pub use bfloat16::widened;
 use messages::{Graph, Model, TensorData, Type, ValueInfo};
 pub use writer::{AttributeValue, GraphWriter};
 
@@ -168,6 +171,8 @@ pub struct OnnxFacts {
     pub operators: BTreeMap<String, usize>,
     /// Names of files beside this one that hold weights.
     pub external_files: BTreeSet<String>,
+    /// Whether weights are bfloat16, which the runtime here reads only [`widened`].
+    pub has_bfloat16: bool,
 }
 
 /// Whether a file's name says that it is ONNX.
@@ -362,6 +367,7 @@ fn weigh(tensor: &TensorData, facts: &mut OnnxFacts) -> Result<(), FormatError> 
         });
     };
     facts.parameters = facts.parameters.saturating_add(elements);
+    facts.has_bfloat16 |= tensor.data_type == bfloat16::BFLOAT16;
     if tensor.data_location != EXTERNAL {
         return Ok(());
     }

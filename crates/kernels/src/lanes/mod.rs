@@ -120,6 +120,14 @@ pub(crate) trait Lanes: Copy {
         // SAFETY: that many places are there.
         unsafe { self.store(to.as_mut_ptr(), values) }
     }
+
+    /// Writes the first `WIDTH` of `to`, as [`Lanes::store_i8`].
+    #[inline(always)]
+    fn write_i8(self, to: &mut [i8], values: Self::F) {
+        assert!(to.len() >= Self::WIDTH);
+        // SAFETY: that many places are there.
+        unsafe { self.store_i8(to.as_mut_ptr(), values) }
+    }
 }
 
 /// An operation that is compiled for every instruction set. Implement `run` with `#[inline(always)]`.

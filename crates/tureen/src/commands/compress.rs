@@ -58,10 +58,10 @@ Types, with the bits that a weight takes in a large model:
 The mixes (those that end in S, M, L) give the matrices where errors cost most more bits. Rows
 that are no multiple of 256 get a type of about as many bits in blocks of 32.
 
-A network becomes float16, int8, int8-dynamic, int8-qdq, int8-weights, codebook8, codebook4,
-codebook2, low-rank, fewer-units, fewer-weights, int8-aware, distilled or smallest. fewer-units,
-fewer-weights and int8-aware train it again: they need --definition, and model.safetensors beside
-the .onnx file.
+A network becomes float16, bfloat16, int8, int8-dynamic, int8-qdq, int8-weights, codebook8,
+codebook4, codebook2, low-rank, fewer-units, fewer-weights, int8-aware, distilled or smallest.
+fewer-units, fewer-weights and int8-aware train it again: they need --definition, and
+model.safetensors beside the .onnx file.
 
 A server does the same as a job (POST /v1/jobs, kind compress), see README.md.
 

@@ -48,6 +48,9 @@ pub struct Request {
     #[arg(long, value_name = "SHARE", default_value_t = keep())]
     #[serde(default = "keep")]
     pub keep: f64,
+    /// Of a network, with --to low-rank: the relative error that a weight may have, instead of --keep
+    #[arg(long, value_name = "ERROR", conflicts_with = "keep")]
+    pub error_max: Option<f64>,
     /// Of a network: epochs of training afterwards
     #[arg(long, value_name = "EPOCHS")]
     pub epochs: Option<usize>,

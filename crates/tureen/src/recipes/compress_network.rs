@@ -8,8 +8,9 @@ use crate::nearest::nearest;
 use crate::settings::Misused;
 
 /// What `to` may be.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "float16",
+    "bfloat16",
     "int8",
     "int8-dynamic",
     "int8-qdq",
@@ -41,6 +42,7 @@ pub(super) fn method(request: &Request) -> anyhow::Result<Method> {
     let products = |form| Method::Products { form, calibration };
     Ok(match request.to.to_ascii_lowercase().as_str() {
         "float16" => Method::Weights(Coding::Float16),
+        "bfloat16" => Method::Weights(Coding::Bfloat16),
         "int8" => products(Form::Static),
         "int8-dynamic" => products(Form::Dynamic),
         "int8-qdq" => products(Form::Qdq),
@@ -48,7 +50,10 @@ pub(super) fn method(request: &Request) -> anyhow::Result<Method> {
         "codebook8" => Method::Weights(Coding::Codebook8),
         "codebook4" => Method::Weights(Coding::Codebook4),
         "codebook2" => Method::Weights(Coding::Codebook2),
-        "low-rank" => Method::LowRank(Budget::Share(keep)),
+        "low-rank" => Method::LowRank(match request.error_max {
+            Some(error) => Budget::Error(part_of_one("--error-max", error)?),
+            None => Budget::Share(part_of_one("--keep", keep)?),
+        }),
         "fewer-units" => Method::Prune { keep, units: true, epochs },
         "fewer-weights" => Method::Prune { keep, units: false, epochs },
         "int8-aware" => Method::Aware { greatest: 63, epochs, form: Form::Static, calibration },
@@ -68,6 +73,13 @@ pub(super) fn method(request: &Request) -> anyhow::Result<Method> {
             bail!(Misused(format!("a network can't become {other:?}{close}; there are: {known}")));
         }
     })
+}
+
+fn part_of_one(option: &str, value: f64) -> anyhow::Result<f64> {
+    if value > 0.0 && value < 1.0 {
+        return Ok(value);
+    }
+    bail!(Misused(format!("{option} takes a number between 0 and 1; received {value}")))
 }
 
 /// What a version's manifest keeps of the report.

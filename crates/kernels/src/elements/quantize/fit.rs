@@ -30,10 +30,10 @@ const RANGES: [(f32, f32); 18] = [
     (1.5, 0.7),
 ];
 /// How far from either end of the codes the number of largest size is placed, in codes.
-const AT_LOW: [f32; 8] = [-0.9, -0.6, -0.3, 0.0, 0.3, 0.6, 0.9, 1.4];
-const AT_HIGH: [f32; 4] = [-0.5, 0.0, 0.4, 0.9];
+const AT_LOW: [f32; 6] = [-0.9, -0.5, -0.1, 0.3, 0.7, 1.2];
+const AT_HIGH: [f32; 2] = [-0.2, 0.5];
 /// Times that codes are taken again from the best scale.
-const REFINEMENTS: usize = 3;
+const REFINEMENTS: usize = 2;
 
 /// The codes that a type has.
 pub(super) trait Grid: Copy {
@@ -368,7 +368,7 @@ impl<G: Grid> Kernel for Codes<'_, G> {
                 let q = self.grid.nearest(lanes, lanes.mul(x, per_unit));
                 let off = lanes.sub(x, lanes.mul(scale, q));
                 sum = lanes.fma(off, off, sum);
-                lanes.write(&mut self.codes[i][first..], q);
+                lanes.write_i8(&mut self.codes[i][first..], q);
             }
             error += f64::from(lanes.sum(sum));
         }

@@ -26,13 +26,18 @@ fn put_half(out: &mut [u8], value: f32) {
 }
 
 /// A block of 32 numbers `d · code + m`.
-pub(super) fn block(element_type: ElementType, d: f32, m: f32, codes: &[i32; BLOCK], out: &mut [u8]) {
+pub(super) fn block(element_type: ElementType, d: f32, m: f32, codes: &[i8; BLOCK], out: &mut [u8]) {
     use ElementType::*;
     put_half(out, d);
-    let unsigned = codes.map(|code| match element_type {
-        IQ4_NL => NONLINEAR.iter().position(|value| i32::from(*value) == code).unwrap_or_default() as u8,
-        _ => (code + zero_point(element_type)) as u8,
-    });
+    let unsigned = match element_type {
+        IQ4_NL => {
+            codes.map(|code| NONLINEAR.iter().position(|value| *value == code).unwrap_or_default() as u8)
+        }
+        _ => {
+            let zero = zero_point(element_type) as u8;
+            codes.map(|code| (code as u8).wrapping_add(zero))
+        }
+    };
     match element_type {
         Q4_0 | IQ4_NL => nibbles(&unsigned, &mut out[2..]),
         Q4_1 => {
@@ -46,7 +51,7 @@ pub(super) fn block(element_type: ElementType, d: f32, m: f32, codes: &[i32; BLO
         }
         Q8_0 => {
             for (out, code) in out[2..].iter_mut().zip(codes) {
-                *out = *code as i8 as u8;
+                *out = *code as u8;
             }
         }
         _ => unreachable!("{element_type} has no blocks of 32"),
@@ -79,8 +84,8 @@ pub(super) fn super_block(element_type: ElementType, block: &SuperBlock, out: &m
             put_half(&mut out[82..], block.m);
         }
         Q3_K => {
-            for (i, code) in block.codes.iter().enumerate() {
-                out[i % 32] |= (code >> 2) << (i / 32);
+            for (bit, codes) in block.codes.as_chunks::<32>().0.iter().enumerate() {
+                out.iter_mut().zip(codes).for_each(|(out, code)| *out |= (code >> 2) << bit);
             }
             put_pairs_of_bits(&block.codes, &mut out[32..96]);
             for (s, scale) in block.scales.iter().enumerate() {
@@ -95,18 +100,28 @@ pub(super) fn super_block(element_type: ElementType, block: &SuperBlock, out: &m
             put_half(&mut out[2..], block.m);
             six_bit_pairs(block, &mut out[4..16]);
             let low = if element_type == Q4_K { 16 } else { 48 };
-            for (i, code) in block.codes.iter().enumerate() {
-                out[low + i / 64 * 32 + i % 32] |= (code & 15) << (i / 32 % 2 * 4);
-                if element_type == Q5_K {
-                    out[16 + i % 32] |= (code >> 4) << (i / 32);
+            for (codes, out) in block.codes.as_chunks::<64>().0.iter().zip(out[low..].as_chunks_mut::<32>().0)
+            {
+                let (first, second) = codes.split_at(32);
+                let pairs = first.iter().zip(second);
+                out.iter_mut().zip(pairs).for_each(|(out, (a, b))| *out = a & 15 | b << 4);
+            }
+            if element_type == Q5_K {
+                for (bit, codes) in block.codes.as_chunks::<32>().0.iter().enumerate() {
+                    out[16..48].iter_mut().zip(codes).for_each(|(out, code)| *out |= (code >> 4) << bit);
                 }
             }
         }
         Q6_K => {
-            for (i, code) in block.codes.iter().enumerate() {
-                let (half, quarter, at) = (i / 128, i / 32 % 4, i % 32);
-                out[64 * half + 32 * (quarter % 2) + at] |= (code & 15) << (quarter / 2 * 4);
-                out[128 + 32 * half + at] |= (code >> 4) << (2 * quarter);
+            let (low, high) = out.split_at_mut(128);
+            for (half, codes) in block.codes.as_chunks::<128>().0.iter().enumerate() {
+                let low = &mut low[64 * half..][..64];
+                let (first, second) = codes.split_at(64);
+                low.iter_mut().zip(first.iter().zip(second)).for_each(|(out, (a, b))| *out = a & 15 | b << 4);
+                for (quarter, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
+                    let high = high[32 * half..][..32].iter_mut();
+                    high.zip(codes).for_each(|(out, code)| *out |= (code >> 4) << (2 * quarter));
+                }
             }
             for (out, scale) in out[192..208].iter_mut().zip(block.scales) {
                 *out = scale as i8 as u8;
@@ -119,8 +134,9 @@ pub(super) fn super_block(element_type: ElementType, block: &SuperBlock, out: &m
 
 /// The two low bits of 256 codes, four in a byte.
 fn put_pairs_of_bits(codes: &[u8; 256], out: &mut [u8]) {
-    for (i, code) in codes.iter().enumerate() {
-        out[i / 128 * 32 + i % 32] |= (code & 3) << (i / 32 % 4 * 2);
+    for (index, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
+        let out = out[index / 4 * 32..][..32].iter_mut();
+        out.zip(codes).for_each(|(out, code)| *out |= (code & 3) << (index % 4 * 2));
     }
 }
 

@@ -4,7 +4,7 @@
 //! squares over the whole super-block, and for each sub-block the best of the integers nearby.
 
 use super::fit::{self, Codes, Error, FitAffine, FitSymmetric, Integers, Sums};
-use super::{ElementType, Group, LANES, PerLane, Work, pack, round_to_f16};
+use super::{ElementType, Group, LANES, PerLane, Work, by_lane, pack, round_to_f16};
 use crate::compute::Isa;
 
 /// Times that floats and integers are fitted to each other.
@@ -69,6 +69,7 @@ pub(super) fn quantize_super_blocks<'o>(work: &mut Work, blocks: impl Iterator<I
     choose_integers(isa, &layout, group, &mut scales);
     let (scale, min) = (&scales.scale(), &scales.min());
     let error = fit::run(isa, Codes { group, grid: layout.codes, scale, min, codes });
+    let codes = by_lane(codes);
     for (index, out) in blocks.enumerate() {
         let first = index * per_block;
         let mut block = pack::SuperBlock { d: scales.d[first], m: scales.m[first], ..Default::default() };
@@ -76,8 +77,8 @@ pub(super) fn quantize_super_blocks<'o>(work: &mut Work, blocks: impl Iterator<I
             block.scales[lane] = scales.scales[first + lane] as i32;
             block.mins[lane] = scales.mins[first + lane] as i32;
             let sub = &mut block.codes[lane * group.elements..][..group.elements];
-            for (code, q) in sub.iter_mut().zip(&*codes) {
-                *code = (q[first + lane] - layout.codes.low) as i32 as u8;
+            for (code, q) in sub.iter_mut().zip(&codes[first + lane]) {
+                *code = (q - layout.codes.low as i8) as u8;
             }
         }
         pack::super_block(element_type, &block, out);
@@ -118,19 +119,25 @@ fn common_factor(values: &[f32], weights: &[f32], range: Integers) -> f32 {
     if peak == 0.0 {
         return 0.0;
     }
+    // All factors side by side: half of them put the peak near one end of the range, half near the other.
+    let ends = [if range.low == 0.0 { range.high } else { range.low }, range.high];
+    let factors: [f32; 2 * STRETCHES.len()] = std::array::from_fn(|i| {
+        let end = ends[i / STRETCHES.len()];
+        peak / (end + STRETCHES[i % STRETCHES.len()] * end.signum())
+    });
+    let inverses = factors.map(f32::recip);
+    let (mut xq, mut qq) = ([0.0; 2 * STRETCHES.len()], [0.0; 2 * STRETCHES.len()]);
+    for (x, w) in values.iter().zip(weights) {
+        for (i, inverse) in inverses.iter().enumerate() {
+            let q = whole(x * inverse, range);
+            xq[i] += w * x * q;
+            qq[i] += w * q * q;
+        }
+    }
     let (mut best, mut best_gain) = (peak / range.high, -1.0);
-    for end in [range.low, range.high].into_iter().filter(|end| *end != 0.0) {
-        for stretch in STRETCHES {
-            let factor = peak / (end + stretch * end.signum());
-            let (mut xq, mut qq) = (0.0, 0.0);
-            for (x, w) in values.iter().zip(weights) {
-                let q = integer(*x, factor, range);
-                xq += w * x * q;
-                qq += w * q * q;
-            }
-            if qq > 0.0 && xq / qq * xq > best_gain {
-                (best, best_gain) = (xq / qq, xq / qq * xq);
-            }
+    for (xq, qq) in xq.into_iter().zip(qq) {
+        if qq > 0.0 && xq / qq * xq > best_gain {
+            (best, best_gain) = (xq / qq, xq / qq * xq);
         }
     }
     round_to_f16(best)
@@ -138,13 +145,14 @@ fn common_factor(values: &[f32], weights: &[f32], range: Integers) -> f32 {
 
 /// The integer of the range that is nearest to `x / factor`.
 fn integer(x: f32, factor: f32, range: Integers) -> f32 {
+    if factor == 0.0 { 0.0 } else { whole(x / factor, range) }
+}
+
+/// The integer of the range that is nearest to `x`.
+fn whole(x: f32, range: Integers) -> f32 {
     // Adding it leaves no bits for a fraction; the library's function is a call on machines that have no such instruction.
     const WHOLE: f32 = 12_582_912.0;
-    if factor == 0.0 {
-        return 0.0;
-    }
-    let x = (x / factor).clamp(range.low, range.high);
-    (x + WHOLE) - WHOLE
+    (x.clamp(range.low, range.high) + WHOLE) - WHOLE
 }
 
 /// For each sub-block, the best of the integers at most one away.

@@ -4,11 +4,11 @@
 use prost::bytes::{Buf, Bytes};
 use prost::encoding::{decode_varint, encode_varint};
 
-use super::error::{NetworkError, Result};
+use crate::error::FormatError;
 
 /// What a field holds.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Wire {
+pub enum Wire {
     Varint(u64),
     Fixed64(u64),
     Bytes(Bytes),
@@ -17,15 +17,16 @@ pub(super) enum Wire {
 
 /// The fields of a message.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Message(pub Vec<(u32, Wire)>);
+pub struct Message(pub Vec<(u32, Wire)>);
 
 impl Message {
     /// Reads the fields; parts of `bytes` are shared, not copied.
     ///
     /// # Errors
     /// When a length reaches beyond the message, or a field is of a kind that protobuf 3 doesn't write.
-    pub fn parse(mut bytes: Bytes) -> Result<Message> {
-        let wrong = |problem: &str| NetworkError::model("ONNX file", problem);
+    pub fn parse(mut bytes: Bytes) -> Result<Message, FormatError> {
+        let wrong =
+            |problem: &str| FormatError::Malformed { format: super::FORMAT, problem: problem.to_owned() };
         let mut fields = vec![];
         while bytes.has_remaining() {
             let key = decode_varint(&mut bytes).map_err(|error| wrong(&error.to_string()))?;
