@@ -90,7 +90,23 @@ pub enum Ranges {
 impl Request {
     /// The files that it names.
     pub fn files(&mut self) -> impl Iterator<Item = (&'static str, &mut PathBuf)> {
-        let Request { calibration, measure, definition, student, .. } = self;
+        // Each field stands here, so that one that comes later and names a file isn't forgotten: a job's would be looked for
+        // where the server was started.
+        let Request {
+            calibration,
+            measure,
+            definition,
+            student,
+            source: _,
+            to: _,
+            measure_tokens_max: _,
+            keep: _,
+            error_max: _,
+            epochs: _,
+            ranges: _,
+            target_size: _,
+            max_loss: _,
+        } = self;
         let all = [
             ("calibration", calibration),
             ("measure", measure),
