@@ -31,7 +31,8 @@ mod tensors;
 mod unique;
 
 pub use error::ServeError;
+pub use jobs::names_uploads_only;
 pub use server::Server;
 pub use services::{Engine, Services};
-pub use settings::{JobSettings, ServeSettings, is_key, is_origin};
+pub use settings::{JobSettings, PlanCompression, PlanError, ServeSettings, is_key, is_origin};
 pub use signals::{Shutdown, shutdown_signals};

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use store::Store;
+use store::{ModelName, Store, StoreError};
 
 use crate::error::ServeError;
 
@@ -37,6 +37,22 @@ pub struct ServeSettings {
     pub jobs: Option<JobSettings>,
 }
 
+/// From the model that is to be published, where one is named, and the request, whose files are called as those of the job:
+/// the model that is published, and the request as the job is to have it.
+pub type PlanCompression =
+    fn(&Store, Option<ModelName>, toml::Table, &[String]) -> Result<(ModelName, toml::Table), PlanError>;
+
+/// Why a job can't be.
+#[derive(Debug)]
+pub enum PlanError {
+    /// A parameter that is missing, unknown, or can't be used.
+    Parameter {
+        name: String,
+        problem: String,
+    },
+    Store(StoreError),
+}
+
 /// How files and jobs are kept.
 #[derive(Clone, Debug)]
 pub struct JobSettings {
@@ -45,6 +61,8 @@ pub struct JobSettings {
     pub command: Vec<OsString>,
     /// Variables that it is given beside the server's own.
     pub environment: Vec<(OsString, OsString)>,
+    /// Completes what is asked of a job of compressing, which this crate knows nothing of.
+    pub plan_compression: PlanCompression,
     /// Jobs that run at once; more wait.
     pub jobs_max: usize,
     pub file_bytes_max: u64,

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use place::folder_and_store;
 use serde_json::json;
-use store::{EventFile, JobRun, ModelName, Reference, State, Stop, Store};
+use store::{EventFile, JobRun, Manifest, ModelName, Reference, State, Stop, Store};
 
 fn create(store: &Store) -> String {
     store.create_job("train", &ModelName::parse("digits").unwrap(), "a = 1\n", &[]).unwrap().id
@@ -54,11 +54,14 @@ fn a_job_is_given_its_files_and_publishes_a_version() {
     let out = run.folder.work().join("model.onnx");
     std::fs::write(&out, "weights").unwrap();
     let metrics = BTreeMap::from([("loss".to_owned(), 0.5), ("val_loss".to_owned(), f64::NAN)]);
-    let version = run.publish(&[out], "model.onnx", None, &metrics).unwrap();
+    let (entry, parent) = ("model.onnx".to_owned(), Some("digits@7".to_owned()));
+    let known = Manifest { entry, parent, metrics, ..Manifest::default() };
+    let version = run.publish(&[out], known).unwrap();
     assert!(run.published().unwrap().is_some(), "a process that goes on after a kill knows");
     run.done(&version).unwrap();
     let found = store.find(&Reference::parse("digits").unwrap()).unwrap().unwrap();
     assert_eq!((found.id().as_str(), found.manifest.job.as_deref()), ("digits@1", Some(id.as_str())));
+    assert_eq!(found.manifest.parent.as_deref(), Some("digits@7"));
     assert_eq!(found.manifest.metrics, [("loss".to_owned(), 0.5)].into());
     assert!(store.verify(&found, |_| {}).unwrap().is_empty());
     let job = store.job(&id).unwrap().unwrap();

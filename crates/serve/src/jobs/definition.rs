@@ -5,17 +5,34 @@ use store::{ModelName, is_plain_path};
 
 use crate::openai::ApiError;
 
-/// The work that `tureen job` knows.
-const KINDS: [&str; 1] = ["train"];
 /// Files of one job.
 const FILES_MAX: usize = 1000;
 
+/// The work that `tureen job` knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Train,
+    Compress,
+}
+
+impl Kind {
+    const ALL: [Kind; 2] = [Kind::Train, Kind::Compress];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Train => "train",
+            Kind::Compress => "compress",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Asked {
-    pub kind: String,
-    pub model: ModelName,
-    /// TOML.
-    pub definition: String,
+    pub kind: Kind,
+    /// What is published; of a compression, this may be left out.
+    pub model: Option<ModelName>,
+    /// What the job is to do: of training its definition, of a compression all that no other key here says.
+    pub definition: toml::Table,
     /// Names in the definition, and ids of uploads.
     pub files: Vec<(String, String)>,
 }
@@ -24,21 +41,22 @@ pub struct Asked {
 /// A parameter that is missing, unknown, or can't be used.
 pub fn decode(mut body: Map<String, Value>) -> Result<Asked, ApiError> {
     let kind = text(&mut body, "kind")?;
-    if !KINDS.contains(&kind.as_str()) {
-        return Err(ApiError::invalid(
-            "kind",
-            format!("`kind` is {}; received {kind:?}", KINDS.join(" or ")),
-        ));
-    }
-    let model = ModelName::parse(&text(&mut body, "model")?);
+    let Some(kind) = Kind::ALL.into_iter().find(|known| known.name() == kind) else {
+        let known = Kind::ALL.map(Kind::name).join(" or ");
+        return Err(ApiError::invalid("kind", format!("`kind` is {known}; received {kind:?}")));
+    };
+    let is_named = kind == Kind::Train || body.contains_key("model");
+    let model = if is_named { Some(text(&mut body, "model")?) } else { None };
+    let model = model.map(|text| ModelName::parse(&text)).transpose();
     let model = model.map_err(|error| ApiError::invalid("model", error.to_string()))?;
     let files = files(body.remove("files"))?;
-    let definition = definition(body.remove("definition"))?;
+    let definition = match kind {
+        Kind::Train => definition(body.remove("definition"))?,
+        Kind::Compress => request(std::mem::take(&mut body))?,
+    };
     if let Some(other) = body.keys().next() {
         return Err(ApiError::unknown(other));
     }
-    check_texts(&definition)?;
-    let definition = toml::to_string(&definition).map_err(|error| invalid(error.to_string()))?;
     Ok(Asked { kind, model, definition, files })
 }
 
@@ -55,7 +73,7 @@ fn invalid(message: String) -> ApiError {
 }
 
 fn definition(value: Option<Value>) -> Result<toml::Table, ApiError> {
-    match value {
+    let table = match value {
         Some(Value::String(text)) => {
             text.parse().map_err(|error: toml::de::Error| invalid(error.to_string()))
         }
@@ -64,7 +82,21 @@ fn definition(value: Option<Value>) -> Result<toml::Table, ApiError> {
         }
         Some(_) => Err(invalid("`definition` is TOML in a text, or the same as an object".to_owned())),
         None => Err(ApiError::missing("definition")),
+    }?;
+    names_uploads_only(&table).map_err(invalid)?;
+    Ok(table)
+}
+
+/// The keys of a compression's request. One that is null isn't there, as elsewhere.
+fn request(body: Map<String, Value>) -> Result<toml::Table, ApiError> {
+    let mut table = toml::Table::new();
+    for (name, value) in body.into_iter().filter(|(_, value)| !value.is_null()) {
+        let wrong = |problem: String| ApiError::invalid(&name, problem);
+        let value = toml::Value::try_from(value).map_err(|error| wrong(error.to_string()))?;
+        names_no_place(&value).map_err(wrong)?;
+        table.insert(name, value);
     }
+    Ok(table)
 }
 
 fn files(value: Option<Value>) -> Result<Vec<(String, String)>, ApiError> {
@@ -87,18 +119,22 @@ fn files(value: Option<Value>) -> Result<Vec<(String, String)>, ApiError> {
     object.into_iter().map(pair).collect()
 }
 
-/// Files of a job lie beside its definition, so whatever names another place has a slash, or is the folder above.
-fn check_texts(table: &toml::Table) -> Result<(), ApiError> {
-    table.values().try_for_each(check_text)
+/// Whether all that a definition names lies beside it, where a job has the files that were uploaded for it: what names
+/// another place has a slash, or is the folder above.
+///
+/// # Errors
+/// The text that doesn't, and what to do.
+pub fn names_uploads_only(table: &toml::Table) -> Result<(), String> {
+    table.values().try_for_each(names_no_place)
 }
 
-fn check_text(value: &toml::Value) -> Result<(), ApiError> {
+fn names_no_place(value: &toml::Value) -> Result<(), String> {
     match value {
-        toml::Value::String(text) if text.contains(['/', '\\', '\0']) || text == ".." => Err(invalid(
-            format!("{text:?} has a slash: upload files, and call them in the definition as in `files`"),
-        )),
-        toml::Value::Array(values) => values.iter().try_for_each(check_text),
-        toml::Value::Table(table) => check_texts(table),
+        toml::Value::String(text) if text.contains(['/', '\\', '\0']) || text == ".." => {
+            Err(format!("{text:?} has a slash: upload files, and call them in the definition as in `files`"))
+        }
+        toml::Value::Array(values) => values.iter().try_for_each(names_no_place),
+        toml::Value::Table(table) => names_uploads_only(table),
         _ => Ok(()),
     }
 }
@@ -153,5 +189,30 @@ mod tests {
         check(("definition", json!({ "a": null })), "definition");
         check(("files", json!({ "a": 1 })), "files");
         check(("colour", json!(1)), "colour");
+    }
+
+    #[test]
+    fn a_compression_is_the_body_s_other_keys() {
+        let decode = |body: Value| decode(body.as_object().unwrap().clone());
+        let files = json!({ "notes.txt": "file-1" });
+        let asked =
+            decode(json!({ "kind": "compress", "source": "net@1", "to": "Q4_0", "keep": 0.5, "epochs": null,
+                                   "calibration": "notes.txt", "files": files }))
+            .unwrap();
+        assert_eq!((asked.kind, asked.model, asked.files.len()), (Kind::Compress, None, 1));
+        let expected = "source = 'net@1'\nto = 'Q4_0'\nkeep = 0.5\ncalibration = 'notes.txt'";
+        assert_eq!(asked.definition, expected.parse().unwrap());
+        let named = decode(json!({ "kind": "compress", "model": "small:q4" })).unwrap().model;
+        assert_eq!(named.unwrap().to_string(), "small:q4");
+        for (key, value) in [
+            ("source", json!("/etc/passwd")),
+            ("calibration", json!("../notes.txt")),
+            ("model", json!("../x")),
+            ("epochs", json!(u64::MAX)),
+            ("measure", json!([["a/b"]])),
+        ] {
+            let error = decode(json!({ "kind": "compress", key: value })).unwrap_err();
+            assert_eq!(error.param(), Some(key));
+        }
     }
 }

@@ -2,7 +2,8 @@
 //! what they do.
 //!
 //! `POST /v1/jobs` takes `kind`, `model` (what a version is published of), `definition` (TOML in a text, or the same as
-//! JSON) and `files` (names in the definition, and ids of uploads). `GET /v1/jobs/ID/events` are server-sent events, whose
+//! JSON) and `files` (names in the definition, and ids of uploads); where `kind` is `compress`, the request's keys stand in
+//! place of `definition`, and `model` may be left out. `GET /v1/jobs/ID/events` are server-sent events, whose
 //! `id` a client gives back as `Last-Event-ID` to go on. `DELETE /v1/jobs/ID` forgets one that has ended.
 
 mod definition;
@@ -19,12 +20,15 @@ use axum::http::{HeaderMap, Uri};
 use axum::response::{Json, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
-use store::{Job, Stop};
+use store::{Job, Stop, Store, StoreError};
 
 use crate::body::read_json;
 use crate::http::App;
 use crate::listing::page;
 use crate::openai::ApiError;
+use crate::settings::{PlanCompression, PlanError};
+pub use definition::names_uploads_only;
+use definition::{Asked, Kind};
 use kept::ask;
 pub use runner::start;
 
@@ -43,12 +47,33 @@ async fn create(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let _permit = app.gate.enter().ok_or_else(ApiError::draining)?;
-    kept::settings(&app)?;
+    let plan = kept::settings(&app)?.plan_compression;
     let decode = |body, _| definition::decode(body);
     let asked = read_json(&headers, body, &app.settings, decode).await?;
-    let job =
-        ask(&app, move |store| store.create_job(&asked.kind, &asked.model, &asked.definition, &asked.files));
-    Ok(Json(job.await?.json()))
+    let job = ask(&app, move |store| begin(store, asked, plan)).await??;
+    Ok(Json(job.json()))
+}
+
+/// What was asked wrongly is told within.
+fn begin(store: &Store, asked: Asked, plan: PlanCompression) -> Result<Result<Job, ApiError>, StoreError> {
+    let Asked { kind, model, definition, files } = asked;
+    let planned = match (kind, model) {
+        (Kind::Train, Some(model)) => Ok((model, definition)),
+        (Kind::Train, None) => return Ok(Err(ApiError::missing("model"))),
+        (Kind::Compress, model) => {
+            let names: Vec<String> = files.iter().map(|(name, _)| name.clone()).collect();
+            plan(store, model, definition, &names)
+        }
+    };
+    let (model, definition) = match planned {
+        Ok(planned) => planned,
+        Err(PlanError::Parameter { name, problem }) => return Ok(Err(ApiError::invalid(&name, problem))),
+        Err(PlanError::Store(error)) => return Err(error),
+    };
+    match toml::to_string(&definition) {
+        Ok(text) => store.create_job(kind.name(), &model, &text, &files).map(Ok),
+        Err(error) => Ok(Err(ApiError::invalid("definition", error.to_string()))),
+    }
 }
 
 async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, ApiError> {

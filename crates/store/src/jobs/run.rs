@@ -1,6 +1,5 @@
 //! A job's own process: it holds the lock, tells how far it is, looks whether it is to stop, and publishes.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -12,7 +11,7 @@ use super::events::Events;
 use super::{Job, JobFolder, SIGN_EVERY, State, Stop, end, one, set_running};
 use crate::durable::{delete, make_folder};
 use crate::error::{Result, StoreError};
-use crate::manifest::{Facts, Manifest};
+use crate::manifest::Manifest;
 use crate::versions::{Store, Version};
 
 /// Between two looks into the database.
@@ -75,12 +74,18 @@ impl JobRun {
         if is_progress {
             self.progress = Some(event.to_string());
         }
-        if self.looked.elapsed() >= LOOK_EVERY {
-            self.keep_progress()?;
-            self.stop = self.store.job(&self.job.id)?.and_then(|job| job.stop);
-            // Counted from the end, so that a slow disk doesn't make this all that is done.
-            self.looked = Instant::now();
-        }
+        if self.looked.elapsed() >= LOOK_EVERY { self.is_to_stop() } else { Ok(self.stop.is_some()) }
+    }
+
+    /// Looks whether the job is to stop, and keeps how far it is.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn is_to_stop(&mut self) -> Result<bool> {
+        self.keep_progress()?;
+        self.stop = self.store.job(&self.job.id)?.and_then(|job| job.stop);
+        // Counted from the end, so that a slow disk doesn't make this all that is done.
+        self.looked = Instant::now();
         Ok(self.stop.is_some())
     }
 
@@ -98,17 +103,12 @@ impl JobRun {
         self.store.version_of_job(&self.job.id)
     }
 
-    /// Publishes files of the work folder as the next version of the job's model. `entry` is the one to load.
+    /// Publishes files of the work folder as the next version of the job's model. `known` says what files
+    /// don't: the one to load (`entry`), its facts, its parent, and what was measured.
     ///
     /// # Errors
     /// A file that isn't in the work folder; the disk; the database.
-    pub fn publish(
-        &self,
-        files: &[PathBuf],
-        entry: &str,
-        facts: Option<Facts>,
-        metrics: &BTreeMap<String, f64>,
-    ) -> Result<Version> {
+    pub fn publish(&self, files: &[PathBuf], known: Manifest) -> Result<Version> {
         let staged = self.folder.folder.join("publishing");
         delete(&staged)?;
         make_folder(&staged)?;
@@ -118,14 +118,10 @@ impl JobRun {
             link(file, &place)?;
             placed.push(place);
         }
-        let metrics = metrics.iter().map(|(name, value)| (name.clone(), *value));
         let source = format!("job:{}", self.job.id);
-        let manifest = Manifest {
-            entry: entry.to_owned(),
-            facts,
-            job: Some(self.job.id.clone()),
-            ..Manifest::made_of(&self.job.model, &source, &placed, metrics)?
-        };
+        let made = Manifest::made_of(&self.job.model, &source, &placed, known.metrics)?;
+        let Manifest { entry, facts, parent, .. } = known;
+        let manifest = Manifest { entry, facts, parent, job: Some(self.job.id.clone()), ..made };
         self.store.publish(&staged, &self.job.model, manifest)
     }
 

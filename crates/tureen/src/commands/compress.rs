@@ -13,7 +13,7 @@ use store::ModelName;
 use store::manifest::Manifest;
 
 use super::Context;
-use super::model::{self, Model, read_facts};
+use super::model::{self, read_facts};
 use super::phases::Phases;
 use super::run::Interrupted;
 use super::train::stopped_by_signals;
@@ -67,6 +67,8 @@ codebook4, codebook2, low-rank, fewer-units, fewer-weights, int8-aware, distille
 fewer-units, fewer-weights and int8-aware train it again: they need --definition, and
 model.safetensors beside the .onnx file.
 
+A server does the same as a job (POST /v1/jobs, kind compress), see README.md.
+
 A model that is quantised already can be quantised again, and loses twice: begin with F16 or BF16.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
@@ -86,7 +88,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     };
     let staging = context.store.stage_anew(&name)?;
     let made = make(&compute, &work, &work.place_in(&staging.folder))?;
-    let known = known(&model, &made);
+    let known = known(model.manifest.as_ref(), &made);
     let origin =
         format!("compressed from {}", known.parent.clone().unwrap_or(model.path.display().to_string()));
     let manifest = Manifest::made_of(&name, &origin, &made.files, known.metrics)?;
@@ -121,16 +123,18 @@ fn make(compute: &Arc<Compute>, work: &Work<'_>, out: &Path) -> anyhow::Result<M
     })
 }
 
-/// What a manifest says of the model that came of `source`, beside its files.
-pub fn known(source: &Model, made: &Made) -> Manifest {
-    let parent = source.manifest.as_ref().map(|manifest| {
+/// What a manifest says of a model beside its files, where it came of the version with the manifest `parent`, or of a file.
+pub fn known(parent: Option<&Manifest>, made: &Made) -> Manifest {
+    let parent = parent.map(|manifest| {
         let name = manifest.model.split(':').next().unwrap_or_default();
         format!("{name}@{}", manifest.version)
     });
     // A family that can't be run here can be made smaller all the same.
     let facts = made.files.first().and_then(|model| read_facts(model).ok());
+    let entry = made.files.first().and_then(|model| Some(model.file_name()?.to_string_lossy().into_owned()));
     let metrics = made.report.metrics().into_iter().map(|(name, value)| (name.to_owned(), value));
-    Manifest { parent, facts, metrics: metrics.collect(), ..Manifest::default() }
+    let (entry, metrics) = (entry.unwrap_or_default(), metrics.collect());
+    Manifest { entry, parent, facts, metrics, ..Manifest::default() }
 }
 
 /// A few lines for a person.

@@ -3,13 +3,13 @@
 
 use std::ops::ControlFlow;
 
-use anyhow::bail;
+use anyhow::anyhow;
 use clap::Args;
-use store::{JobRun, Version};
+use store::{JobRun, Manifest, Version};
 
 use super::model::read_facts;
 use super::train::MODEL;
-use super::{Context, limits};
+use super::{Context, compress_job, limits};
 use crate::recipes::train::{self, Event};
 
 /// Do a job that waits, in this process: what a server starts for each
@@ -30,24 +30,31 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     // Before there are threads, which take them over.
     limits::set(settings.job_threads.0, settings.job_memory_max.map(|bytes| bytes.0))?;
     let mut run = JobRun::begin(&context.store, &arguments.id)?;
-    match work(&mut run) {
+    if let Some(version) = run.published()? {
+        return Ok(run.done(&version)?);
+    }
+    match run.job.kind.as_str() {
+        "train" => {
+            let outcome = train(&mut run);
+            end(run, outcome)
+        }
+        "compress" => compress_job::run(context, run),
+        kind => {
+            let error = anyhow!("this tureen knows no jobs of the kind {kind:?}");
+            end(run, Err(error))
+        }
+    }
+}
+
+/// Ends a job by the version that came of it; `None` where it was stopped before.
+pub fn end(run: JobRun, outcome: anyhow::Result<Option<Version>>) -> anyhow::Result<()> {
+    match outcome {
         Ok(Some(version)) => Ok(run.done(&version)?),
         Ok(None) => Ok(run.stopped()?),
         Err(error) => {
             run.failed(&format!("{error:#}"))?;
             Err(error)
         }
-    }
-}
-
-/// The version that came of it; `None` where it was stopped before.
-fn work(run: &mut JobRun) -> anyhow::Result<Option<Version>> {
-    if let Some(version) = run.published()? {
-        return Ok(Some(version));
-    }
-    match run.job.kind.as_str() {
-        "train" => train(run),
-        kind => bail!("this tureen knows no jobs of the kind {kind:?}"),
     }
 }
 
@@ -72,6 +79,7 @@ fn train(run: &mut JobRun) -> anyhow::Result<Option<Version>> {
     if outcome.stopped {
         return Ok(None);
     }
-    let facts = read_facts(&folder.work().join(MODEL))?;
-    Ok(Some(run.publish(&outcome.files, MODEL, Some(facts), &outcome.metrics)?))
+    let facts = Some(read_facts(&folder.work().join(MODEL))?);
+    let (entry, metrics) = (MODEL.to_owned(), outcome.metrics);
+    Ok(Some(run.publish(&outcome.files, Manifest { entry, facts, metrics, ..Manifest::default() })?))
 }

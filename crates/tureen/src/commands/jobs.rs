@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use clap::Args;
+use serde::Deserialize;
 use serde_json::Value;
 use store::{EventFile, Job, State, Stop, Store, unix_seconds};
 
 use super::Context;
 use super::epochs::Epochs;
+use super::phases::{self, Phases};
 use super::table::columns;
+use crate::recipes::compress;
 use crate::recipes::train::Event;
 use crate::terminal::{print, say};
 
@@ -23,10 +26,10 @@ pub struct Arguments {
     /// A job to follow until its end
     #[arg(value_name = "ID")]
     id: Option<String>,
-    /// Stop it; what it did so far is kept
+    /// Stop it; of a training, what it did so far is kept
     #[arg(long, requires = "id", conflicts_with = "resume")]
     cancel: bool,
-    /// Let it go on from its last checkpoint, when a server has a place for it
+    /// Let it go on from its last checkpoint, when a server has a place for it; a compression begins anew
     #[arg(long, requires = "id")]
     resume: bool,
     /// Forget it, with its log and checkpoints, once it has ended; what it published stays
@@ -45,8 +48,8 @@ Examples:
   tureen jobs job-0123... --resume
   tureen jobs job-0123... --remove
 
-Jobs are begun over HTTP (POST /v1/jobs) and done by the server; without one, a network is trained
-by tureen train.";
+Jobs train networks or make models smaller. They are begun over HTTP (POST /v1/jobs) and done by
+the server; without one, tureen train and tureen compress do the same.";
 
 pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
     let store = &context.store;
@@ -94,9 +97,12 @@ fn list(store: &Store, as_json: bool) -> anyhow::Result<()> {
     Ok(print(columns(&rows))?)
 }
 
-/// `epoch 3, step 120`, as far as the job says it.
+/// `epoch 3, step 120` or `quantising, 3 of 40`, as far as the job says it.
 fn progress(job: &Job) -> String {
     let Some(event) = &job.progress else { return String::new() };
+    if let Ok(compress::Event::Progress(progress)) = compress::Event::deserialize(event) {
+        return phases::line(&progress);
+    }
     let known =
         ["epoch", "step", "loss"].iter().filter_map(|name| Some(format!("{name} {}", event.get(name)?)));
     known.collect::<Vec<String>>().join(", ")
@@ -116,7 +122,8 @@ fn follow(store: &Store, id: &str, as_json: bool) -> anyhow::Result<()> {
     let find = || store.job(id)?.ok_or_else(|| anyhow!("there is no job {id} here; tureen jobs lists them"));
     let path = find()?.id;
     let path = store.job_folder(&path).events();
-    let (mut epochs, mut offset, mut said) = (Epochs::default(), 0, None);
+    let (mut epochs, mut phases) = (Epochs::default(), Phases::default());
+    let (mut offset, mut said) = (0, None);
     loop {
         // In this order: what is told at the end comes before it.
         let job = find()?;
@@ -132,10 +139,13 @@ fn follow(store: &Store, id: &str, as_json: bool) -> anyhow::Result<()> {
                 print(text + "\n")?;
             } else if let Ok(event) = serde_json::from_str::<Event>(&text) {
                 epochs.show(&event);
+            } else if let Ok(compress::Event::Progress(progress)) = serde_json::from_str(&text) {
+                phases.show(&progress);
             }
         }
         if is_over {
             epochs.end();
+            phases.end();
             return close(&job);
         }
         sleep(LOOK_EVERY);

@@ -3,6 +3,7 @@
 mod answer;
 mod chat;
 mod compress;
+mod compress_job;
 mod config;
 mod diff;
 mod epochs;

@@ -31,6 +31,15 @@ impl Phases {
     }
 }
 
+/// For a list: `quantising, 12 of 290`.
+pub fn line(progress: &Progress) -> String {
+    let Progress { phase, done, all, .. } = progress;
+    match phase {
+        Phase::Quantising => format!("{}, {}%", what(*phase), 100 * done / (*all).max(1)),
+        _ => format!("{}, {done} of {all}", what(*phase)),
+    }
+}
+
 fn what(phase: Phase) -> &'static str {
     match phase {
         Phase::Calibrating => "finding what matters",

@@ -11,8 +11,8 @@ use formats::onnx::is_onnx;
 use serve::{JobSettings, ServeError, ServeSettings, Server, Services, shutdown_signals};
 use store::Store;
 
-use super::Context;
 use super::model::{Model, find_to_load, load, load_onnx};
+use super::{Context, compress_job};
 use crate::models::find::names;
 use crate::settings::{Listen, SettingValue, Settings};
 use crate::terminal::say;
@@ -200,6 +200,7 @@ fn job_settings(settings: &Settings, store: &Store) -> anyhow::Result<JobSetting
         store: store.clone(),
         command,
         environment: database.collect(),
+        plan_compression: compress_job::plan,
         jobs_max: settings.jobs_max.0,
         file_bytes_max: settings.file_max.0,
         files_bytes_max: settings.files_max.0,

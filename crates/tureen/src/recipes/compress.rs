@@ -107,6 +107,45 @@ pub enum Ranges {
     Entropy,
 }
 
+impl Request {
+    /// The files that it names.
+    pub fn files(&mut self) -> impl Iterator<Item = (&'static str, &mut PathBuf)> {
+        // Each field stands here, so that one that comes later and names a file isn't forgotten: a job's would be looked for
+        // where the server was started.
+        let Request {
+            calibration,
+            measure,
+            definition,
+            student,
+            source: _,
+            to: _,
+            measure_tokens_max: _,
+            keep: _,
+            error_max: _,
+            epochs: _,
+            ranges: _,
+            rounding: _,
+            drop_layers: _,
+            target_size: _,
+            max_loss: _,
+        } = self;
+        let all = [
+            ("calibration", calibration),
+            ("measure", measure),
+            ("definition", definition),
+            ("student", student),
+        ];
+        all.into_iter().filter_map(|(name, file)| Some((name, file.as_mut()?)))
+    }
+}
+
+/// What happens, as the events of a job tell it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    Progress(Progress),
+}
+
 /// A request whose model was found and whose `to` is something that this model can become.
 pub struct Work<'a> {
     request: &'a Request,
