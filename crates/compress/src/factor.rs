@@ -49,8 +49,7 @@ fn triangular(compute: &Compute, rows: &mut [Vec<f32>]) -> bool {
             let (before, from_j) = rows.split_at_mut(j);
             let row = &mut from_j[0];
             let rest = row[j] - dot(&row[j + 1..], &row[j + 1..]);
-            // False for what is no number too.
-            if !(rest > f32::EPSILON) {
+            if rest.is_nan() || rest <= f32::EPSILON {
                 return false;
             }
             row[j] = rest.sqrt();

@@ -23,7 +23,9 @@ const GATHERED_BYTES_MAX: usize = 1 << 30;
 /// Columns of the widest matrix: its moments take a gigabyte. Wider ones are rounded each weight by itself.
 const COLUMNS_MAX: usize = 16_384;
 
-/// Which input of a layer.
+/// Of a layer, and which of its inputs.
+type Place = (usize, Input);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Input {
     Attention,
@@ -38,11 +40,11 @@ pub struct Hessians {
     reader: Reader,
     windows: Vec<Vec<u32>>,
     /// What each matrix reads, by the tensor's name.
-    inputs: BTreeMap<String, (usize, Input)>,
+    inputs: BTreeMap<String, Place>,
     /// The layers whose moments are there.
     gathered: Range<usize>,
     /// The factors of one layer, as they were asked for.
-    factors: Vec<((usize, Input), Option<Vec<f32>>)>,
+    factors: Vec<(Place, Option<Vec<f32>>)>,
 }
 
 impl Hessians {
@@ -123,7 +125,7 @@ impl Hessians {
         Ok(self.factors[place].1.as_deref())
     }
 
-    fn moments(&self, (layer, input): (usize, Input)) -> Option<&[f32]> {
+    fn moments(&self, (layer, input): Place) -> Option<&[f32]> {
         let squares = self.reader.forward.squares()?;
         let layer = &squares.layers[layer];
         squares.products(match input {
