@@ -46,7 +46,8 @@ fn main() -> anyhow::Result<()> {
             let layers = choose_layers(Path::new(model), &compute, &text, count.parse()?, &mut { on })?;
             let dropped = layer_choice::dropped(&layers);
             let importance = Importance::measure(Path::new(model), &compute, &text, &dropped, &mut { on })?;
-            let changes = Changes { mix, importance: Some(&importance), dropped: &dropped, hessians: None };
+            let changes =
+                Changes { mix, importance: Some(&importance), dropped: &dropped, ..Changes::to(mix) };
             let source = Source::open(Path::new(model))?;
             rewrite(&compute, &source, changes, Path::new(out), &mut |_| ControlFlow::Continue(()))?;
             println!("{}", serde_json::to_string(&layers)?);

@@ -11,8 +11,9 @@ use std::sync::{Mutex, PoisonError};
 use formats::error::FormatError;
 use formats::gguf::Value;
 use formats::gguf::{Gguf, TensorEntry, Writer, read, split};
-use formats::model::ModelFiles;
+use formats::model::{KV_ELEMENT, ModelFiles};
 use formats::storage::Bytes;
+use kernels::attention::KvElement;
 use kernels::compute::Compute;
 use kernels::elements::{ElementType, dequantize, is_compensable, quantize, quantize_compensated};
 use serde::Serialize;
@@ -96,6 +97,8 @@ pub struct Changes<'a> {
     pub importance: Option<&'a Importance>,
     /// Layers that are left out.
     pub dropped: &'a [usize],
+    /// How keys and values are to be kept by who serves it; `None` for what the source says.
+    pub kv_element: Option<KvElement>,
     /// Where matrices are to be rounded with compensation.
     pub hessians: Option<&'a mut Hessians>,
 }
@@ -103,7 +106,7 @@ pub struct Changes<'a> {
 impl<'a> Changes<'a> {
     /// Other types, and nothing else.
     pub fn to(mix: &'a Mix) -> Changes<'a> {
-        Changes { mix, importance: None, dropped: &[], hessians: None }
+        Changes { mix, importance: None, dropped: &[], kv_element: None, hessians: None }
     }
 }
 
@@ -129,7 +132,7 @@ pub fn rewrite(
             FormatError::Missing { what: "a file".to_owned(), needed_for: "a model".to_owned() }.into()
         );
     };
-    let Changes { mix, importance, dropped, mut hessians } = changes;
+    let Changes { mix, importance, dropped, kv_element, mut hessians } = changes;
     let kept = Kept::new(first, dropped, || Ok(ModelFiles::open(&source.paths[0])?.decoder().clone()))?;
     let mut model = shape(first, &parts, importance.is_some())?;
     model.layers = model.layers.saturating_sub(dropped.len());
@@ -147,7 +150,7 @@ pub fn rewrite(
     }
 
     let mut writer = Writer::new(first.alignment);
-    copy_metadata(first, &kept, mix, &mut writer);
+    copy_metadata(first, &kept, mix, kv_element, &mut writer);
     let planned = plan(mix, &model, &tensors, &mut writer)?;
     let header = writer.header();
     let mut out = Output::create(to)?;
@@ -268,15 +271,25 @@ fn shape(first: &Gguf<'_>, parts: &[Gguf<'_>], has_importance: bool) -> Result<S
 }
 
 /// All that the first part says, but for what is another in the new file.
-fn copy_metadata(first: &Gguf<'_>, kept: &Kept, mix: &Mix, writer: &mut Writer) {
+fn copy_metadata(
+    first: &Gguf<'_>,
+    kept: &Kept,
+    mix: &Mix,
+    kv_element: Option<KvElement>,
+    writer: &mut Writer,
+) {
     const CHANGED: [&str; 2] = ["general.file_type", "general.quantization_version"];
     for (key, value) in first.metadata() {
-        if !CHANGED.contains(key) && !key.starts_with("split.") {
+        let is_changed = CHANGED.contains(key) || (*key == KV_ELEMENT && kv_element.is_some());
+        if !is_changed && !key.starts_with("split.") {
             kept.copy(key, *value, writer);
         }
     }
     writer.value("general.file_type", Value::U32(mix.file_type));
     writer.value("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
+    if let Some(element) = kv_element {
+        writer.value(KV_ELEMENT, Value::String(element.name()));
+    }
 }
 
 /// One tensor's way from one type to another.

@@ -33,7 +33,7 @@ impl Reader {
         let forward = Forward::load(compute.clone(), &files, sizes, &mut |_, _| {})?;
         let decoder = files.decoder();
         let pages = WINDOW.div_ceil(PAGE_TOKENS) as u32;
-        let (layers, element) = (decoder.layers.len(), KvElement::I16);
+        let (layers, element) = (decoder.layers.len(), files.facts().kv_element.unwrap_or(KvElement::I16));
         let layout = KvLayout::new(layers, decoder.kv_heads, decoder.head_dim, pages, element)?;
         let cache = KvCache::new(layout).map_err(CompressError::Memory)?;
         Ok(Reader { files, forward, cache, pages: (0..pages).collect() })

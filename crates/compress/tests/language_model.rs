@@ -10,8 +10,10 @@ use compress::mix::MIXES;
 use compress::report::Report;
 use compress::rewrite::{Changes, Rewritten, Source, rewrite};
 use compress::{CompressError, Hessians, Importance, Mix, Progress, measure};
+use engine::llm::{Llm, Settings};
 use formats::gguf::{Value, Writer, read};
 use formats::model::ModelFiles;
+use kernels::attention::KvElement;
 use kernels::compute::{Compute, Isa};
 use kernels::elements::ElementType;
 
@@ -203,4 +205,40 @@ fn compensated_rounding_says_more_nearly_the_same() {
     let mut hessians = Hessians::open(&tiny(), &compute, &seen, &[]).unwrap();
     let changes = Changes { hessians: Some(&mut hessians), ..Changes::to(Mix::find("Q4_0").unwrap()) };
     assert!(matches!(rewrite(&compute, &source, changes, &better, stopped), Err(CompressError::Stopped)));
+}
+
+/// What was chosen for keys and values is in the file, stays when it is rewritten again, and is what engines keep.
+#[test]
+fn the_file_says_how_keys_and_values_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second, third] = ["1.gguf", "2.gguf", "3.gguf"].map(|name| folder.path().join(name));
+    let said = |path: &Path| ModelFiles::open(path).unwrap().facts().kv_element;
+    let make = |from: &Path, kv_element, to: &Path| {
+        let changes = Changes { kv_element, ..Changes::to(Mix::find("Q8_0").unwrap()) };
+        rewrite(&compute(), &Source::open(from).unwrap(), changes, to, &mut go).unwrap();
+    };
+    assert_eq!(said(&tiny()), None);
+    make(&tiny(), Some(KvElement::I8), &first);
+    make(&first, None, &second);
+    make(&first, Some(KvElement::I16), &third);
+    assert_eq!(
+        [&first, &second, &third].map(|path| said(path)),
+        [Some(KvElement::I8), Some(KvElement::I8), Some(KvElement::I16)]
+    );
+    let fingerprint = |path: &Path, kv_element| {
+        let settings = Settings { kv_element, memory_max_bytes: Some(1 << 30), ..Settings::default() };
+        Llm::load(path, &settings, &mut |_, _| {}).unwrap().facts().fingerprint.clone()
+    };
+    assert!(fingerprint(&first, None).contains("/kv-i8/"));
+    assert!(fingerprint(&first, Some(KvElement::I16)).contains("/kv-i16/"));
+    assert!(fingerprint(&tiny(), None).contains("/kv-i16/"));
+    // Another name is refused.
+    let mut bytes = std::fs::read(&first).unwrap();
+    let key = bytes.windows(17).position(|bytes| bytes == b"tureen.kv_element").unwrap();
+    let value = key + 17 + 4 + 8;
+    assert_eq!(&bytes[value..][..2], b"i8");
+    bytes[value] = b'q';
+    std::fs::write(&first, bytes).unwrap();
+    let error = ModelFiles::open(&first).err().unwrap().to_string();
+    assert!(error.contains("tureen.kv_element") && error.contains("i16 or i8"), "{error}");
 }

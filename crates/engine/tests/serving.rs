@@ -117,7 +117,7 @@ fn fingerprints_differ_where_bits_may() {
     let others = [
         load("llama-linear", settings()),
         load("llama", Settings { context_tokens: Some(64), ..settings() }),
-        load("llama", Settings { kv_element: KvElement::I8, ..settings() }),
+        load("llama", Settings { kv_element: Some(KvElement::I8), ..settings() }),
         Llm::load(retold.path(), &settings(), &mut |_, _| {}).expect("loaded"),
     ];
     for other in &others {

@@ -4,6 +4,7 @@
 //! Dimension letters: `h` hidden size, `v` vocabulary, `f` feed-forward size, `d` head size, `a` query heads,
 //! `g` key/value heads, `e` experts.
 
+use kernels::attention::KvElement;
 use kernels::elements::ElementType;
 
 pub use crate::files::ModelFiles;
@@ -209,4 +210,9 @@ pub struct Facts {
     /// Of all files together.
     pub file_bytes: u64,
     pub parameters: u64,
+    /// How keys and values are to be kept, where whoever made the file chose that: [`KV_ELEMENT`] of a `.gguf` file.
+    pub kv_element: Option<KvElement>,
 }
+
+/// The key of a `.gguf` file for `i16` or `i8`: our own, and no other program's.
+pub const KV_ELEMENT: &str = "tureen.kv_element";

@@ -26,7 +26,7 @@ pub(super) fn fingerprint(facts: &Facts, mut described: Xxh3, weights: u64, sett
         let plain = |c: char| if c.is_ascii_alphanumeric() || "._:-".contains(c) { c } else { '-' };
         name.extend(part.chars().map(plain).chain(['/']));
     }
-    let (isa, kv) = (settings.isa, settings.kv_element.name());
+    let (isa, kv) = (settings.isa, settings.kv().name());
     // Writing to a string does not fail.
     let _ = write!(name, "{isa}/kv-{kv}/{content:016x}");
     format!("tureen-{version}/{name}").to_lowercase()

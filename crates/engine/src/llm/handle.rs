@@ -119,6 +119,7 @@ impl Llm {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Llm, LoadError> {
         let mut files = ModelFiles::open(path)?;
+        let settings = &settings.for_model(files.facts());
         let mut draft = DraftFiles::open(settings)?;
         let draft_size = draft.as_ref().map(DraftFiles::size);
         let plan = plan(files.decoder(), files.facts().file_bytes, draft_size, settings)?;

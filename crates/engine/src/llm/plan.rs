@@ -100,7 +100,7 @@ pub(super) fn plan(
     let layout = |decoder: &Decoder, pages: usize| {
         let pages = u32::try_from(pages).unwrap_or(u32::MAX);
         let (kv_heads, head_dim) = (decoder.kv_heads, decoder.head_dim);
-        KvLayout::new(decoder.layers.len(), kv_heads, head_dim, pages, settings.kv_element)
+        KvLayout::new(decoder.layers.len(), kv_heads, head_dim, pages, settings.kv())
     };
     let draft_page = draft.map(|(draft, _)| layout(draft, 1)).transpose()?;
     let page_bytes = (layout(decoder, 1)?.bytes() + draft_page.map_or(0, |page| page.bytes())) as u64;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use formats::model::Facts;
 use kernels::attention::KvElement;
 use kernels::compute::Isa;
 
@@ -19,8 +20,8 @@ pub struct Settings {
     /// Threads that compute, the engine's own included.
     pub threads: usize,
     pub isa: Isa,
-    /// How keys and values are kept.
-    pub kv_element: KvElement,
+    /// How keys and values are kept; `None` for what the model's file says, or 16 bits.
+    pub kv_element: Option<KvElement>,
     /// Tokens evaluated in one step at most, over all sequences.
     pub step_tokens_max: usize,
     /// What a step is to take, about, that evaluates prompts while others are answering.
@@ -38,6 +39,18 @@ pub struct Settings {
     pub memory_promised_bytes: u64,
 }
 
+impl Settings {
+    /// The same, with what the model says where nothing else was.
+    pub(super) fn for_model(&self, facts: &Facts) -> Settings {
+        Settings { kv_element: self.kv_element.or(facts.kv_element), ..self.clone() }
+    }
+
+    /// How keys and values are kept.
+    pub(super) fn kv(&self) -> KvElement {
+        self.kv_element.unwrap_or(KvElement::I16)
+    }
+}
+
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
@@ -46,7 +59,7 @@ impl Default for Settings {
             queue_max: 256,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             isa: Isa::detect(),
-            kv_element: KvElement::I16,
+            kv_element: None,
             step_tokens_max: 512,
             step_beside_answers_max: Duration::from_millis(60),
             draft_tokens_max: 8,

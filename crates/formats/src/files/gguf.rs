@@ -4,9 +4,10 @@ use super::Contents;
 use crate::decoder::{check, describe_gguf};
 use crate::error::FormatError;
 use crate::gguf::{Gguf, end_tokens, read_tokenizer, split};
-use crate::model::Facts;
+use crate::model::{Facts, KV_ELEMENT};
 use crate::storage::{Bytes, Catalogue, StoredTensor};
 use crate::tokenizer::TokenizerSource;
+use kernels::attention::KvElement;
 
 /// Reads the parts of one model, whose bytes are `files`; `name` is what it is called if it does not say.
 ///
@@ -34,7 +35,16 @@ pub(super) fn read(parts: &[Gguf<'_>], files: &[Bytes], name: &str) -> Result<Co
         Some(licence) => Some(licence),
         None => text("general.license.name")?,
     };
+    let kv_element = match first.text(KV_ELEMENT)? {
+        Some(name) => Some(KvElement::find(name).ok_or_else(|| FormatError::Invalid {
+            what: KV_ELEMENT.to_owned(),
+            found: format!("{name:?}"),
+            expected: KvElement::CODED.map(KvElement::name).join(" or "),
+        })?),
+        None => None,
+    };
     let facts = Facts {
+        kv_element,
         name: text("general.name")?.unwrap_or_else(|| name.to_owned()),
         licence,
         quantisation: match first.size("general.file_type")?.and_then(file_type) {

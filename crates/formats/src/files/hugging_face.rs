@@ -39,6 +39,7 @@ pub(super) fn read(
         quantisation: catalogue.majority_type(),
         file_bytes: files.iter().map(|file| file.as_slice().len() as u64).sum(),
         parameters: catalogue.parameters(),
+        kv_element: None,
     };
     let (tokenizer, chat_template) = (folder.tokenizer, folder.chat_template);
     Ok(Contents { catalogue, tensors, decoder, tokenizer, chat_template, end_tokens, facts })

@@ -30,8 +30,13 @@ pub enum KvElement {
 }
 
 impl KvElement {
-    /// What a cache for use may be made of.
+    /// What a cache for use may be made of; the first where nothing else is said.
     pub const CODED: [KvElement; 2] = [KvElement::I16, KvElement::I8];
+
+    /// The one of [`KvElement::CODED`] that is called so.
+    pub fn find(name: &str) -> Option<KvElement> {
+        KvElement::CODED.into_iter().find(|element| element.name() == name)
+    }
 
     /// The name used in settings and reports.
     pub fn name(self) -> &'static str {

@@ -276,7 +276,7 @@ fn engine_settings(settings: &Settings) -> engine::llm::Settings {
         queue_max: settings.queue_max.0,
         threads: settings.threads.0,
         isa: settings.isa.0.unwrap_or_else(Isa::detect),
-        kv_element: settings.kv_element.0,
+        kv_element: settings.kv_element.map(|kind| kind.0),
         step_tokens_max: settings.step_tokens_max.0,
         step_beside_answers_max: Duration::from_millis(settings.step_beside_answers_max.0 as u64),
         draft_tokens_max: settings.draft_tokens_max.0,

@@ -61,6 +61,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
             "bytes": facts.file_bytes,
             "template": files.chat_template().is_some(),
             "licence": facts.licence,
+            "kv_element": facts.kv_element.map(|element| element.name()),
             "manifest": model.manifest,
         });
         print(serde_json::to_string_pretty(&value)? + "\n")?;
@@ -86,6 +87,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
         ("layers", Some(format!("{}, {} wide", decoder.layers.len(), decoder.hidden))),
         ("attention", Some(attention)),
         ("experts", experts),
+        ("keys and values", facts.kv_element.map(|element| format!("{} (made for)", element.name()))),
         ("vocabulary", Some(format!("{} tokens", decoder.vocabulary))),
         ("chat template", Some(template.to_string())),
         ("licence", Some(facts.licence.clone().unwrap_or_else(|| "not said".to_string()))),

@@ -15,6 +15,7 @@ use compress::{
     CompressError, Hessians, Importance, Mix, Phase, Progress, choose_layers, layer_choice, measure,
 };
 use formats::onnx::is_onnx;
+use kernels::attention::KvElement;
 use kernels::compute::Compute;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,10 @@ pub struct Request {
     #[arg(long, value_name = "LAYERS", default_value_t, hide_default_value = true)]
     #[serde(default)]
     pub drop_layers: usize,
+    /// Of a language model: how keys and values are kept when it is served, unless a setting says otherwise: i16, or i8
+    /// for half the memory
+    #[arg(long, value_name = "TYPE", value_enum)]
+    pub kv: Option<Kv>,
     /// Of a network: its definition, for int8, for what is trained again, and for figures on its data
     #[arg(long, value_name = "FILE.toml")]
     pub definition: Option<PathBuf>,
@@ -86,6 +91,14 @@ fn measure_tokens_max() -> usize {
 
 fn keep() -> f64 {
     0.5
+}
+
+/// How keys and values are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kv {
+    I16,
+    I8,
 }
 
 /// How weights of a language model become codes.
@@ -125,6 +138,7 @@ impl Request {
             epochs: _,
             ranges: _,
             rounding: _,
+            kv: _,
             drop_layers: _,
             target_size: _,
             max_loss: _,
@@ -270,8 +284,16 @@ impl<'a> Work<'a> {
             _ => None,
         };
         let began = Instant::now();
-        let changes =
-            Changes { mix, importance: importance.as_ref(), dropped: &dropped, hessians: hessians.as_mut() };
+        let changes = Changes {
+            mix,
+            importance: importance.as_ref(),
+            dropped: &dropped,
+            kv_element: request.kv.map(|kv| match kv {
+                Kv::I16 => KvElement::I16,
+                Kv::I8 => KvElement::I8,
+            }),
+            hessians: hessians.as_mut(),
+        };
         let rewritten = rewrite(compute, &source, changes, out, on)?;
         let mut report = TextsReport::new(self.name, mix.name, rewritten, began.elapsed().as_secs_f64());
         report.calibration_tokens = importance.map(|importance| importance.tokens);
@@ -359,8 +381,8 @@ mod tests {
         };
         check("smollm2 --to Q4_K_M", "source = 'smollm2'\nto = 'Q4_K_M'");
         check(
-            "smollm2 --to Q4_K_M --drop-layers 3 --calibration a.txt --rounding gptq",
-            "source = 'smollm2'\nto = 'Q4_K_M'\ndrop_layers = 3\ncalibration = 'a.txt'\nrounding = 'gptq'",
+            "smollm2 --to Q4_K_M --drop-layers 3 --calibration a.txt --rounding gptq --kv i8",
+            "source = 'smollm2'\nto = 'Q4_K_M'\ndrop_layers = 3\ncalibration = 'a.txt'\nrounding = 'gptq'\nkv = 'i8'",
         );
         check(
             "net@3 --to smallest --max-loss 0.005 --target-size 1000 --definition net.toml --ranges entropy",

@@ -122,7 +122,7 @@ settings! {
         "Threads that compute; the default is what this machine has";
     isa: CpuPath, "NAME", COMPUTE, "auto", "",
         "Instruction set: auto (the best here), portable, avx2, avx512 or avx512-bf16";
-    kv_element: KvKind, "TYPE", MODEL, "i16", "",
+    kv_element: Option<KvKind>, "TYPE", MODEL, "", "what the model says, or i16",
         "How keys and values are kept: i16, or i8 for half the memory and a rounding of 1/254";
     memory_max: Option<ByteSize>, "BYTES", MODEL, "", "nine tenths of what is free",
         "Memory a model may take in all, such as 8GiB or 500MB";

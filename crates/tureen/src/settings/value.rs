@@ -286,8 +286,7 @@ pub struct KvKind(pub KvElement);
 
 impl SettingValue for KvKind {
     fn parse(text: &str) -> Result<KvKind, String> {
-        let found = KvElement::CODED.into_iter().find(|element| element.name() == text);
-        found.map(KvKind).ok_or_else(|| expected("i16 or i8", text))
+        KvElement::find(text).map(KvKind).ok_or_else(|| expected("i16 or i8", text))
     }
 
     fn show(&self) -> String {
