@@ -42,11 +42,17 @@ impl InputProducts {
         InputProducts { matrices, workspace, rows_at, packed_at }
     }
 
-    /// Adds `values [m, columns]`.
+    /// Adds `values [m, columns]`, each row scaled to a mean square of 1: what a product reads at a text's first token is often
+    /// a thousand times as large as elsewhere, and would be all that counts.
     pub fn add(&mut self, compute: &Compute, index: usize, values: &[f32]) {
         let Matrix { columns: n, at } = self.matrices[index];
         let m = values.len() / n;
-        self.workspace.values_mut()[self.rows_at..][..values.len()].copy_from_slice(values);
+        let to = &mut self.workspace.values_mut()[self.rows_at..][..values.len()];
+        for (to, row) in to.chunks_exact_mut(n).zip(values.chunks_exact(n)) {
+            let square = row.iter().map(|x| x * x).sum::<f32>() / n as f32;
+            let scale = if square > 0.0 { square.sqrt().recip() } else { 0.0 };
+            to.iter_mut().zip(row).for_each(|(to, x)| *to = x * scale);
+        }
         let rows = View::contiguous(self.rows_at, &[m, n]);
         let turned = View { offset: self.rows_at, shape: vec![n, m], strides: vec![1, n as isize] };
         let sums = View::contiguous(at, &[n, n]);
