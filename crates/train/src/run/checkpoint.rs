@@ -46,6 +46,13 @@ pub(super) struct Progress {
     pub done: bool,
 }
 
+impl Progress {
+    /// The epoch whose weights are published, from 1: the best, if it is kept and there is one, or the last.
+    pub fn kept_epoch(&self, restores_best: bool) -> usize {
+        self.best.as_ref().filter(|_| restores_best).map_or(self.history.len(), |best| best.epoch)
+    }
+}
+
 /// The epoch with the best figure so far, and its weights, one after the other.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Best {

@@ -85,6 +85,17 @@ impl<'a> Fitting<'a> {
         while !stop && !self.progress.done && self.progress.epoch < epochs {
             stop = self.epoch(on)?;
         }
+        if let (false, true, Some(stopping)) =
+            (stop, self.progress.done, &self.session.definition.fit.early_stopping)
+        {
+            stop = on(&Event::EarlyStopped {
+                epoch: self.progress.epoch,
+                monitor: stopping.monitor.clone(),
+                best: self.progress.best.as_ref().map(|best| best.figure),
+                kept_epoch: self.progress.kept_epoch(stopping.restore_best_weights),
+            })
+            .is_break();
+        }
         self.checkpoint(on)?;
         Ok(stop)
     }

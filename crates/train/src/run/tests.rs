@@ -140,15 +140,19 @@ fn a_run_that_was_stopped_or_killed_goes_on_with_the_same_bits() {
 fn early_stopping_publishes_the_best_epoch() {
     let fit = "[fit]\nepochs = 60\nvalidation_split = 0.2\n[fit.early_stopping]\npatience = 2\n";
     let folder = Folder::new(&format!("{}{fit}", MODEL.replace("0.02", "0.2")));
-    let mut figures = vec![];
+    let (mut figures, mut ends) = (vec![], vec![]);
     let outcome = folder.run("out", &mut |event| {
-        if let Event::Epoch { metrics, .. } = event {
-            figures.push(metrics["val_loss"]);
+        match event {
+            Event::Epoch { metrics, .. } => figures.push(metrics["val_loss"]),
+            Event::EarlyStopped { .. } => ends.push(event.clone()),
+            _ => {}
         }
         ControlFlow::Continue(())
     });
     let best = figures.iter().copied().fold(f64::INFINITY, f64::min);
     assert!(figures.len() < 60 && figures[figures.len() - 3] == best, "{figures:?}");
+    let (epoch, monitor) = (figures.len(), "val_loss".to_owned());
+    assert_eq!(ends, [Event::EarlyStopped { epoch, monitor, best: Some(best), kept_epoch: epoch - 2 }]);
     assert_eq!(outcome.unwrap().metrics["val_loss"], best);
 }
 

@@ -56,6 +56,13 @@ impl Epochs {
                     bar.reset();
                 }
             }
+            Event::EarlyStopped { epoch, monitor, best, kept_epoch } => {
+                let best = best.map_or("any figure".to_owned(), |best| format!("{best:.4}"));
+                self.say(&format!(
+                    "Stopped after epoch {epoch}: {monitor} no longer got better than {best}; \
+                     the weights of epoch {kept_epoch} are kept"
+                ));
+            }
             Event::Checkpoint { .. } => {}
             Event::Finished { .. } => self.end(),
         }
