@@ -6,6 +6,7 @@ mod fitting;
 mod gan;
 mod logs;
 mod pace;
+mod plateau;
 mod prepared;
 mod publish;
 mod report;

@@ -56,6 +56,9 @@ impl Epochs {
                     bar.reset();
                 }
             }
+            Event::LearningRate { epoch, monitor, learning_rate } => self.say(&format!(
+                "After epoch {epoch} the learning rate is {learning_rate}: {monitor} no longer got better"
+            )),
             Event::EarlyStopped { epoch, monitor, best, kept_epoch } => {
                 let best = best.map_or("any figure".to_owned(), |best| format!("{best:.4}"));
                 self.say(&format!(
