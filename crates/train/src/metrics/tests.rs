@@ -25,7 +25,7 @@ fn f_scores_are_kerass() {
         serde_json::from_str(include_str!("../../../../fixtures/training/f_scores.json")).unwrap();
     let [y, t] = [golden.y, golden.t].map(|values| Array::new([60, 5], values).unwrap());
     let inputs = Input::new([5]);
-    let mut model = Model::with(&inputs, &ActivationLayer::new(Linear).on(&inputs), 1, 1).unwrap();
+    let mut model = Model::with(&inputs, ActivationLayer::new(Linear).on(&inputs), 1, 1).unwrap();
     for Case { average, threshold, beta, scores } in golden.cases {
         let metric = match beta {
             Some(beta) => Metric::FBetaScore { average, beta, threshold },
