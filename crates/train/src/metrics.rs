@@ -2,9 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Result, TrainError};
 use crate::graph::{Function, Graph, Id};
 use crate::losses::{Loss, one_hot};
+
+mod f_beta;
+#[cfg(test)]
+mod tests;
+
+pub use f_beta::Average;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "class_name", content = "config")]
@@ -28,8 +34,17 @@ pub enum Metric {
     Recall {
         threshold: f32,
     },
+    /// As `FBetaScore` with a beta of 1.
     F1Score {
-        threshold: f32,
+        average: Option<Average>,
+        threshold: Option<f32>,
+    },
+    /// How well classes are found, where recall counts `beta` times as much as precision; a figure for each class, or their
+    /// average. Without a threshold the greatest value of a sample is its class.
+    FBetaScore {
+        average: Option<Average>,
+        beta: f32,
+        threshold: Option<f32>,
     },
     /// By `num_thresholds` thresholds, as Keras interpolates it.
     AUC {
@@ -68,6 +83,7 @@ impl Metric {
             Metric::Precision { .. } => "precision".to_owned(),
             Metric::Recall { .. } => "recall".to_owned(),
             Metric::F1Score { .. } => "f1_score".to_owned(),
+            Metric::FBetaScore { .. } => "fbeta_score".to_owned(),
             Metric::AUC { .. } => "auc".to_owned(),
             Metric::RootMeanSquaredError {} => "root_mean_squared_error".to_owned(),
             Metric::R2Score {} => "r2_score".to_owned(),
@@ -122,9 +138,10 @@ impl Metric {
                 let t = one_hot(graph, t, &shape)?;
                 among_top(graph, t, y, *k)
             }
-            Metric::Precision { threshold }
-            | Metric::Recall { threshold }
-            | Metric::F1Score { threshold } => {
+            Metric::F1Score { average, threshold } | Metric::FBetaScore { average, threshold, .. } => {
+                f_beta::sums(graph, t, y, *average, *threshold)
+            }
+            Metric::Precision { threshold } | Metric::Recall { threshold } => {
                 let guess = above(graph, y, *threshold)?;
                 confusion(graph, t, guess)
             }
@@ -154,14 +171,49 @@ impl Metric {
         }
     }
 
-    /// The figure from the sums of all batches.
-    pub(crate) fn result(&self, sums: &[f64]) -> f64 {
+    /// # Errors
+    /// When an argument makes no sense.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self {
+            Metric::FBetaScore { beta, .. } if !(beta.is_finite() && *beta > 0.0) => {
+                Err(TrainError::Argument {
+                    place: self.name(),
+                    argument: "beta",
+                    expected: "a number above 0".to_owned(),
+                    received: beta.to_string(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The names of its figures, for an output of so many classes.
+    pub(crate) fn names(&self, classes: usize) -> Vec<String> {
+        match self {
+            Metric::F1Score { average: None, .. } | Metric::FBetaScore { average: None, .. }
+                if classes > 1 =>
+            {
+                (0..classes).map(|class| format!("{}_{class}", self.name())).collect()
+            }
+            _ => vec![self.name()],
+        }
+    }
+
+    /// The figures from the sums of all batches.
+    pub(crate) fn results(&self, sums: &[f64]) -> Vec<f64> {
+        match self {
+            Metric::F1Score { average, .. } => f_beta::results(sums, *average, 1.0),
+            Metric::FBetaScore { average, beta, .. } => f_beta::results(sums, *average, *beta),
+            _ => vec![self.result(sums)],
+        }
+    }
+
+    fn result(&self, sums: &[f64]) -> f64 {
         let ratio = |a: f64, b: f64| if b == 0.0 { 0.0 } else { a / b };
         match self {
             // True positives, false positives, false negatives.
             Metric::Precision { .. } => ratio(sums[0], sums[0] + sums[1]),
             Metric::Recall { .. } => ratio(sums[0], sums[0] + sums[2]),
-            Metric::F1Score { .. } => ratio(2.0 * sums[0], 2.0 * sums[0] + sums[1] + sums[2]),
             Metric::RootMeanSquaredError {} => ratio(sums[0], sums[1]).sqrt(),
             Metric::R2Score {} => 1.0 - ratio(sums[0], sums[2] - ratio(sums[1] * sums[1], sums[3])),
             Metric::Perplexity {} => ratio(sums[0], sums[1]).exp(),

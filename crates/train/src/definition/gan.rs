@@ -152,6 +152,7 @@ impl GanDefinition {
             (self.fit.validation_split != 0.0, "[fit]", "validation_split"),
             (self.fit.class_weight.is_some(), "[fit]", "class_weight"),
             (self.fit.early_stopping.is_some(), "[fit]", "early_stopping"),
+            (self.fit.reduce_lr_on_plateau.is_some(), "[fit]", "reduce_lr_on_plateau"),
             (self.data.weights.is_some(), "[data]", "weights"),
             (self.data.validation.is_some(), "[data]", "validation"),
         ];

@@ -193,6 +193,8 @@ pub struct Fitting {
     pub class_weight: Option<ClassWeight>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reduce_lr_on_plateau: Option<ReduceLrOnPlateau>,
     /// Seconds between checkpoints.
     pub checkpoint_seconds: f64,
     /// A checkpoint after each so many steps too.
@@ -213,6 +215,7 @@ impl Default for Fitting {
             validation_split: 0.0,
             class_weight: None,
             early_stopping: None,
+            reduce_lr_on_plateau: None,
             checkpoint_seconds: 30.0,
             checkpoint_steps: None,
             threads: None,
@@ -250,6 +253,40 @@ pub struct EarlyStopping {
     pub restore_best_weights: bool,
 }
 
+/// Lowers the learning rate where a figure no longer gets better, as Keras's callback of that name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReduceLrOnPlateau {
+    /// The figure, such as `val_loss` or `accuracy`.
+    pub monitor: String,
+    /// What the learning rate is multiplied with.
+    pub factor: f64,
+    /// Epochs without a better figure.
+    pub patience: usize,
+    /// Whether less or more is better; by the figure's name otherwise.
+    pub mode: Better,
+    /// What a figure must be better by.
+    pub min_delta: f64,
+    /// Epochs after a change in which none is counted.
+    pub cooldown: usize,
+    /// The least learning rate.
+    pub min_lr: f64,
+}
+
+impl Default for ReduceLrOnPlateau {
+    fn default() -> ReduceLrOnPlateau {
+        ReduceLrOnPlateau {
+            monitor: "val_loss".to_owned(),
+            factor: 0.1,
+            patience: 10,
+            mode: Better::Auto,
+            min_delta: 1e-4,
+            cooldown: 0,
+            min_lr: 0.0,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Better {
@@ -257,6 +294,19 @@ pub enum Better {
     Auto,
     Min,
     Max,
+}
+
+impl Better {
+    /// Whether more of the figure `monitor` is better.
+    pub(crate) fn is_more(self, monitor: &str) -> bool {
+        match self {
+            Better::Max => true,
+            Better::Min => false,
+            Better::Auto => ["acc", "auc", "precision", "recall", "f1", "fbeta", "r2"]
+                .iter()
+                .any(|part| monitor.contains(part)),
+        }
+    }
 }
 
 impl Default for EarlyStopping {
@@ -383,6 +433,15 @@ impl Fitting {
         }
         if self.checkpoint_steps == Some(0) {
             return wrong("checkpoint_steps", "1 or more", "0".to_owned());
+        }
+        if let Some(plateau) = &self.reduce_lr_on_plateau {
+            if !(plateau.factor > 0.0 && plateau.factor < 1.0) {
+                let factor = plateau.factor.to_string();
+                return wrong("reduce_lr_on_plateau.factor", "a number between 0 and 1", factor);
+            }
+            if !(plateau.min_lr >= 0.0 && plateau.min_lr.is_finite()) {
+                return wrong("reduce_lr_on_plateau.min_lr", "0 or more", plateau.min_lr.to_string());
+            }
         }
         if let Some(threads @ (0 | 1025..)) = self.threads {
             return wrong("threads", "1 to 1024", threads.to_string());

@@ -108,6 +108,7 @@ fn argument(name: &str, default: &Value) -> Value {
         ("ema_overwrite_frequency" | "gradient_accumulation_steps", _) => {
             return json!({ "type": "integer", "minimum": 1 });
         }
+        ("average", _) => return json!({ "enum": ["micro", "macro", "weighted"] }),
         ("layer", _) => return json!({ "$ref": "#/$defs/Inner" }),
         ("mode", Value::String(mode)) if mode.contains("horizontal") => json!({ "$ref": "#/$defs/FlipMode" }),
         ("fill_mode", _) => json!({ "$ref": "#/$defs/FillMode" }),

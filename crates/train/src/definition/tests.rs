@@ -36,9 +36,12 @@ fn kerass_short_spellings_are_taken() {
                   kernel_regularizer = { class = 'L2', l2 = 0.1 } },\n{ class = 'ZeroPadding2D', padding = [1, 2] },\n\
                   { class = 'MaxPooling2D', pool_size = 2 },\n{ class = 'Reshape', target_shape = [7, -1] },\n\
                   { class = 'Bidirectional', layer = { class = 'LSTM', units = 3 } }";
-    let model =
-        build(&definition(layers, "'rmsprop'", "metrics = ['mae', { class = 'F1Score', threshold = 0.4 }]"))
-            .unwrap();
+    let model = build(&definition(
+        layers,
+        "'rmsprop'",
+        "metrics = ['mae', { class = 'F1Score', average = 'macro' }]",
+    ))
+    .unwrap();
     assert_eq!(model.output_shape(0), [6]);
     let names = model.figure_names("");
     assert_eq!(names, ["loss", "mean_absolute_error", "f1_score"]);

@@ -128,6 +128,7 @@ impl Model {
         }
         let optimizer = optimizer.into();
         optimizer.check()?;
+        metrics.iter().flatten().try_for_each(Metric::check)?;
         let begins = optimizer.slots();
         self.programs.retain(|key, _| key.mode == Mode::Predict);
         let mut variables = crate::compile::Variables::default();
@@ -302,7 +303,7 @@ impl Model {
         let Some(compiled) = &self.compiled else { return figures };
         let names = self.figure_names(prefix).into_iter().skip(1);
         let metrics = compiled.metrics.iter().flatten().zip(&sums.metrics);
-        figures.extend(names.zip(metrics).map(|(name, (metric, sums))| (name, metric.result(sums))));
+        figures.extend(names.zip(metrics.flat_map(|(metric, sums)| metric.results(sums))));
         figures
     }
 
@@ -313,7 +314,9 @@ impl Model {
         let mut names = vec![format!("{prefix}loss")];
         for (index, metrics) in metrics.iter().enumerate() {
             let output = if several { format!("output_{index}_") } else { String::new() };
-            names.extend(metrics.iter().map(|metric| format!("{prefix}{output}{}", metric.name())));
+            let classes = self.output_shape(index).last().copied().unwrap_or(1);
+            let each = metrics.iter().flat_map(|metric| metric.names(classes));
+            names.extend(each.map(|name| format!("{prefix}{output}{name}")));
         }
         names
     }

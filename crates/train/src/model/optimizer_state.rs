@@ -4,6 +4,7 @@ use super::Model;
 use crate::error::{Result, TrainError};
 use crate::losses::Loss;
 use crate::optimizers::Optimizer;
+use crate::schedules::Schedule;
 
 /// What a compiled model was compiled with, and what its optimiser carries.
 pub(crate) struct OptimizerState<'a> {
@@ -28,6 +29,21 @@ impl Model {
             iterations: self.iterations,
             slots: compiled.slots.iter().map(slot).collect(),
         })
+    }
+
+    /// The optimiser's learning rate, where it is no schedule.
+    pub(crate) fn learning_rate(&self) -> Option<f32> {
+        match self.compiled.as_ref()?.optimizer.learning_rate {
+            Schedule::Constant { learning_rate } => Some(learning_rate),
+            _ => None,
+        }
+    }
+
+    /// The rate of the steps that follow.
+    pub(crate) fn set_learning_rate(&mut self, rate: f32) {
+        if let Some(compiled) = &mut self.compiled {
+            compiled.optimizer.learning_rate = Schedule::from(rate);
+        }
     }
 
     /// # Errors

@@ -63,7 +63,7 @@ fn metrics_take_numbers_of_classes_as_they_take_ones() {
         let metrics = [
             Metric::Precision { threshold: 0.5 },
             Metric::Recall { threshold: 0.5 },
-            Metric::F1Score { threshold: 0.5 },
+            Metric::F1Score { average: None, threshold: Some(0.5) },
             Metric::AUC { num_thresholds: 200 },
             Metric::TopKCategoricalAccuracy { k: 1 },
             mae,

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::plateau::{Plateau, PlateauBits};
 use super::session::Hasher;
 use crate::error::{Result, TrainError};
 use crate::files::write_whole;
@@ -44,6 +45,14 @@ pub(super) struct Progress {
     pub waited: usize,
     /// None was better for so long that the fit is over.
     pub done: bool,
+    pub plateau: Plateau,
+}
+
+impl Progress {
+    /// The epoch whose weights are published, from 1: the best, if it is kept and there is one, or the last.
+    pub fn kept_epoch(&self, restores_best: bool) -> usize {
+        self.best.as_ref().filter(|_| restores_best).map_or(self.history.len(), |best| best.epoch)
+    }
 }
 
 /// The epoch with the best figure so far, and its weights, one after the other.
@@ -71,6 +80,9 @@ struct State {
     best: Option<(usize, u64)>,
     waited: usize,
     done: bool,
+    /// With a learning rate that figures lower.
+    #[serde(default)]
+    plateau: Option<PlateauBits>,
 }
 
 /// What a checkpoint belongs to: a definition, and data by their hash.
@@ -100,6 +112,7 @@ pub(super) fn save(folder: &Path, identity: &Identity, model: &Model, progress: 
         best: progress.best.as_ref().map(|best| (best.epoch, best.figure.to_bits())),
         waited: progress.waited,
         done: progress.done,
+        plateau: model.learning_rate().map(|rate| progress.plateau.bits(rate)),
     };
     let mut tensors: Vec<(String, Vec<usize>, &[f32])> = vec![];
     let mut at = 0;
@@ -224,6 +237,10 @@ pub(super) fn load(folder: &Path, identity: &Identity, model: &mut Model) -> Res
     if state.sums_metrics.len() > model.no_sums().metrics.len() {
         return Err(TrainError::data(kept.place, "its figures aren't those of the definition's metrics"));
     }
+    let (plateau, rate) = state.plateau.as_ref().map(PlateauBits::read).unzip();
+    if let (Some(rate), Some(_)) = (rate, model.learning_rate()) {
+        model.set_learning_rate(rate);
+    }
     let floats = |bits: Vec<u64>| bits.into_iter().map(f64::from_bits).collect();
     let figures = |figures: Vec<(String, u64)>| {
         figures.into_iter().map(|(name, bits)| (name, f64::from_bits(bits))).collect()
@@ -245,5 +262,6 @@ pub(super) fn load(folder: &Path, identity: &Identity, model: &mut Model) -> Res
         }),
         waited: state.waited,
         done: state.done,
+        plateau: plateau.unwrap_or_default(),
     }))
 }

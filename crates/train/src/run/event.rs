@@ -28,6 +28,11 @@ pub enum Event {
         #[serde(deserialize_with = "numbers")]
         metrics: BTreeMap<String, f64>,
     },
+    /// From the epoch after `epoch` on, steps are taken at `learning_rate`: the figure `monitor` no longer got better.
+    LearningRate { epoch: usize, monitor: String, learning_rate: f32 },
+    /// Early stopping ends the fit after `epoch`; the weights of `kept_epoch` are published. `best` is the figure that was
+    /// not bettered, null where there was no finite one.
+    EarlyStopped { epoch: usize, monitor: String, best: Option<f64>, kept_epoch: usize },
     /// What is so far is kept, after `step` steps in all.
     Checkpoint { step: u64 },
     Finished {

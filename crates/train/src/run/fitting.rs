@@ -9,7 +9,6 @@ use super::logs::Logs;
 use super::pace::Pace;
 use super::samples::{Batch, Samples};
 use super::session::Session;
-use crate::definition::{Better, EarlyStopping};
 use crate::error::{Result, TrainError};
 use crate::model::{Model, Sums};
 
@@ -46,26 +45,36 @@ impl<'a> Fitting<'a> {
         if fitting.progress.sums.samples == 0 {
             fitting.progress.sums = fitting.session.model.no_sums();
         }
-        if let Some(stopping) = &fitting.session.definition.fit.early_stopping {
-            fitting.check_monitor(stopping)?;
+        let fit = &fitting.session.definition.fit;
+        if let Some(stopping) = &fit.early_stopping {
+            fitting.check_monitor(&stopping.monitor, "[fit.early_stopping]")?;
+        }
+        if let Some(plateau) = &fit.reduce_lr_on_plateau {
+            let place = "[fit.reduce_lr_on_plateau]";
+            fitting.check_monitor(&plateau.monitor, place)?;
+            if fitting.session.model.learning_rate().is_none() {
+                let problem =
+                    "the optimizer's learning_rate is a schedule; give a number, or leave one of them out";
+                return Err(TrainError::Definition { place: place.to_owned(), problem: problem.to_owned() });
+            }
         }
         Ok(fitting)
     }
 
-    /// Whether the figure that early stopping looks at is one that there will be.
-    fn check_monitor(&self, stopping: &EarlyStopping) -> Result<()> {
+    /// Whether the figure that `place` looks at is one that there will be.
+    fn check_monitor(&self, monitor: &str, place: &str) -> Result<()> {
         let mut names = self.session.model.figure_names("");
         if self.session.validation.is_some() {
             names.extend(self.session.model.figure_names("val_"));
         }
-        if names.contains(&stopping.monitor) {
+        if names.iter().any(|name| name == monitor) {
             return Ok(());
         }
-        let mut problem = format!("monitor is {}; there are: {}", stopping.monitor, names.join(", "));
-        if stopping.monitor.starts_with("val_") && self.session.validation.is_none() {
+        let mut problem = format!("monitor is {monitor}; there are: {}", names.join(", "));
+        if monitor.starts_with("val_") && self.session.validation.is_none() {
             problem += " (there is no validation: set validation_split, or [data.validation])";
         }
-        Err(TrainError::Definition { place: "[fit.early_stopping]".to_owned(), problem })
+        Err(TrainError::Definition { place: place.to_owned(), problem })
     }
 
     /// Trains to the end, or until `on` asks to stop; whether it did.
@@ -84,6 +93,17 @@ impl<'a> Fitting<'a> {
         let mut stop = on(&started).is_break();
         while !stop && !self.progress.done && self.progress.epoch < epochs {
             stop = self.epoch(on)?;
+        }
+        if let (false, true, Some(stopping)) =
+            (stop, self.progress.done, &self.session.definition.fit.early_stopping)
+        {
+            stop = on(&Event::EarlyStopped {
+                epoch: self.progress.epoch,
+                monitor: stopping.monitor.clone(),
+                best: self.progress.best.as_ref().map(|best| best.figure),
+                kept_epoch: self.progress.kept_epoch(stopping.restore_best_weights),
+            })
+            .is_break();
         }
         self.checkpoint(on)?;
         Ok(stop)
@@ -137,23 +157,30 @@ impl<'a> Fitting<'a> {
         self.progress.before = model.iterations();
         self.progress.sums = model.no_sums();
         self.judge(&figures);
+        let lowered = self.lower_rate(&figures);
         self.progress.history.push(figures.clone());
         self.logs.epoch(&self.progress.history)?;
         let event = Event::Epoch { epoch: self.progress.epoch, metrics: figures.into_iter().collect() };
-        Ok(on(&event).is_break())
+        let stop = on(&event).is_break();
+        Ok(lowered.is_some_and(|event| on(&event).is_break()) || stop)
+    }
+
+    /// Lowers the learning rate, where figures ask for it.
+    fn lower_rate(&mut self, figures: &Figures) -> Option<Event> {
+        let Session { model, definition, .. } = &mut *self.session;
+        let settings = definition.fit.reduce_lr_on_plateau.as_ref()?;
+        let (_, figure) = figures.iter().find(|(name, _)| *name == settings.monitor)?;
+        let learning_rate = self.progress.plateau.judge(settings, *figure, model.learning_rate()?)?;
+        model.set_learning_rate(learning_rate);
+        let (epoch, monitor) = (self.progress.epoch, settings.monitor.clone());
+        Some(Event::LearningRate { epoch, monitor, learning_rate })
     }
 
     /// Remembers the weights of the best epoch, and says when none was better for long.
     fn judge(&mut self, figures: &Figures) {
         let Some(stopping) = &self.session.definition.fit.early_stopping else { return };
         let Some((_, figure)) = figures.iter().find(|(name, _)| *name == stopping.monitor) else { return };
-        let more_is_better = match stopping.mode {
-            Better::Max => true,
-            Better::Min => false,
-            Better::Auto => ["acc", "auc", "precision", "recall", "f1", "r2"]
-                .iter()
-                .any(|part| stopping.monitor.contains(part)),
-        };
+        let more_is_better = stopping.mode.is_more(&stopping.monitor);
         let gain = |best: f64| if more_is_better { figure - best } else { best - figure };
         let is_better = match &self.progress.best {
             Some(best) => gain(best.figure) > stopping.min_delta,

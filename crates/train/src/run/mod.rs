@@ -6,6 +6,7 @@ mod fitting;
 mod gan;
 mod logs;
 mod pace;
+mod plateau;
 mod prepared;
 mod publish;
 mod report;
@@ -94,9 +95,8 @@ fn lock(folder: &Path) -> Result<File> {
 fn finish(session: &mut Session, progress: &Progress) -> Result<BTreeMap<String, f64>> {
     let restores =
         session.definition.fit.early_stopping.as_ref().is_some_and(|stop| stop.restore_best_weights);
-    let mut epoch = progress.history.len();
+    let epoch = progress.kept_epoch(restores);
     if let Some(best) = progress.best.as_ref().filter(|_| restores) {
-        epoch = best.epoch;
         let paths: Vec<(String, usize)> =
             session.model.weights().map(|(path, _, values)| (path.to_owned(), values.len())).collect();
         let mut at = 0;

@@ -96,9 +96,17 @@ fn a_run_learns_and_publishes() {
 #[test]
 fn a_run_that_was_stopped_or_killed_goes_on_with_the_same_bits() {
     let fit = "[fit]\nepochs = 6\nbatch_size = 7\nvalidation_split = 0.1\ncheckpoint_steps = 11\n\
-               [fit.early_stopping]\nmonitor = 'val_auc'\npatience = 4\n";
+               [fit.early_stopping]\nmonitor = 'val_auc'\npatience = 4\n\
+               [fit.reduce_lr_on_plateau]\nmonitor = 'loss'\nmin_delta = 0.5\npatience = 2\nfactor = 0.5\n";
     let folder = Folder::new(&format!("{MODEL}{fit}"));
-    folder.run("whole", &mut |_| ControlFlow::Continue(())).unwrap();
+    let mut rates = 0;
+    folder
+        .run("whole", &mut |event| {
+            rates += matches!(event, Event::LearningRate { .. }) as usize;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert!(rates > 0, "the learning rate is one of the things that a checkpoint keeps");
     // Stopped at each checkpoint; all but the last are in the middle of an epoch.
     let mut times = 0;
     loop {
@@ -140,15 +148,19 @@ fn a_run_that_was_stopped_or_killed_goes_on_with_the_same_bits() {
 fn early_stopping_publishes_the_best_epoch() {
     let fit = "[fit]\nepochs = 60\nvalidation_split = 0.2\n[fit.early_stopping]\npatience = 2\n";
     let folder = Folder::new(&format!("{}{fit}", MODEL.replace("0.02", "0.2")));
-    let mut figures = vec![];
+    let (mut figures, mut ends) = (vec![], vec![]);
     let outcome = folder.run("out", &mut |event| {
-        if let Event::Epoch { metrics, .. } = event {
-            figures.push(metrics["val_loss"]);
+        match event {
+            Event::Epoch { metrics, .. } => figures.push(metrics["val_loss"]),
+            Event::EarlyStopped { .. } => ends.push(event.clone()),
+            _ => {}
         }
         ControlFlow::Continue(())
     });
     let best = figures.iter().copied().fold(f64::INFINITY, f64::min);
     assert!(figures.len() < 60 && figures[figures.len() - 3] == best, "{figures:?}");
+    let (epoch, monitor) = (figures.len(), "val_loss".to_owned());
+    assert_eq!(ends, [Event::EarlyStopped { epoch, monitor, best: Some(best), kept_epoch: epoch - 2 }]);
     assert_eq!(outcome.unwrap().metrics["val_loss"], best);
 }
 

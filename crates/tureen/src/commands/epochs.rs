@@ -56,6 +56,16 @@ impl Epochs {
                     bar.reset();
                 }
             }
+            Event::LearningRate { epoch, monitor, learning_rate } => self.say(&format!(
+                "After epoch {epoch} the learning rate is {learning_rate}: {monitor} no longer got better"
+            )),
+            Event::EarlyStopped { epoch, monitor, best, kept_epoch } => {
+                let best = best.map_or("any figure".to_owned(), |best| format!("{best:.4}"));
+                self.say(&format!(
+                    "Stopped after epoch {epoch}: {monitor} no longer got better than {best}; \
+                     the weights of epoch {kept_epoch} are kept"
+                ));
+            }
             Event::Checkpoint { .. } => {}
             Event::Finished { .. } => self.end(),
         }
