@@ -1,4 +1,4 @@
-//! A GGUF file becomes another, its matrices in other types.
+//! A GGUF file becomes another, its matrices in other types; a Hugging Face folder becomes one.
 //!
 //! A tensor at a time, so that a model need not fit in memory; of each tensor, parts of some rows on all threads.
 
@@ -8,10 +8,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use engine::llm::tokenizer::to_gguf;
 use formats::error::FormatError;
 use formats::gguf::Value;
-use formats::gguf::{Gguf, TensorEntry, Writer, read, split};
+use formats::gguf::{Gguf, Writer, read, split};
+use formats::model::ModelFiles;
 use formats::storage::Bytes;
+use formats::to_gguf::{GgufTensor, gguf_header, gguf_tensors};
 use kernels::compute::Compute;
 use kernels::elements::{ElementType, dequantize, quantize};
 use serde::Serialize;
@@ -58,23 +61,53 @@ pub struct Progress {
     pub all: u64,
 }
 
-/// A model in memory-mapped files: one, or the parts of one that is split.
+/// A model in memory-mapped files: a GGUF one, the parts of one that is split, or a Hugging Face folder.
 pub struct Source {
     paths: Vec<PathBuf>,
+    /// Of a folder, the header of the GGUF file that it would be.
     files: Vec<Bytes>,
+    /// The folder's.
+    folder: Option<ModelFiles>,
 }
 
 impl Source {
     /// # Errors
-    /// When a file can't be read, or is no `.gguf` file.
+    /// When a file can't be read, is no `.gguf` file, or the folder's model can't be said in one.
     pub fn open(path: &Path) -> Result<Source, CompressError> {
-        let what = if path.is_dir() { Some("a folder") } else { None };
-        if let Some(what) = what {
-            return Err(CompressError::NoGguf { path: path.to_owned(), what });
+        if path.is_dir() {
+            let model = ModelFiles::open(path)?;
+            let tokenizer = to_gguf(model.tokenizer(), model.decoder().vocabulary)?;
+            let files = vec![Bytes::Memory(gguf_header(&model, &tokenizer)?)];
+            return Ok(Source { paths: vec![path.to_owned()], files, folder: Some(model) });
         }
         let paths = split::part_paths(path)?;
         let files = paths.iter().map(|path| Bytes::map(path)).collect::<Result<Vec<Bytes>, _>>()?;
-        Ok(Source { paths, files })
+        Ok(Source { paths, files, folder: None })
+    }
+
+    /// Of the files that are read.
+    fn bytes(&self) -> u64 {
+        match &self.folder {
+            Some(model) => model.facts().file_bytes,
+            None => self.files.iter().map(|file| file.as_slice().len() as u64).sum(),
+        }
+    }
+
+    /// In the order in which they are written.
+    fn tensors<'s>(&'s self, parts: &[Gguf<'s>]) -> Result<Vec<GgufTensor<'s>>, FormatError> {
+        if let Some(model) = &self.folder {
+            return gguf_tensors(model);
+        }
+        let mut tensors = Vec::new();
+        for (part, file) in parts.iter().zip(&self.files) {
+            let mut entries: Vec<_> = part.tensors().iter().collect();
+            entries.sort_by_key(|tensor| tensor.bytes.start);
+            tensors.extend(entries.into_iter().map(|tensor| {
+                let bytes = &file.as_slice()[tensor.bytes.clone()];
+                GgufTensor::kept(tensor.name, tensor.element_type, tensor.shape(), bytes)
+            }));
+        }
+        Ok(tensors)
     }
 
     fn parts(&self) -> Result<Vec<Gguf<'_>>, FormatError> {
@@ -105,13 +138,8 @@ pub fn rewrite(
         return Err(CompressError::SameFile { path: to.to_owned() });
     }
     let parts = source.parts()?;
-    let model = shape(&parts, importance.is_some())?;
-    let mut tensors: Vec<(&TensorEntry<'_>, &[u8])> = Vec::new();
-    for (part, file) in parts.iter().zip(&source.files) {
-        let first = tensors.len();
-        tensors.extend(part.tensors().iter().map(|tensor| (tensor, &file.as_slice()[tensor.bytes.clone()])));
-        tensors[first..].sort_by_key(|(tensor, _)| tensor.bytes.start);
-    }
+    let tensors = source.tensors(&parts)?;
+    let model = shape(&parts, &tensors, importance.is_some())?;
 
     let mut writer = Writer::new(parts.first().map_or(32, |part| part.alignment));
     copy_metadata(&parts, mix, &mut writer);
@@ -119,28 +147,29 @@ pub fn rewrite(
     let header = writer.header();
     let mut out = Output::create(to)?;
     out.write(&header)?;
-    let all = tensors.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    let all = tensors.iter().map(|tensor| tensor.bytes_len() as u64).sum();
     let mut rewritten = Rewritten {
         tensors: Vec::with_capacity(tensors.len()),
-        bytes_before: source.files.iter().map(|file| file.as_slice().len() as u64).sum(),
+        bytes_before: source.bytes(),
         bytes_after: 0,
     };
     let (mut done, mut written) = (0, 0);
-    for ((tensor, bytes), Planned { to, bytes: length, start }) in tensors.iter().zip(planned) {
+    for (tensor, Planned { to, bytes: length, start }) in tensors.iter().zip(planned) {
         if progress(Progress { done, all }).is_break() {
             return Err(CompressError::Stopped);
         }
         out.write(&vec![0; start - written])?;
-        let weights = importance.and_then(|importance| importance.of(tensor.name, tensor.shape()));
-        let task = Task { compute, tensor, bytes, to, importance: weights };
+        let weights = importance.and_then(|importance| importance.of(tensor.source, &tensor.shape));
+        let bytes = tensor.bytes();
+        let task = Task { compute, tensor, bytes: &bytes, to, importance: weights };
         let mut packed = vec![0; length];
         let relative_error = task.run(&mut packed)?;
         out.write(&packed)?;
         written = start + length;
         done += bytes.len() as u64;
         rewritten.tensors.push(TensorChange {
-            name: tensor.name.to_owned(),
-            shape: tensor.shape().to_vec(),
+            name: tensor.name.clone(),
+            shape: tensor.shape.clone(),
             from: tensor.element_type.name(),
             to: to.name(),
             bytes_before: bytes.len(),
@@ -167,19 +196,19 @@ struct Planned {
 fn plan(
     mix: &Mix,
     model: &Shape,
-    tensors: &[(&TensorEntry<'_>, &[u8])],
+    tensors: &[GgufTensor<'_>],
     writer: &mut Writer,
 ) -> Result<Vec<Planned>, FormatError> {
     let mut planned = Vec::with_capacity(tensors.len());
-    for (tensor, _) in tensors {
-        let to = mix.type_of(tensor.name, tensor.shape(), tensor.element_type, model);
-        let elements: usize = tensor.shape().iter().product();
+    for tensor in tensors {
+        let to = mix.type_of(&tensor.name, &tensor.shape, tensor.element_type, model);
+        let elements: usize = tensor.shape.iter().product();
         let bytes = to.row_bytes(elements).ok_or_else(|| FormatError::Invalid {
             what: format!("the shape of tensor {}", tensor.name),
-            found: format!("{:?}", tensor.shape()),
+            found: format!("{:?}", tensor.shape),
             expected: format!("whole blocks of {to}"),
         })?;
-        let start = writer.announce(tensor.name, to, tensor.shape(), bytes);
+        let start = writer.announce(&tensor.name, to, &tensor.shape, bytes);
         planned.push(Planned { to, bytes, start });
     }
     Ok(planned)
@@ -190,7 +219,7 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 }
 
 /// What the mix asks of the model.
-fn shape(parts: &[Gguf<'_>], has_importance: bool) -> Result<Shape, FormatError> {
+fn shape(parts: &[Gguf<'_>], tensors: &[GgufTensor<'_>], has_importance: bool) -> Result<Shape, FormatError> {
     let Some(first) = parts.first() else {
         return Err(FormatError::Missing { what: "a file".to_owned(), needed_for: "a model".to_owned() });
     };
@@ -210,7 +239,7 @@ fn shape(parts: &[Gguf<'_>], has_importance: bool) -> Result<Shape, FormatError>
         layers: number("block_count")?.unwrap_or(0),
         heads_per_kv_head: heads / kv_heads,
         experts: number("expert_count")?.unwrap_or(0),
-        has_output: parts.iter().any(|part| part.tensor("output.weight").is_some()),
+        has_output: tensors.iter().any(|tensor| tensor.name == "output.weight"),
         has_importance,
     })
 }
@@ -230,7 +259,7 @@ fn copy_metadata(parts: &[Gguf<'_>], mix: &Mix, writer: &mut Writer) {
 /// One tensor's way from one type to another.
 struct Task<'a> {
     compute: &'a Compute,
-    tensor: &'a TensorEntry<'a>,
+    tensor: &'a GgufTensor<'a>,
     bytes: &'a [u8],
     to: ElementType,
     importance: Option<&'a [f32]>,
@@ -249,7 +278,7 @@ impl Task<'_> {
             out.copy_from_slice(self.bytes);
             return Ok(0.0);
         }
-        let columns = self.tensor.shape().last().copied().unwrap_or(1);
+        let columns = self.tensor.shape.last().copied().unwrap_or(1);
         let rows = (PART_ELEMENTS / columns).max(1);
         let (Some(from_bytes), Some(to_bytes)) =
             (self.tensor.element_type.row_bytes(columns), self.to.row_bytes(columns))
@@ -277,7 +306,7 @@ impl Task<'_> {
         });
         if let Some(Unfit { row, found }) = unfit.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(CompressError::Number {
-                tensor: self.tensor.name.to_owned(),
+                tensor: self.tensor.name.clone(),
                 row,
                 found,
                 to: self.to.to_string(),
