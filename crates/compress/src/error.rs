@@ -16,8 +16,6 @@ pub enum CompressError {
     Io { operation: &'static str, path: PathBuf, cause: io::Error },
     #[error("tensor {tensor} holds {found} in row {row}, which {to} has no number for: {advice}")]
     Number { tensor: String, row: usize, found: f32, to: String, advice: &'static str },
-    #[error("{} is {what}; a .gguf file is expected: convert it with llama.cpp's convert_hf_to_gguf.py", path.display())]
-    NoGguf { path: PathBuf, what: &'static str },
     #[error("{} would be written over the model that is read; name another file", path.display())]
     SameFile { path: PathBuf },
     #[error("the text has {found} tokens, and at least {needed} are needed")]

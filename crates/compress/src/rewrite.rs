@@ -1,4 +1,4 @@
-//! A GGUF file becomes another, its matrices in other types.
+//! A GGUF file becomes another, its matrices in other types; a Hugging Face folder becomes one.
 //!
 //! A tensor at a time, so that a model need not fit in memory; of each tensor, parts of some rows on all threads.
 
@@ -8,11 +8,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use engine::llm::tokenizer::to_gguf;
 use formats::error::FormatError;
 use formats::gguf::Value;
-use formats::gguf::{Gguf, TensorEntry, Writer, read, split};
+use formats::gguf::{Gguf, Writer, read, split};
 use formats::model::{KV_ELEMENT, ModelFiles};
 use formats::storage::Bytes;
+use formats::to_gguf::{GgufTensor, gguf_header, gguf_tensors};
 use kernels::attention::KvElement;
 use kernels::compute::Compute;
 use kernels::elements::{ElementType, dequantize, is_compensable, quantize, quantize_compensated};
@@ -61,23 +63,53 @@ pub struct Rewritten {
     pub bytes_after: u64,
 }
 
-/// A model in memory-mapped files: one, or the parts of one that is split.
+/// A model in memory-mapped files: a GGUF one, the parts of one that is split, or a Hugging Face folder.
 pub struct Source {
     paths: Vec<PathBuf>,
+    /// Of a folder, the header of the GGUF file that it would be.
     files: Vec<Bytes>,
+    /// The folder's.
+    folder: Option<ModelFiles>,
 }
 
 impl Source {
     /// # Errors
-    /// When a file can't be read, or is no `.gguf` file.
+    /// When a file can't be read, is no `.gguf` file, or the folder's model can't be said in one.
     pub fn open(path: &Path) -> Result<Source, CompressError> {
-        let what = if path.is_dir() { Some("a folder") } else { None };
-        if let Some(what) = what {
-            return Err(CompressError::NoGguf { path: path.to_owned(), what });
+        if path.is_dir() {
+            let model = ModelFiles::open(path)?;
+            let tokenizer = to_gguf(model.tokenizer(), model.decoder().vocabulary)?;
+            let files = vec![Bytes::Memory(gguf_header(&model, &tokenizer)?)];
+            return Ok(Source { paths: vec![path.to_owned()], files, folder: Some(model) });
         }
         let paths = split::part_paths(path)?;
         let files = paths.iter().map(|path| Bytes::map(path)).collect::<Result<Vec<Bytes>, _>>()?;
-        Ok(Source { paths, files })
+        Ok(Source { paths, files, folder: None })
+    }
+
+    /// Of the files that are read.
+    fn bytes(&self) -> u64 {
+        match &self.folder {
+            Some(model) => model.facts().file_bytes,
+            None => self.files.iter().map(|file| file.as_slice().len() as u64).sum(),
+        }
+    }
+
+    /// In the order in which they are written.
+    fn tensors<'s>(&'s self, parts: &[Gguf<'s>]) -> Result<Vec<GgufTensor<'s>>, FormatError> {
+        if let Some(model) = &self.folder {
+            return gguf_tensors(model);
+        }
+        let mut tensors = Vec::new();
+        for (part, file) in parts.iter().zip(&self.files) {
+            let mut entries: Vec<_> = part.tensors().iter().collect();
+            entries.sort_by_key(|tensor| tensor.bytes.start);
+            tensors.extend(entries.into_iter().map(|tensor| {
+                let bytes = &file.as_slice()[tensor.bytes.clone()];
+                GgufTensor::kept(tensor.name, tensor.element_type, tensor.shape(), bytes)
+            }));
+        }
+        Ok(tensors)
     }
 
     fn parts(&self) -> Result<Vec<Gguf<'_>>, FormatError> {
@@ -134,20 +166,18 @@ pub fn rewrite(
     };
     let Changes { mix, importance, dropped, kv_element, mut hessians } = changes;
     let kept = Kept::new(first, dropped, || Ok(ModelFiles::open(&source.paths[0])?.decoder().clone()))?;
-    let mut model = shape(first, &parts, importance.is_some())?;
-    model.layers = model.layers.saturating_sub(dropped.len());
-    let mut tensors: Vec<Taken<'_>> = Vec::new();
-    for (part, file) in parts.iter().zip(&source.files) {
-        let begin = tensors.len();
-        tensors.extend(part.tensors().iter().filter_map(|entry| {
-            let name = kept.name(entry.name)?;
-            Some(Taken { name, entry, bytes: &file.as_slice()[entry.bytes.clone()] })
-        }));
-        tensors[begin..].sort_by_key(|tensor| tensor.entry.bytes.start);
+    let mut tensors = Vec::new();
+    for mut tensor in source.tensors(&parts)? {
+        if let Some(name) = kept.name(&tensor.name) {
+            tensor.name = name;
+            tensors.push(tensor);
+        }
     }
     if hessians.is_some() {
         tensors.sort_by_key(|tensor| layer_of(&tensor.name));
     }
+    let mut model = shape(first, &tensors, importance.is_some())?;
+    model.layers = model.layers.saturating_sub(dropped.len());
 
     let mut writer = Writer::new(first.alignment);
     copy_metadata(first, &kept, mix, kv_element, &mut writer);
@@ -155,36 +185,35 @@ pub fn rewrite(
     let header = writer.header();
     let mut out = Output::create(to)?;
     out.write(&header)?;
-    let all = tensors.iter().map(|tensor| tensor.bytes.len() as u64).sum();
+    let all = tensors.iter().map(|tensor| tensor.bytes_len() as u64).sum();
     let mut rewritten = Rewritten {
         tensors: Vec::with_capacity(tensors.len()),
-        bytes_before: source.files.iter().map(|file| file.as_slice().len() as u64).sum(),
+        bytes_before: source.bytes(),
         bytes_after: 0,
     };
     let (mut done, mut written) = (0, 0);
-    for (Taken { name, entry: tensor, bytes }, Planned { to, bytes: length, start }) in
-        tensors.into_iter().zip(planned)
-    {
+    for (tensor, Planned { to, bytes: length, start }) in tensors.iter().zip(planned) {
         if progress(Progress { phase: Phase::Quantising, done, all, loss: None }).is_break() {
             return Err(CompressError::Stopped);
         }
         out.write(&vec![0; start - written])?;
-        let weights = importance.and_then(|importance| importance.of(tensor.name, tensor.shape()));
+        let weights = importance.and_then(|importance| importance.of(tensor.source, &tensor.shape));
         let factor = match &mut hessians {
             Some(hessians) if to != tensor.element_type && is_compensable(to) => {
-                hessians.factor(tensor.name, tensor.shape().last().copied().unwrap_or(1), progress)?
+                hessians.factor(tensor.source, tensor.shape.last().copied().unwrap_or(1), progress)?
             }
             _ => None,
         };
-        let task = Task { compute, tensor, bytes, to, importance: weights, factor };
+        let bytes = tensor.bytes();
+        let task = Task { compute, tensor, bytes: &bytes, to, importance: weights, factor };
         let mut packed = vec![0; length];
         let relative_error = task.run(&mut packed)?;
         out.write(&packed)?;
         written = start + length;
         done += bytes.len() as u64;
         rewritten.tensors.push(TensorChange {
-            name,
-            shape: tensor.shape().to_vec(),
+            name: tensor.name.clone(),
+            shape: tensor.shape.clone(),
             from: tensor.element_type.name(),
             to: to.name(),
             bytes_before: bytes.len(),
@@ -205,14 +234,6 @@ fn layer_of(name: &str) -> Option<usize> {
     name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
 }
 
-/// A tensor of the source that stays.
-struct Taken<'a> {
-    /// In the new file.
-    name: String,
-    entry: &'a TensorEntry<'a>,
-    bytes: &'a [u8],
-}
-
 /// What a tensor is to be.
 struct Planned {
     to: ElementType,
@@ -225,19 +246,19 @@ struct Planned {
 fn plan(
     mix: &Mix,
     model: &Shape,
-    tensors: &[Taken<'_>],
+    tensors: &[GgufTensor<'_>],
     writer: &mut Writer,
 ) -> Result<Vec<Planned>, FormatError> {
     let mut planned = Vec::with_capacity(tensors.len());
-    for Taken { name, entry: tensor, .. } in tensors {
-        let to = mix.type_of(name, tensor.shape(), tensor.element_type, model);
-        let elements: usize = tensor.shape().iter().product();
+    for tensor in tensors {
+        let to = mix.type_of(&tensor.name, &tensor.shape, tensor.element_type, model);
+        let elements: usize = tensor.shape.iter().product();
         let bytes = to.row_bytes(elements).ok_or_else(|| FormatError::Invalid {
             what: format!("the shape of tensor {}", tensor.name),
-            found: format!("{:?}", tensor.shape()),
+            found: format!("{:?}", tensor.shape),
             expected: format!("whole blocks of {to}"),
         })?;
-        let start = writer.announce(name, to, tensor.shape(), bytes);
+        let start = writer.announce(&tensor.name, to, &tensor.shape, bytes);
         planned.push(Planned { to, bytes, start });
     }
     Ok(planned)
@@ -248,7 +269,7 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 }
 
 /// What the mix asks of the model.
-fn shape(first: &Gguf<'_>, parts: &[Gguf<'_>], has_importance: bool) -> Result<Shape, FormatError> {
+fn shape(first: &Gguf<'_>, tensors: &[GgufTensor<'_>], has_importance: bool) -> Result<Shape, FormatError> {
     let family = first.text("general.architecture")?.unwrap_or_default();
     let size = |key: &str| {
         // Some families have one number a layer.
@@ -265,7 +286,7 @@ fn shape(first: &Gguf<'_>, parts: &[Gguf<'_>], has_importance: bool) -> Result<S
         layers: number("block_count")?.unwrap_or(0),
         heads_per_kv_head: heads / kv_heads,
         experts: number("expert_count")?.unwrap_or(0),
-        has_output: parts.iter().any(|part| part.tensor("output.weight").is_some()),
+        has_output: tensors.iter().any(|tensor| tensor.name == "output.weight"),
         has_importance,
     })
 }
@@ -295,7 +316,7 @@ fn copy_metadata(
 /// One tensor's way from one type to another.
 struct Task<'a> {
     compute: &'a Compute,
-    tensor: &'a TensorEntry<'a>,
+    tensor: &'a GgufTensor<'a>,
     bytes: &'a [u8],
     to: ElementType,
     importance: Option<&'a [f32]>,
@@ -315,7 +336,7 @@ impl Task<'_> {
             out.copy_from_slice(self.bytes);
             return Ok(0.0);
         }
-        let columns = self.tensor.shape().last().copied().unwrap_or(1);
+        let columns = self.tensor.shape.last().copied().unwrap_or(1);
         let rows = match self.factor {
             Some(_) => ROWS_TOGETHER,
             None => (PART_ELEMENTS / columns).max(1),
@@ -346,7 +367,7 @@ impl Task<'_> {
         });
         if let Some(Unfit { row, found }) = unfit.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(CompressError::Number {
-                tensor: self.tensor.name.to_owned(),
+                tensor: self.tensor.name.clone(),
                 row,
                 found,
                 to: self.to.to_string(),

@@ -11,4 +11,5 @@ pub mod model;
 pub mod onnx;
 pub mod safetensors;
 pub mod storage;
+pub mod to_gguf;
 pub mod tokenizer;

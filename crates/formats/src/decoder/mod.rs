@@ -11,6 +11,7 @@ mod section;
 pub use config::read_config;
 pub(crate) use config::{Configured, describe as describe_config};
 pub(crate) use gguf::describe as describe_gguf;
+pub(crate) use names::candidates;
 pub(crate) use roles::{check, find};
 
 use crate::error::FormatError;

@@ -8,7 +8,7 @@ use crate::model::{Decoder, Role};
 
 /// A tensor that may hold a role, alone or together with others.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Candidate {
+pub(crate) struct Candidate {
     pub name: String,
     /// The whole tensor's.
     pub shape: Vec<usize>,
@@ -57,7 +57,7 @@ pub(super) fn presence(tensors: &Tensors, role: Role) -> Presence {
 }
 
 /// Tensors that may hold `role`, likeliest first; `layer` is 0 for roles outside the layers.
-pub(super) fn candidates(tensors: &Tensors, decoder: &Decoder, role: Role, layer: usize) -> Vec<Candidate> {
+pub(crate) fn candidates(tensors: &Tensors, decoder: &Decoder, role: Role, layer: usize) -> Vec<Candidate> {
     let build = Build { decoder, role };
     match &tensors.naming {
         Naming::Gguf => build.gguf(&format!("blk.{layer}."), tensors.fused_gate),

@@ -105,6 +105,11 @@ impl ModelFiles {
         }
     }
 
+    /// Where everything lies, and how it is called there.
+    pub(crate) fn stored(&self) -> (&Catalogue, &Tensors, &[Bytes]) {
+        (&self.contents.catalogue, &self.contents.tensors, &self.files)
+    }
+
     pub fn tokenizer(&self) -> &TokenizerSource {
         &self.contents.tokenizer
     }

@@ -40,6 +40,8 @@ Examples:
       makes smollm2:q4_k_m in the store, whose parent is smollm2
   tureen compress model-F16.gguf --to Q4_K_M --output model-Q4_K_M.gguf
       makes a file, and model-Q4_K_M.report.html and .json beside it
+  tureen compress ./Qwen3-0.6B --to F16 --output qwen3.gguf
+      a folder with config.json, tokenizer.json and safetensors, in any of the types
   tureen compress digits --to int8 --definition digits.toml
       a network: products of 8 bits, with ranges seen on the definition's data; makes digits:int8
   tureen compress digits --to smallest --max-loss 0.005 --definition digits.toml

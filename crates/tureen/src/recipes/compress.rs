@@ -28,7 +28,7 @@ use crate::settings::Misused;
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// A .gguf or .onnx file, or a model in the store: NAME, NAME:TAG or NAME@NUMBER
+    /// A .gguf or .onnx file, a Hugging Face folder, or a model in the store: NAME[:TAG|@NUMBER]
     #[arg(value_name = "MODEL")]
     pub source: String,
     /// The type of the weights: Q4_K_M is what most people want; see the list below

@@ -18,10 +18,11 @@ use super::{Named, Parts, TextModel, TokenizerError};
 const UNIGRAM_PIECE_BYTES_MAX: usize = 512;
 
 /// Values of `tokenizer.ggml.token_type`.
+pub(super) const NORMAL: i32 = 1;
 const UNKNOWN: i32 = 2;
-const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
-const UNUSED: i32 = 5;
+pub(super) const CONTROL: i32 = 3;
+pub(super) const USER_DEFINED: i32 = 4;
+pub(super) const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
 
 pub(super) fn parts(source: &GgufTokenizer) -> Result<Parts, TokenizerError> {

@@ -12,6 +12,7 @@ mod pretokenizers;
 mod sentencepiece;
 #[cfg(test)]
 mod tests;
+mod to_gguf;
 mod vocabulary;
 
 use ahash::AHashMap;
@@ -24,6 +25,7 @@ use tokenizers::{
 };
 
 use sentencepiece::SentencePiece;
+pub use to_gguf::to_gguf;
 use vocabulary::Vocabulary;
 
 use crate::guarded::guarded;
@@ -130,6 +132,10 @@ pub enum TokenizerError {
     BosMissing,
     #[error("tokenizer.json contradicts itself: its parts don't fit together")]
     Inconsistent,
+    #[error(
+        "a GGUF file can't say this tokeniser: {0}; convert the model with llama.cpp's convert_hf_to_gguf.py"
+    )]
+    NotInGguf(String),
     #[error("the normaliser {0}")]
     Normalizer(String),
     #[error("a text like {text:?} breaks the tokeniser: one of its patterns can't be used")]
