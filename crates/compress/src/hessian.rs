@@ -1,5 +1,8 @@
 //! What rounding with compensation (GPTQ) goes by: for each matrix, how its columns can make up for each other on a text.
 //!
+//! Each token counts the same. For importance it doesn't: there a text's first tokens, which many columns are large for, were
+//! found to be worth their weight.
+//!
 //! The second moments of all inputs of a large model don't fit in memory, so the text is read again for every few layers, in
 //! the order in which their matrices are rounded.
 
@@ -39,6 +42,7 @@ pub struct Hessians {
     compute: Arc<Compute>,
     reader: Reader,
     windows: Vec<Vec<u32>>,
+    dropped: Vec<usize>,
     /// What each matrix reads, by the tensor's name.
     inputs: BTreeMap<String, Place>,
     /// The layers whose moments are there.
@@ -58,10 +62,9 @@ impl Hessians {
         text: &str,
         dropped: &[usize],
     ) -> Result<Hessians, CompressError> {
-        let mut reader = Reader::open(path, compute)?;
+        let reader = Reader::open(path, compute)?;
         let tokens = reader.tokens(text)?;
         let windows = spread(&tokens, WINDOWS_MAX).into_iter().map(<[u32]>::to_vec).collect();
-        reader.forward.skip_layers(dropped);
         let mut inputs = BTreeMap::new();
         let decoder = reader.files.decoder();
         for (index, layer) in decoder.layers.iter().enumerate() {
@@ -86,7 +89,8 @@ impl Hessians {
             }
         }
         let compute = compute.clone();
-        Ok(Hessians { compute, reader, windows, inputs, gathered: 0..0, factors: Vec::new() })
+        let dropped = dropped.to_vec();
+        Ok(Hessians { compute, reader, windows, dropped, inputs, gathered: 0..0, factors: Vec::new() })
     }
 
     /// Tokens of the text that are read.
@@ -147,7 +151,11 @@ impl Hessians {
         let bytes: usize = inputs.iter().map(|columns| columns * columns * size_of::<f32>()).sum();
         let layers = (GATHERED_BYTES_MAX / bytes.max(1)).clamp(1, decoder.layers.len() - first);
         self.gathered = first..first + layers;
-        self.reader.forward.gather_products(self.gathered.clone());
+        self.reader.forward.gather_products(self.gathered.clone(), COLUMNS_MAX);
+        // What comes after them tells nothing of them.
+        let later = self.gathered.end..self.reader.files.decoder().layers.len();
+        let skipped: Vec<usize> = self.dropped.iter().copied().chain(later).collect();
+        self.reader.forward.skip_layers(&skipped);
         for (index, window) in self.windows.iter().enumerate() {
             if progress(Progress::new(Phase::Calibrating, index, self.windows.len())).is_break() {
                 return Err(CompressError::Stopped);

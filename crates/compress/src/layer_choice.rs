@@ -87,7 +87,7 @@ pub fn choose_layers(
                 surprise += reader.surprise(window);
             }
             let perplexity = (surprise / tried.len() as f64).exp();
-            if best.is_none_or(|(least, _)| perplexity < least) {
+            if best.is_none_or(|(least, _)| perplexity.total_cmp(&least).is_lt()) {
                 best = Some((perplexity, layer));
             }
         }

@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::llm::tokenizer::Tokenizer;
+use formats::model::ModelFiles;
 use kernels::compute::Compute;
 use kernels::softmax::softmax;
 use serde::Serialize;
 
 use crate::error::CompressError;
-use crate::sequence::{Reader, STEP, WINDOW, likeliest};
+use crate::sequence::{Reader, STEP, WINDOW, likeliest, tokens_of};
 
 /// Tokens at which the models differ most, in a report.
 const EXAMPLES: usize = 12;
@@ -79,6 +80,14 @@ struct Score {
     /// `-ln p` of the token that follows, by the original and the smaller model.
     surprise: [f64; 2],
     is_same: bool,
+}
+
+/// Whether the text is long enough for [`compare`], as the tokeniser of the model at `path` cuts it.
+///
+/// # Errors
+/// A model that can't be read; a text that is too short.
+pub fn check_text(path: &Path, text: &str) -> Result<(), CompressError> {
+    tokens_of(&ModelFiles::open(path)?, text).map(|_| ())
 }
 
 /// Lets both models read the text, of a long one the first `tokens_max`, and compares them. `progress` hears how many of
@@ -196,7 +205,10 @@ fn score(compute: &Compute, at: usize, next: usize, p: &mut [f32], q: &mut [f32]
     }
     Score {
         at,
-        kl: (apart - norms[0] + norms[1]).max(0.0),
+        // What is no number is as far apart as can be; rounding may bring the same a little below 0.
+        kl: Some(apart - norms[0] + norms[1])
+            .filter(|kl| !kl.is_nan())
+            .map_or(f64::INFINITY, |kl| kl.max(0.0)),
         surprise: [norms[0] - f64::from(logits[0]), norms[1] - f64::from(logits[1])],
         is_same: peaks[0] == peaks[1],
     }

@@ -87,6 +87,23 @@ impl Source {
         Ok(Source { paths, files, folder: None })
     }
 
+    /// # Errors
+    /// When `to` is a file that is read.
+    pub fn check_place(&self, to: &Path) -> Result<(), CompressError> {
+        match self.paths.iter().any(|path| is_same_file(path, to)) {
+            true => Err(CompressError::SameFile { path: to.to_owned() }),
+            false => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// When layers of this model can't be left out, whichever they are.
+    pub fn check_dropping(&self) -> Result<(), CompressError> {
+        let parts = self.parts()?;
+        let decoder = || Ok(ModelFiles::open(&self.paths[0])?.decoder().clone());
+        parts.first().map_or(Ok(()), |first| Kept::new(first, &[0], decoder).map(|_| ()))
+    }
+
     /// Of the files that are read.
     fn bytes(&self) -> u64 {
         match &self.folder {
@@ -155,9 +172,7 @@ pub fn rewrite(
     to: &Path,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Rewritten, CompressError> {
-    if source.paths.iter().any(|path| is_same_file(path, to)) {
-        return Err(CompressError::SameFile { path: to.to_owned() });
-    }
+    source.check_place(to)?;
     let parts = source.parts()?;
     let Some(first) = parts.first() else {
         return Err(
@@ -219,7 +234,10 @@ pub fn rewrite(
             bytes_before: bytes.len(),
             bytes_after: length,
             relative_error,
-            weighed: weights.is_some() && to != tensor.element_type,
+            weighed: weights.is_some()
+                && factor.is_none()
+                && to != tensor.element_type
+                && to.block_elements() > 1,
             compensated: factor.is_some(),
         });
     }

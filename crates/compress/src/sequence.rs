@@ -42,13 +42,9 @@ impl Reader {
     /// The text in tokens, without any that begin or end it.
     ///
     /// # Errors
-    /// A tokeniser that can't be read; fewer than two windows.
+    /// A tokeniser that can't be read; fewer than a window.
     pub fn tokens(&self, text: &str) -> Result<Vec<u32>, CompressError> {
-        let tokens = Tokenizer::new(self.files.tokenizer())?.encode(text, false, false)?;
-        if tokens.len() < WINDOW {
-            return Err(CompressError::ShortText { found: tokens.len(), needed: WINDOW });
-        }
-        Ok(tokens)
+        tokens_of(&self.files, text)
     }
 
     /// Reads a window for what is gathered on the way.
@@ -95,6 +91,15 @@ impl Reader {
         };
         self.forward.run(&[span], &mut self.cache).1
     }
+}
+
+/// See [`Reader::tokens`].
+pub fn tokens_of(files: &ModelFiles, text: &str) -> Result<Vec<u32>, CompressError> {
+    let tokens = Tokenizer::new(files.tokenizer())?.encode(text, false, false)?;
+    if tokens.len() < WINDOW {
+        return Err(CompressError::ShortText { found: tokens.len(), needed: WINDOW });
+    }
+    Ok(tokens)
 }
 
 /// `-ln p` of the token `next`; `logits` are probabilities afterwards.

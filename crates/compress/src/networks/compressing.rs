@@ -100,7 +100,7 @@ pub fn compress(request: &Request, on: &mut Listener<'_>) -> Result<Outcome> {
     let name = request.source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let report = Report {
         name,
-        method: format!("{:?}", request.method),
+        method: shown(&request.method),
         notes: made.notes,
         samples: judged.as_ref().map_or(0, Samples::count),
         before,
@@ -313,4 +313,13 @@ fn prune(
         "zeros take as much room in the file as other numbers: a store's chunks or a codebook make them small".to_owned(),
     ];
     Ok(Made { bytes: network.onnx()?, changes, notes, network: Some(network) })
+}
+
+/// As the report has it: files by name, as folders are nobody's business who gets the model.
+fn shown(method: &Method) -> String {
+    let mut method = method.clone();
+    if let Method::Distil { student, .. } = &mut method {
+        *student = student.file_name().map(PathBuf::from).unwrap_or_default();
+    }
+    format!("{method:?}")
 }

@@ -85,6 +85,10 @@ impl Node {
         for number in [field::NODE_OPERATOR, field::NODE_DOMAIN, field::NODE_INPUT, field::NODE_OUTPUT] {
             rest.remove(number);
         }
+        if node.outputs.is_empty() {
+            let problem = "it gives nothing: every operator of ONNX has an output";
+            return Err(NetworkError::model(format!("operator {}", node.operator), problem));
+        }
         Ok(Node { rest, ..node })
     }
 
@@ -188,7 +192,7 @@ impl Weight {
     }
 
     /// Brings values that are in a file beside into this one.
-    fn bring_in(&mut self, folder: &Path) -> Result<()> {
+    fn bring_in(&mut self, folder: &Path, files: &mut HashMap<String, Bytes>) -> Result<()> {
         if self.message.int(field::TENSOR_LOCATION) != Some(1) {
             return Ok(());
         }
@@ -202,8 +206,14 @@ impl Weight {
         let offset = number("offset").map_err(|_| wrong("its offset is no number"))?.unwrap_or(0);
         let length = number("length").map_err(|_| wrong("its length is no number"))?;
         let name = entries.get("location").ok_or_else(|| wrong("it doesn't say in which file it is"))?;
-        let path = folder.join(name);
-        let bytes = std::fs::read(&path).map_err(NetworkError::io(&path, "read"))?;
+        let bytes = match files.get(name) {
+            Some(bytes) => bytes,
+            None => {
+                let path = folder.join(name);
+                let bytes = std::fs::read(&path).map_err(NetworkError::io(&path, "read"))?;
+                files.entry(name.clone()).or_insert(bytes.into())
+            }
+        };
         let end = length.map_or(Some(bytes.len()), |length| offset.checked_add(length));
         let part =
             end.and_then(|end| bytes.get(offset..end)).ok_or_else(|| wrong("it lies beyond its file"))?;
@@ -286,7 +296,8 @@ impl Document {
                 None => nodes.push(node),
             }
         }
-        weights.iter_mut().try_for_each(|weight| weight.bring_in(folder))?;
+        let mut files = HashMap::new();
+        weights.iter_mut().try_for_each(|weight| weight.bring_in(folder, &mut files))?;
         graph.remove(field::GRAPH_WEIGHT);
         graph.remove(field::GRAPH_NODE);
         // Before version 4 of the format weights stood among the inputs, which let a caller replace them.

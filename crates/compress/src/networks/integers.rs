@@ -313,18 +313,21 @@ impl Rewriting<'_> {
         {
             // In the steps of the sums that it is added to, as runtimes want it for their own rewrites.
             let steps: Vec<f32> = channels.scales.iter().map(|scale| scale * step).collect();
-            let codes =
-                values.iter().zip(&steps).map(|(value, step)| (value / step).round_ties_even() as i32);
-            let stored = self.bytes(
-                &format!("{}_int32", bias.name),
-                &bias.shape,
-                INT32,
-                codes.flat_map(i32::to_le_bytes).collect(),
-            );
-            let scale = self.floats(&format!("{}_scale", bias.name), &bias.shape, &steps);
-            let near = self.names.unique(&format!("{}_near", bias.name));
-            self.nodes.push(Node::new("DequantizeLinear", &[&stored, &scale], &near).with_int("axis", 0));
-            node.inputs[2] = near;
+            let codes: Vec<f32> =
+                values.iter().zip(&steps).map(|(value, step)| (value / step).round_ties_even()).collect();
+            // Of a channel whose weights are nearly nothing, a bias may be beyond what whole numbers reach: it stays a float.
+            if codes.iter().all(|code| code.abs() < i32::MAX as f32) {
+                let stored = self.bytes(
+                    &format!("{}_int32", bias.name),
+                    &bias.shape,
+                    INT32,
+                    codes.iter().flat_map(|code| (*code as i32).to_le_bytes()).collect(),
+                );
+                let scale = self.floats(&format!("{}_scale", bias.name), &bias.shape, &steps);
+                let near = self.names.unique(&format!("{}_near", bias.name));
+                self.nodes.push(Node::new("DequantizeLinear", &[&stored, &scale], &near).with_int("axis", 0));
+                node.inputs[2] = near;
+            }
         }
         self.nodes.push(node);
         Ok(())

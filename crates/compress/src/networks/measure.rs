@@ -86,8 +86,6 @@ pub struct Figures {
 /// A model that is loaded.
 pub(super) struct Running {
     onnx: Onnx,
-    // Dropped after the engine, which has read it.
-    _file: tempfile::NamedTempFile,
 }
 
 /// Answers of the first output: values of all samples, and how many each has.
@@ -111,7 +109,8 @@ impl Running {
         file.write_all(bytes).and_then(|()| file.flush()).map_err(NetworkError::io(&path, "written"))?;
         let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
         let settings = Settings { threads, queue_max: 4, batch_rows_max: BATCH, batch_wait: Duration::ZERO };
-        Ok(Running { onnx: Onnx::load(&path, &settings)?, _file: file })
+        // The file goes at once, so that none is left where the process is stopped.
+        Ok(Running { onnx: Onnx::load(&path, &settings)? })
     }
 
     /// The samples `which` as the model takes them.

@@ -74,7 +74,9 @@ impl Search<'_> {
             (_, Some((after, before))) => after / before.max(f64::MIN_POSITIVE) - 1.0,
             _ => error,
         };
-        Ok((error, loss))
+        // Answers that are no numbers are the worst that there are.
+        let or_worst = |x: f64| if x.is_nan() { f64::INFINITY } else { x };
+        Ok((or_worst(error), or_worst(loss)))
     }
 
     fn sensitivities(&self, on: &mut Listener<'_>) -> Result<Vec<Sensitivity>> {
@@ -137,16 +139,16 @@ pub fn search(document: &Document, samples: &Samples, wish: Wish, on: &mut Liste
     let path = search.path(&sensitivities);
     let place = match wish.bytes_max {
         Some(bytes_max) => {
-            let mut least = u64::MAX;
-            let mut place = None;
-            for (at, codings) in path.iter().enumerate() {
-                let bytes = search.coded(codings)?.encode().len() as u64;
-                least = least.min(bytes);
-                if bytes <= bytes_max {
-                    place = Some(at);
-                    break;
-                }
+            // The first state that is small enough: sizes fall along the path.
+            let bytes = |at: usize| Ok::<u64, NetworkError>(search.coded(&path[at])?.encode().len() as u64);
+            let (mut low, mut high) = (0, path.len());
+            while low < high {
+                let middle = (low + high) / 2;
+                tell(on, Phase::Choosing, middle, path.len())?;
+                if bytes(middle)? <= bytes_max { high = middle } else { low = middle + 1 }
             }
+            let place = Some(low).filter(|low| *low < path.len());
+            let least = bytes(path.len() - 1)?;
             match place {
                 Some(place) => place,
                 None => {

@@ -150,10 +150,13 @@ impl Forward {
         self.buffers.squares = Some(InputSquares::new(&self.decoder));
     }
 
-    /// The same anew, and of `layers` products of columns with each other too: `4·n²` bytes for an input of `n` columns.
-    pub fn gather_products(&mut self, layers: Range<usize>) {
+    /// The same anew, and of `layers` products of columns with each other too, but for inputs of more than `columns_max`: `4·n²` bytes for `n` columns.
+    pub fn gather_products(&mut self, layers: Range<usize>, columns_max: usize) {
+        // First, as both would take twice the memory.
+        self.buffers.squares = None;
         let (compute, rows) = (&self.compute, self.rows_max);
-        self.buffers.squares = Some(InputSquares::with_products(&self.decoder, compute, layers, rows));
+        self.buffers.squares =
+            Some(InputSquares::with_products(&self.decoder, compute, layers, columns_max, rows));
     }
 
     /// The sums so far, where they are gathered.

@@ -1,4 +1,4 @@
-//! Sums of `x' x` over the rows `x` that products read: how columns of weights can make up for each other.
+//! Sums of `x' x` over the rows `x` that products read, each scaled to a mean square of 1: how columns of weights can make up for each other.
 
 use kernels::compute::Compute;
 use kernels::gemm::{Gemm, Pack, Precision, packed_values};

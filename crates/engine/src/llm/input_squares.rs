@@ -1,5 +1,6 @@
 //! Sums of the squares of what each product of a decoder reads, by column: how much the columns of its weights matter to
-//! whoever makes these smaller. Of some layers, the products of each column with every other too.
+//! whoever makes these smaller. Of some layers, the products of each column with every other too,
+//! each row scaled to a mean square of 1.
 
 use std::ops::Range;
 
@@ -61,11 +62,12 @@ impl InputSquares {
         InputSquares { layers: layers.collect(), output: ColumnSquares::new(decoder.hidden), products: None }
     }
 
-    /// Of `layers`, products of columns too; a step has at most `rows_max` rows.
+    /// Of `layers`, products of at most `columns_max` columns too; a step has at most `rows_max` rows.
     pub(super) fn with_products(
         decoder: &Decoder,
         compute: &Compute,
         layers: Range<usize>,
+        columns_max: usize,
         rows_max: usize,
     ) -> InputSquares {
         let mut squares = InputSquares::new(decoder);
@@ -77,7 +79,7 @@ impl InputSquares {
                 &mut layer.feed_forward,
                 &mut layer.down,
             ] {
-                if !read.sums.is_empty() {
+                if (1..=columns_max).contains(&read.sums.len()) {
                     read.products = Some(columns.len());
                     columns.push(read.sums.len());
                 }

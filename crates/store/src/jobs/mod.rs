@@ -385,6 +385,11 @@ impl Store {
     /// The disk; the database.
     pub fn close_job(&self, id: &str, state: State, error: &str) -> Result<bool> {
         let folder = self.job_folder(id);
+        // A row whose folder somebody deleted holds up nobody else's.
+        if !folder.folder.exists() {
+            self.database()?.transaction(|transaction| end(transaction, id, state, Some(error), None))?;
+            return Ok(true);
+        }
         let Some(_lock) = folder.lock()? else { return Ok(false) };
         let is_running = self.job(id)?.is_some_and(|job| job.state == State::Running);
         if is_running {

@@ -153,6 +153,38 @@ impl Request {
     }
 }
 
+impl Request {
+    /// What is asked has to be for this kind of model: an option that does nothing is a mistake of somebody.
+    fn check_kind(&self, name: &str, is_network: bool) -> anyhow::Result<()> {
+        let for_texts = [
+            ("--calibration", self.calibration.is_some()),
+            ("--measure", self.measure.is_some()),
+            ("--rounding gptq", self.rounding == Rounding::Gptq),
+            ("--drop-layers", self.drop_layers > 0),
+            ("--kv", self.kv.is_some()),
+        ];
+        let for_networks = [
+            ("--definition", self.definition.is_some()),
+            ("--error-max", self.error_max.is_some()),
+            ("--epochs", self.epochs.is_some()),
+            ("--student", self.student.is_some()),
+            ("--target-size", self.target_size.is_some()),
+            ("--max-loss", self.max_loss.is_some()),
+        ];
+        let (options, kinds) = if is_network {
+            (for_texts.as_slice(), ["language models", "a network"])
+        } else {
+            (for_networks.as_slice(), ["networks", "a language model"])
+        };
+        match options.iter().find(|(_, is_asked)| *is_asked) {
+            Some((option, _)) => {
+                bail!(Misused(format!("{option} is for {}, and {name} is {}", kinds[0], kinds[1])))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 /// What happens, as the events of a job tell it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -195,6 +227,7 @@ impl<'a> Work<'a> {
     /// # Errors
     /// `to` names nothing that this kind of model can become, or lacks an option: [`Misused`].
     pub fn new(request: &'a Request, name: &'a str, model: &'a Path) -> anyhow::Result<Work<'a>> {
+        request.check_kind(name, is_onnx(model))?;
         let way = if is_onnx(model) {
             Way::Network(compress_network::method(request)?)
         } else {
@@ -264,6 +297,13 @@ impl<'a> Work<'a> {
         let calibration = request.calibration.as_ref().map(read).transpose()?;
         let measured = request.measure.as_ref().map(read).transpose()?;
         let source = Source::open(self.model)?;
+        source.check_place(out)?;
+        if let Some(text) = &measured {
+            measure::check_text(self.model, text)?;
+        }
+        if request.drop_layers > 0 {
+            source.check_dropping()?;
+        }
         let layers = match (&calibration, request.drop_layers) {
             (_, 0) | (None, _) => Vec::new(),
             (Some(text), count) => choose_layers(self.model, compute, text, count, &mut |done, all| {
@@ -294,15 +334,23 @@ impl<'a> Work<'a> {
             }),
             hessians: hessians.as_mut(),
         };
-        let rewritten = rewrite(compute, &source, changes, out, on)?;
+        // Written and measured in a folder beside its place, so that all of it comes there or nothing.
+        let beside = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = tempfile::Builder::new().prefix(".compressing-").tempdir_in(beside);
+        let folder = folder.with_context(|| format!("writing to {}", beside.display()))?;
+        let made = folder.path().join(out.file_name().unwrap_or("model.gguf".as_ref()));
+        let rewritten = rewrite(compute, &source, changes, &made, on)?;
+        drop(hessians);
         let mut report = TextsReport::new(self.name, mix.name, rewritten, began.elapsed().as_secs_f64());
         report.calibration_tokens = importance.map(|importance| importance.tokens);
         report.layers = layers;
         if let Some(text) = &measured {
             let progress = &mut |done, all| on(Progress::new(Phase::Measuring, done, all));
             let tokens_max = request.measure_tokens_max;
-            report.comparison = Some(measure::compare(self.model, out, compute, text, tokens_max, progress)?);
+            report.comparison =
+                Some(measure::compare(self.model, &made, compute, text, tokens_max, progress)?);
         }
+        std::fs::rename(&made, out).with_context(|| format!("writing {}", out.display()))?;
         let [json, html] = ["report.json", "report.html"].map(|ending| out.with_extension(ending));
         store::write_durably(&json, report.json()?.as_bytes())?;
         store::write_durably(&html, report.html().as_bytes())?;

@@ -16,8 +16,8 @@ pub fn is_compensable(element_type: ElementType) -> bool {
 
 /// Up to sixteen rows of `columns` numbers, of at most 1e9 in size, as `element_type`, in the order of columns.
 ///
-/// `factor` is `U [columns, columns]`, upper triangular with a positive diagonal, where `U' U` is the inverse of the inputs'
-/// second moments `X' X`. Scales are searched with the weight `1 / U[i, i]^2` for column `i`, which is what an error there
+/// `factor` is `U [columns, columns]`, upper triangular with a positive diagonal, where `U' U` is the inverse of `X' X` of
+/// the inputs, scaled as they are to count. Scales are searched with the weight `1 / U[i, i]^2` for column `i`, which is what an error there
 /// costs once the later columns have made up for it.
 ///
 /// Gives the sum of the squared errors of the weights.
