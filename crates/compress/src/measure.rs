@@ -253,3 +253,12 @@ fn decode_rate(reader: &mut Reader, tokens: &[u32]) -> f64 {
     }
     DECODED as f64 / started.elapsed().as_secs_f64().max(1e-9)
 }
+
+#[test]
+fn what_is_no_number_is_as_far_apart_as_can_be() {
+    let compute = Compute::new(kernels::compute::Isa::detect(), 1);
+    let kl = |p: [f32; 3], q: [f32; 3]| score(&compute, 0, 1, &mut { p }, &mut { q }).kl;
+    assert_eq!(kl([1.0, 2.0, 3.0], [1.0, f32::NAN, 3.0]), f64::INFINITY);
+    assert!(kl([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) < 1e-6);
+    assert!((kl([0.0, 0.0, 0.0], [1.0, 0.0, 0.0]) - 0.1195).abs() < 1e-3);
+}

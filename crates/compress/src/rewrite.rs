@@ -180,6 +180,11 @@ pub fn rewrite(
         );
     };
     let Changes { mix, importance, dropped, kv_element, mut hessians } = changes;
+    if let Some(name) = first.text(KV_ELEMENT)?.filter(|name| KvElement::find(name).is_none()) {
+        let expected = KvElement::CODED.map(KvElement::name).join(" or ");
+        let (what, found) = (KV_ELEMENT.to_owned(), format!("{name:?}"));
+        return Err(FormatError::Invalid { what, found, expected }.into());
+    }
     let kept = Kept::new(first, dropped, || Ok(ModelFiles::open(&source.paths[0])?.decoder().clone()))?;
     let mut tensors = Vec::new();
     for mut tensor in source.tensors(&parts)? {
@@ -352,7 +357,7 @@ impl Task<'_> {
     fn run(&self, out: &mut [u8]) -> Result<f64, CompressError> {
         if self.to == self.tensor.element_type {
             out.copy_from_slice(self.bytes);
-            return Ok(0.0);
+            return self.check_numbers().map(|()| 0.0);
         }
         let columns = self.tensor.shape.last().copied().unwrap_or(1);
         let rows = match self.factor {
@@ -394,6 +399,29 @@ impl Task<'_> {
         }
         let (off, all): (f64, f64) = sums.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(if all > 0.0 { (off / all).sqrt() } else { 0.0 })
+    }
+
+    /// Norms and biases are copied, and a number that is none there is what the whole model says.
+    fn check_numbers(&self) -> Result<(), CompressError> {
+        if self.tensor.element_type != ElementType::F32 {
+            return Ok(());
+        }
+        let numbers = self.bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        let columns = self.tensor.shape.last().copied().unwrap_or(1).max(1);
+        match numbers.enumerate().find(|(_, number)| !number.is_finite()) {
+            Some((index, found)) => Err(self.unfit(index / columns, found)),
+            None => Ok(()),
+        }
+    }
+
+    fn unfit(&self, row: usize, found: f32) -> CompressError {
+        CompressError::Number {
+            tensor: self.tensor.name.to_owned(),
+            row,
+            found,
+            to: self.to.to_string(),
+            advice: if found.is_finite() { "BF16 has" } else { "the model is damaged" },
+        }
     }
 
     /// Some rows; the sums of squared errors and of squares.

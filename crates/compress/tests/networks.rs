@@ -254,3 +254,53 @@ fn files_of_others_are_rewritten_or_refused() {
     }
     println!("{seen} files were rewritten");
 }
+
+/// The network that is read, and what lies beside it, are not written over.
+#[test]
+fn a_network_is_not_written_over_itself() {
+    let check = Check::new("dense");
+    let source = check.source.clone();
+    let before = std::fs::read(&source).unwrap();
+    let output = source.parent().unwrap().to_owned();
+    let method = Method::Weights(Coding::Float16);
+    let request = Request { source: source.clone(), definition: None, output, method };
+    let error = compress(&request, &mut |_| ControlFlow::Continue(())).err().unwrap();
+    assert!(error.to_string().contains("written over"), "{error}");
+    assert_eq!(std::fs::read(&source).unwrap(), before);
+}
+
+/// An operator that gives nothing is somebody's broken file, and no panic.
+#[test]
+fn an_operator_without_outputs_is_refused() {
+    use formats::onnx::wire::{Message, Wire};
+    let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/onnx");
+    let output = tempfile::tempdir().unwrap();
+    let mut seen = 0;
+    for entry in std::fs::read_dir(original).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "onnx") {
+            continue;
+        }
+        let mut model = Message::parse(std::fs::read(&path).unwrap().into()).unwrap();
+        for (number, value) in &mut model.0 {
+            let (7, Wire::Bytes(bytes)) = (*number, value) else { continue };
+            let mut graph = Message::parse(bytes.clone()).unwrap();
+            for (number, value) in &mut graph.0 {
+                let (1, Wire::Bytes(node)) = (*number, value) else { continue };
+                let mut message = Message::parse(node.clone()).unwrap();
+                message.remove(2);
+                *node = message.encode().into();
+            }
+            *bytes = graph.encode().into();
+        }
+        let source = output.path().join("broken.onnx");
+        std::fs::write(&source, model.encode()).unwrap();
+        for method in [Method::LowRank(Budget::Share(0.5)), Method::Weights(Coding::Int8)] {
+            let (source, output) = (source.clone(), output.path().join("out"));
+            let request = Request { source, definition: None, output, method };
+            assert!(compress(&request, &mut |_| ControlFlow::Continue(())).is_err(), "{}", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 0);
+}

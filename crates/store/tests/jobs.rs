@@ -133,6 +133,19 @@ fn a_process_that_is_gone_is_found() {
 }
 
 #[test]
+fn a_job_whose_folder_was_deleted_holds_up_no_other() {
+    let Some((_folder, store)) = folder_and_store() else { return };
+    let id = create(&store);
+    store.claim_job(1).unwrap().unwrap();
+    drop(JobRun::begin(&store, &id).unwrap());
+    std::fs::remove_dir_all(store.job_folder(&id).events().parent().unwrap()).unwrap();
+    assert_eq!(store.reap_jobs().unwrap(), std::slice::from_ref(&id));
+    assert_eq!(state(&store, &id), State::Interrupted);
+    let next = create(&store);
+    assert_eq!(store.claim_job(1).unwrap().map(|job| job.id), Some(next));
+}
+
+#[test]
 fn what_names_no_file_of_a_job_is_refused() {
     let Some((_folder, store)) = folder_and_store() else { return };
     let file = upload(&store, b"1");

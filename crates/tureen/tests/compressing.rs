@@ -73,6 +73,33 @@ fn a_file_where_one_is_named() {
         tureen(folder, &["compress", model, "--to", "Q8_0", "--output", "no.gguf", "--measure", "none.txt"]);
     assert_eq!((code, err.contains("none.txt")), (1, true), "{err}");
     assert!(!folder.join("no.gguf").exists());
+    // What can't be measured is said before there is a model, and so is what isn't for this kind of model.
+    std::fs::write(folder.join("short.txt"), "too short").unwrap();
+    for (options, expected) in [
+        (["--measure", "short.txt"], "tokens"),
+        (["--calibration", "short.txt"], "tokens"),
+        (["--student", "small.toml"], "--student is for networks"),
+        (["--rounding", "gptq"], "needs --calibration"),
+        (["--drop-layers", "1"], "needs --calibration"),
+    ] {
+        let arguments = [&["compress", model, "--to", "Q8_0", "--output", "no.gguf"][..], &options].concat();
+        let (code, _, err) = tureen(folder, &arguments);
+        assert!(code != 0 && err.contains(expected), "{options:?}: {err}");
+    }
+    let mut left: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["short.txt", "small.gguf", "small.report.html", "small.report.json"]);
+    // Neither is a folder, nor what is a device.
+    std::fs::create_dir(folder.join("there")).unwrap();
+    for place in ["there", "/dev/null"] {
+        let (code, _, err) = tureen(folder, &["compress", model, "--to", "Q8_0", "--output", place]);
+        assert!(code == 2 && err.contains("is no file"), "{place}: {err}");
+    }
+    // The file that is read is not written to.
+    let (code, _, err) =
+        tureen(folder, &["compress", "./small.gguf", "--to", "Q4_0", "--output", "small.gguf"]);
+    assert!(code != 0 && err.contains("small.gguf"), "{err}");
 }
 
 const NETWORK: &str = r#"

@@ -84,6 +84,13 @@ impl Made {
 /// When a file can't be read or written, the network has nothing that the method takes, the method can't be done, or `on`
 /// asked to stop: then nothing is written.
 pub fn compress(request: &Request, on: &mut Listener<'_>) -> Result<Outcome> {
+    let of = |path: &Path| path.canonicalize().ok();
+    let source = of(&request.source).and_then(|path| path.parent().map(Path::to_owned));
+    if source.is_some() && source == of(&request.output) {
+        let expected = "a folder that the network isn't in, as its files would be written over".to_owned();
+        let received = request.output.display().to_string();
+        return Err(NetworkError::Setting { setting: "output", expected, received });
+    }
     std::fs::create_dir_all(&request.output).map_err(NetworkError::io(&request.output, "made"))?;
     // Checks the file, and brings in weights that lie beside it.
     let original = Document::read(&request.source)?;

@@ -1,6 +1,8 @@
 //! An ONNX file that can be changed: nodes and weights by name, and everything else kept as it is.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use formats::onnx::wire::{Message, Wire};
@@ -39,6 +41,9 @@ pub(super) const INT32: i64 = 6;
 pub(super) const INT64: i64 = 7;
 pub(super) const FLOAT16: i64 = 10;
 pub(super) const BFLOAT16: i64 = 16;
+
+/// Of one number, whatever its type: a complex one has two floats of 8.
+const ELEMENT_BYTES_MAX: u64 = 16;
 
 /// An operator.
 #[derive(Clone, Debug)]
@@ -192,7 +197,7 @@ impl Weight {
     }
 
     /// Brings values that are in a file beside into this one.
-    fn bring_in(&mut self, folder: &Path, files: &mut HashMap<String, Bytes>) -> Result<()> {
+    fn bring_in(&mut self, folder: &Path) -> Result<()> {
         if self.message.int(field::TENSOR_LOCATION) != Some(1) {
             return Ok(());
         }
@@ -202,23 +207,31 @@ impl Weight {
             let entry = Message::parse(entry.clone())?;
             entries.insert(entry.string(1), entry.string(2));
         }
-        let number = |key: &str| entries.get(key).map(|text| text.parse::<usize>()).transpose();
+        let number = |key: &str| entries.get(key).map(|text| text.parse::<u64>()).transpose();
         let offset = number("offset").map_err(|_| wrong("its offset is no number"))?.unwrap_or(0);
         let length = number("length").map_err(|_| wrong("its length is no number"))?;
         let name = entries.get("location").ok_or_else(|| wrong("it doesn't say in which file it is"))?;
-        let bytes = match files.get(name) {
-            Some(bytes) => bytes,
-            None => {
-                let path = folder.join(name);
-                let bytes = std::fs::read(&path).map_err(NetworkError::io(&path, "read"))?;
-                files.entry(name.clone()).or_insert(bytes.into())
-            }
+        let path = folder.join(name);
+        let metadata = std::fs::metadata(&path).map_err(NetworkError::io(&path, "read"))?;
+        if !metadata.is_file() {
+            return Err(wrong(&format!("{} is no file", path.display())));
+        }
+        let there = metadata.len().checked_sub(offset).ok_or_else(|| wrong("it lies beyond its file"))?;
+        let length = length.unwrap_or(there);
+        if length > there {
+            return Err(wrong("it lies beyond its file"));
+        }
+        if length > (self.elements() as u64).saturating_mul(ELEMENT_BYTES_MAX) {
+            return Err(wrong("its file has more bytes than its shape has room for"));
+        }
+        let read = || {
+            let mut file = File::open(&path)?;
+            file.seek(SeekFrom::Start(offset))?;
+            let mut part = vec![0; usize::try_from(length).map_err(std::io::Error::other)?];
+            file.read_exact(&mut part).map(|()| part)
         };
-        let end = length.map_or(Some(bytes.len()), |length| offset.checked_add(length));
-        let part =
-            end.and_then(|end| bytes.get(offset..end)).ok_or_else(|| wrong("it lies beyond its file"))?;
-        let mut whole = Weight::raw(&self.name, &self.shape, self.element, part.to_vec());
-        std::mem::swap(self, &mut whole);
+        let part = read().map_err(NetworkError::io(&path, "read"))?;
+        *self = Weight::raw(&self.name, &self.shape, self.element, part);
         Ok(())
     }
 }
@@ -296,8 +309,7 @@ impl Document {
                 None => nodes.push(node),
             }
         }
-        let mut files = HashMap::new();
-        weights.iter_mut().try_for_each(|weight| weight.bring_in(folder, &mut files))?;
+        weights.iter_mut().try_for_each(|weight| weight.bring_in(folder))?;
         graph.remove(field::GRAPH_WEIGHT);
         graph.remove(field::GRAPH_NODE);
         // Before version 4 of the format weights stood among the inputs, which let a caller replace them.

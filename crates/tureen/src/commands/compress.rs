@@ -36,8 +36,8 @@ pub struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
-  tureen compress smollm2 --to Q4_K_M
-      makes smollm2:q4_k_m in the store, whose parent is smollm2
+  tureen compress smollm2:135m --to Q4_K_M
+      makes smollm2:q4_k_m in the store, whose parent is smollm2:135m
   tureen compress model-F16.gguf --to Q4_K_M --output model-Q4_K_M.gguf
       makes a file, and model-Q4_K_M.report.html and .json beside it
   tureen compress ./Qwen3-0.6B --to F16 --output qwen3.gguf
@@ -46,11 +46,11 @@ Examples:
       a network: products of 8 bits, with ranges seen on the definition's data; makes digits:int8
   tureen compress digits --to smallest --max-loss 0.005 --definition digits.toml
       a coding for each weight, so that no more than half a point of accuracy is lost
-  tureen compress smollm2 --to Q3_K_M --calibration notes.txt --measure letters.txt
+  tureen compress smollm2:135m --to Q3_K_M --calibration notes.txt --measure letters.txt
       rounds by what matters on notes.txt, and measures on letters.txt
-  tureen compress smollm2 --to Q4_K_M --drop-layers 3 --calibration notes.txt
+  tureen compress smollm2:135m --to Q4_K_M --drop-layers 3 --calibration notes.txt
       without the three layers that notes.txt needs least
-  tureen compress smollm2 --to Q4_0 --rounding gptq --calibration notes.txt
+  tureen compress smollm2:135m --to Q4_0 --rounding gptq --calibration notes.txt
       takes minutes instead of seconds, and says more nearly what the original said
 
 Types, with the bits that a weight takes in a large model:
@@ -158,6 +158,9 @@ fn texts_summary(report: &TextsReport) -> String {
         report.bits_per_weight,
         report.seconds,
     );
+    if report.bytes_after >= report.bytes_before {
+        text += "It is no smaller: the original is quantised already. Begin with one in F16 or BF16.\n";
+    }
     if let Some(comparison) = &report.comparison {
         text += &format!(
             "perplexity {:.3} (original {:.3}), divergence {:.4} nats a token, the same likeliest token at {:.1}%\n",
@@ -178,6 +181,10 @@ fn network_summary(to: &str, report: &networks::Report) -> String {
         before.bytes,
         100.0 * after.bytes as f64 / before.bytes.max(1) as f64
     );
+    // What was tried is in the report; that nothing was done is said here.
+    for note in report.notes.iter().filter(|_| report.tensors.is_empty()) {
+        text += &format!("{note}\n");
+    }
     if let Some((before, after)) = before.accuracy.zip(after.accuracy) {
         text += &format!("accuracy {after:.4} (original {before:.4})\n");
     }

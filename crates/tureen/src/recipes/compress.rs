@@ -1,5 +1,7 @@
 //! Compressing: a request and a model become a smaller one, and a report of what that cost.
 
+use std::fs::File;
+use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -109,6 +111,9 @@ pub enum Rounding {
     Search,
     Gptq,
 }
+
+/// Of a text: a thousand times what is read of it.
+const TEXT_BYTES_MAX: u64 = 256 << 20;
 
 /// How ranges of integer products are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -289,9 +294,12 @@ impl<'a> Work<'a> {
         out: &Path,
         on: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> anyhow::Result<Made> {
-        let read = |path: &PathBuf| {
-            std::fs::read_to_string(path).with_context(|| format!("reading the text {}", path.display()))
-        };
+        let read =
+            |path: &PathBuf| text_of(path).with_context(|| format!("reading the text {}", path.display()));
+        // A device or a pipe would be replaced by a file.
+        if std::fs::metadata(out).is_ok_and(|there| !there.is_file()) {
+            bail!(Misused(format!("{} is there and is no file: name a file to write", out.display())));
+        }
         let request = self.request;
         // Read first: a text that isn't there is said before there is work.
         let calibration = request.calibration.as_ref().map(read).transpose()?;
@@ -390,6 +398,19 @@ impl Report {
             }
         }
     }
+}
+
+/// A text for a model to read.
+fn text_of(path: &Path) -> std::io::Result<String> {
+    let file = File::open(path)?;
+    let there = file.metadata()?;
+    if !there.is_file() || there.len() > TEXT_BYTES_MAX {
+        let found = if there.is_file() { format!("{} bytes", there.len()) } else { "no file".to_owned() };
+        return Err(std::io::Error::other(format!(
+            "it is {found}; a file of at most {TEXT_BYTES_MAX} bytes is read"
+        )));
+    }
+    std::io::read_to_string(file.take(TEXT_BYTES_MAX))
 }
 
 fn is_stopped(error: &anyhow::Error) -> bool {

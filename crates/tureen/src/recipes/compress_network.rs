@@ -54,8 +54,8 @@ pub(super) fn method(request: &Request) -> anyhow::Result<Method> {
             Some(error) => Budget::Error(part_of_one("--error-max", error)?),
             None => Budget::Share(part_of_one("--keep", keep)?),
         }),
-        "fewer-units" => Method::Prune { keep, units: true, epochs },
-        "fewer-weights" => Method::Prune { keep, units: false, epochs },
+        "fewer-units" => Method::Prune { keep: part_of_one("--keep", keep)?, units: true, epochs },
+        "fewer-weights" => Method::Prune { keep: part_of_one("--keep", keep)?, units: false, epochs },
         "int8-aware" => Method::Aware { greatest: 63, epochs, form: Form::Static, calibration },
         "distilled" => {
             let Some(student) = request.student.clone() else {
@@ -64,6 +64,9 @@ pub(super) fn method(request: &Request) -> anyhow::Result<Method> {
                 ));
             };
             Method::Distil { student, teaching: Teaching::default(), epochs: request.epochs }
+        }
+        "smallest" if request.max_loss.is_some_and(|loss| !(0.0..f64::INFINITY).contains(&loss)) => {
+            bail!(Misused("--max-loss takes a number from 0 on, such as 0.005".to_owned()));
         }
         "smallest" => Method::Search(Wish { bytes_max: request.target_size, loss_max: request.max_loss }),
         other => {
