@@ -1,7 +1,7 @@
 //! Compresses a model and measures it without the command around it: what `bench/compress` runs.
 //!
-//! Usage: `measure importance MODEL TEXT OUT.json`, `measure make MODEL MIX OUT [IMPORTANCE.json]`, `measure without MODEL
-//! MIX OUT TEXT LAYERS`, `measure gptq MODEL MIX OUT TEXT` or `measure compare MODEL OTHER TEXT`; all but the first print JSON.
+//! Usage: `measure importance MODEL TEXT OUT.json`, `measure make MODEL MIX OUT [IMPORTANCE.json]`, `measure gptq MODEL MIX
+//! OUT TEXT` or `measure compare MODEL OTHER TEXT`; the last three print a line of JSON.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use compress::rewrite::{Changes, Source, rewrite};
-use compress::{Hessians, Importance, Mix, choose_layers, layer_choice, measure};
+use compress::{Hessians, Importance, Mix, measure};
 use kernels::compute::{Compute, Isa};
 
 fn main() -> anyhow::Result<()> {
@@ -39,18 +39,6 @@ fn main() -> anyhow::Result<()> {
             let rewritten = rewrite(&compute, &source, changes, Path::new(out), go)?;
             let seconds = began.elapsed().as_secs_f64();
             println!("{{\"bytes\": {}, \"seconds\": {seconds:.3}}}", rewritten.bytes_after);
-        }
-        ["without", model, mix, out, text, count] => {
-            let mix = Mix::find(mix).ok_or_else(|| anyhow::anyhow!("no mix {mix}"))?;
-            let text = std::fs::read_to_string(text)?;
-            let layers = choose_layers(Path::new(model), &compute, &text, count.parse()?, &mut { on })?;
-            let dropped = layer_choice::dropped(&layers);
-            let importance = Importance::measure(Path::new(model), &compute, &text, &dropped, &mut { on })?;
-            let changes =
-                Changes { mix, importance: Some(&importance), dropped: &dropped, ..Changes::to(mix) };
-            let source = Source::open(Path::new(model))?;
-            rewrite(&compute, &source, changes, Path::new(out), &mut |_| ControlFlow::Continue(()))?;
-            println!("{}", serde_json::to_string(&layers)?);
         }
         ["gptq", model, mix, out, text] => {
             let mix = Mix::find(mix).ok_or_else(|| anyhow::anyhow!("no mix {mix}"))?;
@@ -81,8 +69,7 @@ fn main() -> anyhow::Result<()> {
             );
         }
         _ => anyhow::bail!(
-            "usage: measure importance MODEL TEXT OUT | make MODEL MIX OUT [IMPORTANCE] | without MODEL MIX OUT TEXT \
-             LAYERS | gptq MODEL MIX OUT TEXT | compare MODEL OTHER TEXT"
+            "usage: measure importance MODEL TEXT OUT | make MODEL MIX OUT [IMPORTANCE] | gptq MODEL MIX OUT TEXT | compare MODEL OTHER TEXT"
         ),
     }
     Ok(())

@@ -129,6 +129,21 @@ impl Source {
         Ok(tensors)
     }
 
+    /// Those that stay, called as in the new file.
+    fn kept<'s>(
+        &'s self,
+        parts: &[Gguf<'s>],
+        kept: &Kept,
+        by_layer: bool,
+    ) -> Result<Vec<GgufTensor<'s>>, FormatError> {
+        let mut tensors = self.tensors(parts)?;
+        tensors.retain_mut(|tensor| kept.name(&tensor.name).map(|name| tensor.name = name).is_some());
+        if by_layer {
+            tensors.sort_by_key(|tensor| layer_of(&tensor.name));
+        }
+        Ok(tensors)
+    }
+
     fn parts(&self) -> Result<Vec<Gguf<'_>>, FormatError> {
         let mut parts = Vec::with_capacity(self.files.len());
         for (file, path) in self.files.iter().zip(&self.paths) {
@@ -174,28 +189,12 @@ pub fn rewrite(
 ) -> Result<Rewritten, CompressError> {
     source.check_place(to)?;
     let parts = source.parts()?;
-    let Some(first) = parts.first() else {
-        return Err(
-            FormatError::Missing { what: "a file".to_owned(), needed_for: "a model".to_owned() }.into()
-        );
-    };
+    let missing = || FormatError::Missing { what: "a file".to_owned(), needed_for: "a model".to_owned() };
+    let first = parts.first().ok_or_else(missing)?;
     let Changes { mix, importance, dropped, kv_element, mut hessians } = changes;
-    if let Some(name) = first.text(KV_ELEMENT)?.filter(|name| KvElement::find(name).is_none()) {
-        let expected = KvElement::CODED.map(KvElement::name).join(" or ");
-        let (what, found) = (KV_ELEMENT.to_owned(), format!("{name:?}"));
-        return Err(FormatError::Invalid { what, found, expected }.into());
-    }
+    check_kv_element(first)?;
     let kept = Kept::new(first, dropped, || Ok(ModelFiles::open(&source.paths[0])?.decoder().clone()))?;
-    let mut tensors = Vec::new();
-    for mut tensor in source.tensors(&parts)? {
-        if let Some(name) = kept.name(&tensor.name) {
-            tensor.name = name;
-            tensors.push(tensor);
-        }
-    }
-    if hessians.is_some() {
-        tensors.sort_by_key(|tensor| layer_of(&tensor.name));
-    }
+    let tensors = source.kept(&parts, &kept, hessians.is_some())?;
     let mut model = shape(first, &tensors, importance.is_some())?;
     model.layers = model.layers.saturating_sub(dropped.len());
 
@@ -250,6 +249,18 @@ pub fn rewrite(
     out.finish()?;
     rewritten.bytes_after = (header.len() + written) as u64;
     Ok(rewritten)
+}
+
+/// What an engine would refuse isn't copied.
+fn check_kv_element(first: &Gguf<'_>) -> Result<(), FormatError> {
+    match first.text(KV_ELEMENT)?.filter(|name| KvElement::find(name).is_none()) {
+        Some(name) => Err(FormatError::Invalid {
+            what: KV_ELEMENT.to_owned(),
+            found: format!("{name:?}"),
+            expected: KvElement::CODED.map(KvElement::name).join(" or "),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// The number in a layer's tensor's name; others come first.

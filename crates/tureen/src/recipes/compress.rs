@@ -14,7 +14,8 @@ use compress::networks::{self, NetworkError};
 use compress::report::Report as TextsReport;
 use compress::rewrite::{Changes, Source, rewrite};
 use compress::{
-    CompressError, Hessians, Importance, Mix, Phase, Progress, choose_layers, layer_choice, measure,
+    CompressError, Hessians, Importance, LayerInfluence, Mix, Phase, Progress, choose_layers, layer_choice,
+    measure,
 };
 use formats::onnx::is_onnx;
 use kernels::attention::KvElement;
@@ -212,6 +213,13 @@ enum Way {
     Network(networks::Method),
 }
 
+/// What the calibration text showed.
+struct Learned {
+    layers: Vec<LayerInfluence>,
+    importance: Option<Importance>,
+    hessians: Option<Hessians>,
+}
+
 /// The files that came of it.
 pub struct Made {
     pub report: Report,
@@ -312,25 +320,11 @@ impl<'a> Work<'a> {
         if request.drop_layers > 0 {
             source.check_dropping()?;
         }
-        let layers = match (&calibration, request.drop_layers) {
-            (_, 0) | (None, _) => Vec::new(),
-            (Some(text), count) => choose_layers(self.model, compute, text, count, &mut |done, all| {
-                on(Progress::new(Phase::Choosing, done, all))
-            })?,
+        let Learned { layers, importance, mut hessians } = match &calibration {
+            Some(text) => self.learn(compute, text, on)?,
+            None => Learned { layers: Vec::new(), importance: None, hessians: None },
         };
         let dropped = layer_choice::dropped(&layers);
-        let importance = match &calibration {
-            Some(text) => {
-                Some(Importance::measure(self.model, compute, text, &dropped, &mut |done, all| {
-                    on(Progress::new(Phase::Calibrating, done, all))
-                })?)
-            }
-            None => None,
-        };
-        let mut hessians = match (request.rounding, &calibration) {
-            (Rounding::Gptq, Some(text)) => Some(Hessians::open(self.model, compute, text, &dropped)?),
-            _ => None,
-        };
         let began = Instant::now();
         let changes = Changes {
             mix,
@@ -363,6 +357,30 @@ impl<'a> Work<'a> {
         store::write_durably(&json, report.json()?.as_bytes())?;
         store::write_durably(&html, report.html().as_bytes())?;
         Ok(Made { report: Report::Texts(report), files: vec![out.to_owned(), json, html] })
+    }
+
+    /// Lets the model read the calibration text.
+    fn learn(
+        &self,
+        compute: &Arc<Compute>,
+        text: &str,
+        on: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> anyhow::Result<Learned> {
+        let (model, count) = (self.model, self.request.drop_layers);
+        let layers = if count > 0 {
+            let progress = &mut |done, all| on(Progress::new(Phase::Choosing, done, all));
+            choose_layers(model, compute, text, count, progress)?
+        } else {
+            Vec::new()
+        };
+        let dropped = layer_choice::dropped(&layers);
+        let progress = &mut |done, all| on(Progress::new(Phase::Calibrating, done, all));
+        let importance = Some(Importance::measure(model, compute, text, &dropped, progress)?);
+        let hessians = match self.request.rounding {
+            Rounding::Gptq => Some(Hessians::open(model, compute, text, &dropped)?),
+            Rounding::Search => None,
+        };
+        Ok(Learned { layers, importance, hessians })
     }
 
     fn network(
