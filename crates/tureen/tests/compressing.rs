@@ -148,4 +148,6 @@ fn a_network_is_trained_kept_and_made_smaller() {
     succeeds(folder, &["verify", "net:int8-weights"]);
     let (code, _, err) = tureen(folder, &["compress", "net", "--to", "int9", "--output", "no"]);
     assert_eq!((code, err.contains("did you mean int8")), (2, true), "{err}");
+    let said = succeeds(folder, &["rm", "net@1", "--yes"]);
+    assert!(said.contains("net means net@2 now"), "{said}");
 }

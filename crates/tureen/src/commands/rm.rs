@@ -8,7 +8,7 @@ use super::table::size;
 use crate::models::find::require;
 use crate::terminal::{confirmed, print};
 
-/// Delete a model that was pulled
+/// Delete a model, or one version of it
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -56,8 +56,16 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
             print(format!("{what} stays.\n"))?;
             continue;
         }
+        let name = reference.to_string();
+        let name = Reference::parse(name.split([':', '@']).next().unwrap_or_default())?;
+        let meant = |name: &Reference| Ok::<_, anyhow::Error>(context.store.find(name)?);
+        let before = meant(&name)?.map(|version| version.id());
         context.store.remove(&reference)?;
         print(format!("{what} is deleted.\n"))?;
+        // The name alone may have meant it: what it means now is somebody's surprise later.
+        if let Some(now) = meant(&name)?.filter(|now| before.is_some() && before != Some(now.id())) {
+            print(format!("{name} means {} now, {}.\n", now.id(), now.manifest.source))?;
+        }
     }
     Ok(())
 }

@@ -285,6 +285,8 @@ impl SettingValue for CpuPath {
 pub struct KvKind(pub KvElement);
 
 impl SettingValue for KvKind {
+    const EXAMPLE: &str = "i8";
+
     fn parse(text: &str) -> Result<KvKind, String> {
         KvElement::find(text).map(KvKind).ok_or_else(|| expected("i16 or i8", text))
     }

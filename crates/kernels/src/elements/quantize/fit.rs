@@ -117,8 +117,8 @@ fn extremes<L: Lanes>(lanes: L, group: &Group, first: usize) -> (L::F, L::F) {
     (least, most)
 }
 
-/// Turns the importance of columns, in `group.w`, into weights of elements: large ones count more, by the root of their
-/// square and the sub-block's mean square.
+/// Turns `group.w` into weights of elements: large ones count more, by the root of their square and the sub-block's mean
+/// square.
 pub(super) struct Weigh<'a> {
     pub group: &'a mut Group,
 }

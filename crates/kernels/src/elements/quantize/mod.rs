@@ -5,7 +5,7 @@
 //! that scale those (`scales.rs`). `pack.rs` writes what `blocks.rs` reads.
 //!
 //! The error is `Σ w (x - y)²`: the weight of a column says how much it matters there, which is how large the activations
-//! are that it is multiplied with; and since what is known of that is inexact, large numbers count more.
+//! are that it is multiplied with. Where that isn't known, large numbers count more; where it is, that makes models worse.
 
 mod compensated;
 mod fit;
@@ -181,9 +181,11 @@ impl Group {
         side_by_side(values, self.elements, &mut self.x);
         match importance {
             Some(importance) => side_by_side(importance, self.elements, &mut self.w),
-            None => self.w = [[1.0; LANES]; BLOCK],
+            None => {
+                self.w = [[1.0; LANES]; BLOCK];
+                fit::run(isa, Weigh { group: self });
+            }
         }
-        fit::run(isa, Weigh { group: self });
     }
 }
 
