@@ -2,8 +2,8 @@
 """The same float models quantised by Tureen and by llama.cpp: size, time, perplexity, divergence. See `run`.
 
 Both quantisers get the same importance, where it is used: the mean squares of activations that `measure importance`
-found on the first part of the text. The rest of the text is what both files are measured on, by Tureen's engine; with
---peer also by llama.cpp. Times are of two threads, processor seconds beside them, since machines are shared.
+found on the first part of the text; types that are chosen for the size of Tureen's file (--smallest) go by that part too.
+The rest of the text is what all files are measured on, by Tureen's engine; with --peer also by llama.cpp. Times are of two threads, processor seconds beside them, since machines are shared.
 """
 
 import argparse
@@ -74,6 +74,7 @@ def main():
     parser.add_argument("--models", nargs="*", default=["noisy", "wide"])
     parser.add_argument("--types", nargs="*", default=["Q4_K_M", "Q4_0", "Q5_K_M", "Q6_K", "Q2_K"])
     parser.add_argument("--peer", action="store_true", help="perplexity by llama.cpp too")
+    parser.add_argument("--smallest", action="store_true", help="types chosen for the same size too")
     parser.add_argument("--quantise", nargs=4, metavar=("SOURCE", "TARGET", "TYPE", "IMPORTANCE"))
     arguments = parser.parse_args()
     if arguments.quantise:
@@ -96,10 +97,13 @@ def main():
         timed([program, "importance", source, known, importance])
         for kind in arguments.types:
             for weighed in (False, True):
-                for by in ("tureen", "llama.cpp"):
+                for by in ("tureen", "llama.cpp") + (("smallest",) if weighed and arguments.smallest else ()):
                     made = folder / f"made-{by}.gguf"
                     if by == "tureen":
                         command = [program, "make", source, kind, made] + ([importance] if weighed else [])
+                        size = None
+                    elif by == "smallest":
+                        command = [program, "smallest", source, size, made, known]
                     else:
                         command = [sys.executable, __file__, "--quantise", source, made, kind, importance if weighed else "-"]
                     output, _, cpu = timed([str(part) for part in command])
@@ -110,6 +114,7 @@ def main():
                     if arguments.peer:
                         row.append(f"{peer_perplexity(made, asked.read_text()):.4f}")
                     print("| " + " | ".join(row) + " |", flush=True)
+                    size = size or made.stat().st_size
                     made.unlink()
         print(f"(as it was: perplexity {found['original']:.4f}, {found['tokens']} tokens)", flush=True)
 

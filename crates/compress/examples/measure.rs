@@ -9,8 +9,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use compress::rewrite::{Changes, Source, rewrite};
-use compress::{Hessians, Importance, Mix, measure};
+use compress::mix::Types;
+use compress::rewrite::{Changes, rewrite};
+use compress::smallest::{self, Asked, Wish};
+use compress::{Hessians, Importance, Mix, Source, measure};
 use kernels::compute::{Compute, Isa};
 
 fn main() -> anyhow::Result<()> {
@@ -50,6 +52,23 @@ fn main() -> anyhow::Result<()> {
             let changes = Changes { importance, hessians, ..Changes::to(mix) };
             let source = Source::open(Path::new(model))?;
             let go = &mut |_| ControlFlow::Continue(());
+            let rewritten = rewrite(&compute, &source, changes, Path::new(out), go)?;
+            let seconds = began.elapsed().as_secs_f64();
+            println!("{{\"bytes\": {}, \"seconds\": {seconds:.3}}}", rewritten.bytes_after);
+        }
+        ["smallest", model, bytes, out, text] => {
+            let text = std::fs::read_to_string(text)?;
+            let importance = Importance::measure(Path::new(model), &compute, &text, &[], &mut { on })?;
+            let began = Instant::now();
+            let source = Source::open(Path::new(model))?;
+            let wish = Wish { bytes_max: Some(bytes.parse()?), loss_max: None };
+            let asked = Asked { wish, text: &text, importance: Some(&importance), kv_element: None };
+            let folder = Path::new(out).parent().unwrap_or(Path::new("."));
+            let go = &mut |_| ControlFlow::Continue(());
+            let from = (Path::new(model), &source);
+            let choice = smallest::choose(from, &compute, &asked, folder, go)?;
+            let changes =
+                Changes { importance: Some(&importance), ..Changes::new(Types::Each(&choice.types)) };
             let rewritten = rewrite(&compute, &source, changes, Path::new(out), go)?;
             let seconds = began.elapsed().as_secs_f64();
             println!("{{\"bytes\": {}, \"seconds\": {seconds:.3}}}", rewritten.bytes_after);

@@ -29,6 +29,8 @@ pub enum CompressError {
     LayersByNumber { family: String, key: String },
     #[error("the models have {0} and {1} tokens in their vocabularies, so what they say can't be compared")]
     Vocabularies(usize, usize),
+    #[error("{option} {asked} can't be had: {least}")]
+    Wish { option: &'static str, asked: String, least: String },
     #[error("loading the model: {0}")]
     Weights(#[from] WeightsError),
     #[error("reading the tokeniser: {0}")]

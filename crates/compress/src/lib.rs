@@ -2,7 +2,8 @@
 //!
 //! `mix.rs` says which tensor gets which type, `rewrite.rs` writes the file, `importance.rs` finds out on a text which
 //! columns matter, `hessian.rs` how they make up for each other, `layer_choice.rs` which layers don't matter, `dropping.rs`
-//! leaves these out of the file, `measure.rs` finds what the smaller model says otherwise, and `report.rs` tells a person. `networks/` does the like for networks of ours and ONNX
+//! leaves these out of the file, `smallest.rs` chooses types for a size or for what may be lost, `measure.rs` finds what the
+//! smaller model says otherwise, and `report.rs` tells a person. `networks/` does the like for networks of ours and ONNX
 //! files.
 
 mod dropping;
@@ -18,6 +19,9 @@ pub mod progress;
 pub mod report;
 pub mod rewrite;
 mod sequence;
+pub mod smallest;
+mod source;
+mod trade;
 
 pub use error::CompressError;
 pub use hessian::Hessians;
@@ -25,3 +29,4 @@ pub use importance::Importance;
 pub use layer_choice::{LayerInfluence, choose_layers};
 pub use mix::Mix;
 pub use progress::{Phase, Progress};
+pub use source::Source;

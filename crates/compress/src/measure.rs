@@ -62,12 +62,12 @@ pub struct Example {
     pub context: String,
     /// What stands there.
     pub actual: String,
-    pub original: Vec<Choice>,
-    pub compressed: Vec<Choice>,
+    pub original: Vec<Expected>,
+    pub compressed: Vec<Expected>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Choice {
+pub struct Expected {
     pub token: String,
     pub probability: f32,
 }
@@ -118,7 +118,7 @@ pub fn compare(
             return Err(CompressError::Stopped);
         }
         let window = window * WINDOW..(window + 1) * WINDOW;
-        compare_window(&mut readers, compute, &tokens, window, &mut took, &mut scores);
+        compare_window(readers.each_mut(), compute, &tokens, window, &mut took, &mut scores);
     }
     let _ = progress(windows, windows);
     let tokenizer = Tokenizer::new(readers[0].files.tokenizer())?;
@@ -147,20 +147,31 @@ pub fn compare(
     })
 }
 
+/// The mean divergence over a window, in nats a token.
+pub(crate) fn divergence(
+    original: &mut Reader,
+    compressed: &mut Reader,
+    compute: &Compute,
+    window: &[u32],
+) -> f64 {
+    let (mut scores, mut took) = (Vec::with_capacity(window.len()), [Duration::ZERO; 2]);
+    compare_window([original, compressed], compute, window, 0..window.len(), &mut took, &mut scores);
+    scores.iter().map(|score| score.kl).sum::<f64>() / scores.len().max(1) as f64
+}
+
 /// One window's scores.
 fn compare_window(
-    readers: &mut [Reader; 2],
+    [one, other]: [&mut Reader; 2],
     compute: &Compute,
     tokens: &[u32],
     window: std::ops::Range<usize>,
     took: &mut [Duration; 2],
     scores: &mut Vec<Score>,
 ) {
-    let v = readers[0].forward.decoder().vocabulary;
+    let v = one.forward.decoder().vocabulary;
     for first in (0..WINDOW).step_by(STEP) {
         let at = window.start + first;
         let step = &tokens[at..at + STEP];
-        let [one, other] = readers;
         let started = Instant::now();
         let original = one.logits(step, first);
         let between = Instant::now();
@@ -233,7 +244,7 @@ fn example(readers: &mut [Reader; 2], tokenizer: &Tokenizer, tokens: &[u32], sco
         let mut order: Vec<usize> = (0..v).collect();
         order.sort_by(|a, b| last[*b].total_cmp(&last[*a]));
         order.truncate(EXAMPLE_CHOICES);
-        order.iter().map(|id| Choice { token: text(&[*id as u32]), probability: last[*id] }).collect()
+        order.iter().map(|id| Expected { token: text(&[*id as u32]), probability: last[*id] }).collect()
     };
     let [one, other] = readers;
     Example {

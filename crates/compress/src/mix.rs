@@ -4,6 +4,9 @@
 //! Source: the mixes that GGUF files are published in, as llama.cpp's `llama-quantize` makes them; so that Q4_K_M is as
 //! large here as there.
 
+use std::collections::BTreeMap;
+
+use formats::to_gguf::GgufTensor;
 use kernels::elements::ElementType;
 
 /// What a person asks for: `Q4_K_M`.
@@ -46,6 +49,39 @@ pub const MIXES: [Mix; 20] = [
 
 const fn mix(name: &'static str, about: &'static str, file_type: u32, base: ElementType) -> Mix {
     Mix { name, about, file_type, base }
+}
+
+/// What says which type each tensor gets.
+#[derive(Clone, Copy, Debug)]
+pub enum Types<'a> {
+    Mix(&'a Mix),
+    /// By the source's names; those that aren't named stay as they are.
+    Each(&'a BTreeMap<String, ElementType>),
+}
+
+impl Types<'_> {
+    /// Of each tensor.
+    pub(crate) fn of(self, tensors: &[GgufTensor<'_>], model: &Shape) -> Vec<ElementType> {
+        let of = |tensor: &GgufTensor<'_>| match self {
+            Types::Mix(mix) => mix.type_of(&tensor.name, &tensor.shape, tensor.element_type, model),
+            Types::Each(types) => types.get(tensor.source).copied().unwrap_or(tensor.element_type),
+        };
+        tensors.iter().map(of).collect()
+    }
+
+    /// GGUF's `general.file_type`: of a mix its own, else that of the type which most weights have.
+    pub(crate) fn file_type(self, tensors: &[GgufTensor<'_>], chosen: &[ElementType]) -> u32 {
+        let elements = |base: ElementType| -> usize {
+            let of_it = tensors.iter().zip(chosen).filter(|(_, one)| **one == base);
+            of_it.map(|(tensor, _)| tensor.shape.iter().product::<usize>()).sum()
+        };
+        match self {
+            Types::Mix(mix) => mix.file_type,
+            Types::Each(_) => {
+                MIXES.iter().max_by_key(|mix| elements(mix.base)).map_or(0, |mix| mix.file_type)
+            }
+        }
+    }
 }
 
 /// What the rules ask of a model.
@@ -152,7 +188,7 @@ impl Mix {
 }
 
 /// Whether a tensor is one that products read in blocks: norms, biases, routers and what is no weight stay.
-fn is_matrix(name: &str) -> bool {
+pub(crate) fn is_matrix(name: &str) -> bool {
     const KEPT: [&str; 6] =
         ["_norm.weight", "ffn_gate_inp", "position_embd", "token_types", "rope_", "altup"];
     name.ends_with("weight") && !KEPT.iter().any(|kept| name.contains(kept))
@@ -165,7 +201,7 @@ fn is_sensitive(layer: usize, layers: usize) -> bool {
 }
 
 /// `blk.3.attn_v.weight` as `(3, "attn_v.weight")`.
-fn layer_and_role(name: &str) -> (usize, &str) {
+pub(crate) fn layer_and_role(name: &str) -> (usize, &str) {
     let parts = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
     match parts {
         Some((layer, role)) => (layer.parse().unwrap_or(usize::MAX), role),
@@ -174,7 +210,7 @@ fn layer_and_role(name: &str) -> (usize, &str) {
 }
 
 /// The type itself, or one of about as many bits where rows are no whole blocks of it.
-fn fitting(wanted: ElementType, columns: usize) -> ElementType {
+pub(crate) fn fitting(wanted: ElementType, columns: usize) -> ElementType {
     if columns.is_multiple_of(wanted.block_elements()) {
         return wanted;
     }

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::layer_choice::LayerInfluence;
-use crate::measure::{Choice, Comparison};
+use crate::measure::{Comparison, Expected};
 use crate::rewrite::{Rewritten, TensorChange};
+use crate::smallest::Choice;
 
 /// All that is known of one compression.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -25,6 +26,8 @@ pub struct Report {
     pub calibration_tokens: Option<usize>,
     /// Where layers were left out: what was found of each.
     pub layers: Vec<LayerInfluence>,
+    /// Where types were chosen by a size or by what may be lost.
+    pub choice: Option<Choice>,
     /// Over a text, where one was given.
     pub comparison: Option<Comparison>,
     pub tensors: Vec<TensorChange>,
@@ -45,6 +48,7 @@ impl Report {
             seconds,
             calibration_tokens: None,
             layers: Vec::new(),
+            choice: None,
             comparison: None,
             tensors: rewritten.tensors,
         }
@@ -68,6 +72,7 @@ impl Report {
             page += &examples(comparison);
         }
         page += &self.layers();
+        page += &self.choice();
         page += &self.table();
         page + "</html>\n"
     }
@@ -153,6 +158,30 @@ impl Report {
         text + "</table>"
     }
 
+    fn choice(&self) -> String {
+        let Some(choice) = &self.choice else { return String::new() };
+        let mut text = format!(
+            "<h2>How types were chosen</h2><p>All matrices of a group were rounded to Q3_K, or what fits their rows, and the \
+             others left as they are. The more nats a token that costs, the more bits its matrices got. On the windows of the \
+             calibration text that it was chosen by, the result diverges by {:.5} nats a token.</p>\
+             <table><tr><th>group<th>matrices<th>divergence of the group alone",
+            choice.loss
+        );
+        let worst = choice.sensitivities.iter().map(|found| found.divergence).fold(1e-12, f64::max);
+        for found in &choice.sensitivities {
+            let _ = write!(
+                text,
+                "<tr><td>{}<td class=n>{}<td class=n style='background:linear-gradient(to right,#f4c9a8 \
+                 {:.0}%,transparent 0)'>{:.5}",
+                escape(&found.group),
+                found.matrices,
+                100.0 * found.divergence / worst,
+                found.divergence
+            );
+        }
+        text + "</table>"
+    }
+
     fn table(&self) -> String {
         let note = "<p>Errors in * are of weights whose rounding later columns made up for: larger than by rounding each \
                     weight, so that errors of what the matrix gives are smaller.";
@@ -189,7 +218,7 @@ fn examples(comparison: &Comparison) -> String {
     let mut text =
         "<h2>Where they differ most</h2><table><tr><th>text<th>original expects<th>compressed expects<th>KL"
             .to_owned();
-    let choices = |choices: &[Choice]| -> String {
+    let choices = |choices: &[Expected]| -> String {
         let each = choices.iter().map(|choice| {
             format!("{} {:.0}%<br>", escape(&format!("{:?}", choice.token)), 100.0 * choice.probability)
         });

@@ -8,13 +8,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use engine::llm::tokenizer::to_gguf;
 use formats::error::FormatError;
-use formats::gguf::Value;
-use formats::gguf::{Gguf, Writer, read, split};
-use formats::model::{KV_ELEMENT, ModelFiles};
-use formats::storage::Bytes;
-use formats::to_gguf::{GgufTensor, gguf_header, gguf_tensors};
+use formats::gguf::{Gguf, Value, Writer};
+use formats::model::KV_ELEMENT;
+use formats::to_gguf::GgufTensor;
 use kernels::attention::KvElement;
 use kernels::compute::Compute;
 use kernels::elements::{ElementType, dequantize, is_compensable, quantize, quantize_compensated};
@@ -24,8 +21,9 @@ use crate::dropping::Kept;
 use crate::error::CompressError;
 use crate::hessian::Hessians;
 use crate::importance::Importance;
-use crate::mix::{Mix, Shape};
+use crate::mix::{Mix, Shape, Types};
 use crate::progress::{Phase, Progress};
+use crate::source::Source;
 
 /// Elements that a thread takes at a time.
 const PART_ELEMENTS: usize = 1 << 16;
@@ -63,100 +61,9 @@ pub struct Rewritten {
     pub bytes_after: u64,
 }
 
-/// A model in memory-mapped files: a GGUF one, the parts of one that is split, or a Hugging Face folder.
-pub struct Source {
-    paths: Vec<PathBuf>,
-    /// Of a folder, the header of the GGUF file that it would be.
-    files: Vec<Bytes>,
-    /// The folder's.
-    folder: Option<ModelFiles>,
-}
-
-impl Source {
-    /// # Errors
-    /// When a file can't be read, is no `.gguf` file, or the folder's model can't be said in one.
-    pub fn open(path: &Path) -> Result<Source, CompressError> {
-        if path.is_dir() {
-            let model = ModelFiles::open(path)?;
-            let tokenizer = to_gguf(model.tokenizer(), model.decoder().vocabulary)?;
-            let files = vec![Bytes::Memory(gguf_header(&model, &tokenizer)?)];
-            return Ok(Source { paths: vec![path.to_owned()], files, folder: Some(model) });
-        }
-        let paths = split::part_paths(path)?;
-        let files = paths.iter().map(|path| Bytes::map(path)).collect::<Result<Vec<Bytes>, _>>()?;
-        Ok(Source { paths, files, folder: None })
-    }
-
-    /// # Errors
-    /// When `to` is a file that is read.
-    pub fn check_place(&self, to: &Path) -> Result<(), CompressError> {
-        match self.paths.iter().any(|path| is_same_file(path, to)) {
-            true => Err(CompressError::SameFile { path: to.to_owned() }),
-            false => Ok(()),
-        }
-    }
-
-    /// # Errors
-    /// When layers of this model can't be left out, whichever they are.
-    pub fn check_dropping(&self) -> Result<(), CompressError> {
-        let parts = self.parts()?;
-        let decoder = || Ok(ModelFiles::open(&self.paths[0])?.decoder().clone());
-        parts.first().map_or(Ok(()), |first| Kept::new(first, &[0], decoder).map(|_| ()))
-    }
-
-    /// Of the files that are read.
-    fn bytes(&self) -> u64 {
-        match &self.folder {
-            Some(model) => model.facts().file_bytes,
-            None => self.files.iter().map(|file| file.as_slice().len() as u64).sum(),
-        }
-    }
-
-    /// In the order in which they are written.
-    fn tensors<'s>(&'s self, parts: &[Gguf<'s>]) -> Result<Vec<GgufTensor<'s>>, FormatError> {
-        if let Some(model) = &self.folder {
-            return gguf_tensors(model);
-        }
-        let mut tensors = Vec::new();
-        for (part, file) in parts.iter().zip(&self.files) {
-            let mut entries: Vec<_> = part.tensors().iter().collect();
-            entries.sort_by_key(|tensor| tensor.bytes.start);
-            tensors.extend(entries.into_iter().map(|tensor| {
-                let bytes = &file.as_slice()[tensor.bytes.clone()];
-                GgufTensor::kept(tensor.name, tensor.element_type, tensor.shape(), bytes)
-            }));
-        }
-        Ok(tensors)
-    }
-
-    /// Those that stay, called as in the new file.
-    fn kept<'s>(
-        &'s self,
-        parts: &[Gguf<'s>],
-        kept: &Kept,
-        by_layer: bool,
-    ) -> Result<Vec<GgufTensor<'s>>, FormatError> {
-        let mut tensors = self.tensors(parts)?;
-        tensors.retain_mut(|tensor| kept.name(&tensor.name).map(|name| tensor.name = name).is_some());
-        if by_layer {
-            tensors.sort_by_key(|tensor| layer_of(&tensor.name));
-        }
-        Ok(tensors)
-    }
-
-    fn parts(&self) -> Result<Vec<Gguf<'_>>, FormatError> {
-        let mut parts = Vec::with_capacity(self.files.len());
-        for (file, path) in self.files.iter().zip(&self.paths) {
-            parts.push(read(file.as_slice()).map_err(|error| error.in_file(path))?);
-        }
-        split::check_parts(&parts)?;
-        Ok(parts)
-    }
-}
-
 /// What the new file is to be.
 pub struct Changes<'a> {
-    pub mix: &'a Mix,
+    pub types: Types<'a>,
     /// What rounding goes by, where it is known; tensors are called as in the source.
     pub importance: Option<&'a Importance>,
     /// Layers that are left out.
@@ -170,7 +77,12 @@ pub struct Changes<'a> {
 impl<'a> Changes<'a> {
     /// Other types, and nothing else.
     pub fn to(mix: &'a Mix) -> Changes<'a> {
-        Changes { mix, importance: None, dropped: &[], kv_element: None, hessians: None }
+        Changes::new(Types::Mix(mix))
+    }
+
+    /// As [`Changes::to`], of any types.
+    pub fn new(types: Types<'a>) -> Changes<'a> {
+        Changes { types, importance: None, dropped: &[], kv_element: None, hessians: None }
     }
 }
 
@@ -183,7 +95,7 @@ impl<'a> Changes<'a> {
 pub fn rewrite(
     compute: &Compute,
     source: &Source,
-    changes: Changes<'_>,
+    mut changes: Changes<'_>,
     to: &Path,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Rewritten, CompressError> {
@@ -191,17 +103,10 @@ pub fn rewrite(
     let parts = source.parts()?;
     let missing = || FormatError::Missing { what: "a file".to_owned(), needed_for: "a model".to_owned() };
     let first = parts.first().ok_or_else(missing)?;
-    let Changes { mix, importance, dropped, kv_element, mut hessians } = changes;
     check_kv_element(first)?;
-    let kept = Kept::new(first, dropped, || Ok(ModelFiles::open(&source.paths[0])?.decoder().clone()))?;
-    let tensors = source.kept(&parts, &kept, hessians.is_some())?;
-    let mut model = shape(first, &tensors, importance.is_some())?;
-    model.layers = model.layers.saturating_sub(dropped.len());
-
-    let mut writer = Writer::new(first.alignment);
-    copy_metadata(first, &kept, mix, kv_element, &mut writer);
-    let planned = plan(mix, &model, &tensors, &mut writer)?;
-    let header = writer.header();
+    let kept = Kept::new(first, changes.dropped, || source.decoder())?;
+    let tensors = source.kept(&parts, &kept, changes.hessians.is_some())?;
+    let (header, planned) = planned(first, &kept, &tensors, &changes)?;
     let mut out = Output::create(to)?;
     out.write(&header)?;
     let all = tensors.iter().map(|tensor| tensor.bytes_len() as u64).sum();
@@ -216,8 +121,8 @@ pub fn rewrite(
             return Err(CompressError::Stopped);
         }
         out.write(&vec![0; start - written])?;
-        let weights = importance.and_then(|importance| importance.of(tensor.source, &tensor.shape));
-        let factor = match &mut hessians {
+        let weights = changes.importance.and_then(|importance| importance.of(tensor.source, &tensor.shape));
+        let factor = match &mut changes.hessians {
             Some(hessians) if to != tensor.element_type && is_compensable(to) => {
                 hessians.factor(tensor.source, tensor.shape.last().copied().unwrap_or(1), progress)?
             }
@@ -251,6 +156,36 @@ pub fn rewrite(
     Ok(rewritten)
 }
 
+/// Bytes of the file that [`rewrite`] would write.
+///
+/// # Errors
+/// As of [`rewrite`], before it writes.
+pub fn bytes_after(source: &Source, changes: &Changes<'_>) -> Result<u64, CompressError> {
+    let parts = source.parts()?;
+    let Some(first) = parts.first() else { return Ok(0) };
+    let kept = Kept::new(first, changes.dropped, || source.decoder())?;
+    let tensors = source.kept(&parts, &kept, changes.hessians.is_some())?;
+    let (header, planned) = planned(first, &kept, &tensors, changes)?;
+    Ok((header.len() + planned.last().map_or(0, |last| last.start + last.bytes)) as u64)
+}
+
+/// The new file's header, and where each tensor is to stand.
+fn planned(
+    first: &Gguf<'_>,
+    kept: &Kept,
+    tensors: &[GgufTensor<'_>],
+    changes: &Changes<'_>,
+) -> Result<(Vec<u8>, Vec<Planned>), FormatError> {
+    let mut model = shape(first, tensors, changes.importance.is_some())?;
+    model.layers = model.layers.saturating_sub(changes.dropped.len());
+    let wanted = changes.types.of(tensors, &model);
+    let mut writer = Writer::new(first.alignment);
+    let file_type = changes.types.file_type(tensors, &wanted);
+    copy_metadata(first, kept, file_type, changes.kv_element, &mut writer);
+    let planned = plan(&wanted, tensors, &mut writer)?;
+    Ok((writer.header(), planned))
+}
+
 /// What an engine would refuse isn't copied.
 fn check_kv_element(first: &Gguf<'_>) -> Result<(), FormatError> {
     match first.text(KV_ELEMENT)?.filter(|name| KvElement::find(name).is_none()) {
@@ -263,11 +198,6 @@ fn check_kv_element(first: &Gguf<'_>) -> Result<(), FormatError> {
     }
 }
 
-/// The number in a layer's tensor's name; others come first.
-fn layer_of(name: &str) -> Option<usize> {
-    name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
-}
-
 /// What a tensor is to be.
 struct Planned {
     to: ElementType,
@@ -276,16 +206,14 @@ struct Planned {
     start: usize,
 }
 
-/// Chooses each tensor's type, and announces it.
+/// Announces each tensor in its type.
 fn plan(
-    mix: &Mix,
-    model: &Shape,
+    wanted: &[ElementType],
     tensors: &[GgufTensor<'_>],
     writer: &mut Writer,
 ) -> Result<Vec<Planned>, FormatError> {
     let mut planned = Vec::with_capacity(tensors.len());
-    for tensor in tensors {
-        let to = mix.type_of(&tensor.name, &tensor.shape, tensor.element_type, model);
+    for (tensor, to) in tensors.iter().zip(wanted.iter().copied()) {
         let elements: usize = tensor.shape.iter().product();
         let bytes = to.row_bytes(elements).ok_or_else(|| FormatError::Invalid {
             what: format!("the shape of tensor {}", tensor.name),
@@ -296,10 +224,6 @@ fn plan(
         planned.push(Planned { to, bytes, start });
     }
     Ok(planned)
-}
-
-fn is_same_file(one: &Path, other: &Path) -> bool {
-    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 /// What the mix asks of the model.
@@ -329,7 +253,7 @@ fn shape(first: &Gguf<'_>, tensors: &[GgufTensor<'_>], has_importance: bool) -> 
 fn copy_metadata(
     first: &Gguf<'_>,
     kept: &Kept,
-    mix: &Mix,
+    file_type: u32,
     kv_element: Option<KvElement>,
     writer: &mut Writer,
 ) {
@@ -340,7 +264,7 @@ fn copy_metadata(
             kept.copy(key, *value, writer);
         }
     }
-    writer.value("general.file_type", Value::U32(mix.file_type));
+    writer.value("general.file_type", Value::U32(file_type));
     writer.value("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
     if let Some(element) = kv_element {
         writer.value(KV_ELEMENT, Value::String(element.name()));

@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use compress::rewrite::{Changes, Source, rewrite};
-use compress::{CompressError, Mix, measure};
+use compress::rewrite::{Changes, rewrite};
+use compress::{CompressError, Mix, Source, measure};
 use engine::llm::tokenizer::Tokenizer;
 use formats::gguf::{Gguf, read};
 use formats::model::ModelFiles;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use compress::mix::MIXES;
 use compress::report::Report;
-use compress::rewrite::{Changes, Rewritten, Source, rewrite};
-use compress::{CompressError, Hessians, Importance, Mix, Progress, measure};
+use compress::rewrite::{Changes, Rewritten, rewrite};
+use compress::{CompressError, Hessians, Importance, Mix, Progress, Source, measure};
 use engine::llm::{Llm, Settings};
 use formats::gguf::{Value, Writer, read};
 use formats::model::ModelFiles;

@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use compress::rewrite::{Changes, Source, rewrite};
-use compress::{CompressError, Mix, choose_layers, layer_choice};
+use compress::rewrite::{Changes, rewrite};
+use compress::{CompressError, Mix, Source, choose_layers, layer_choice};
 use engine::llm::forward::{Forward, Span, StepSizes};
 use formats::gguf::{Gguf, Value, ValueType, Writer, read};
 use formats::model::ModelFiles;

@@ -90,14 +90,19 @@ impl Check {
     fn done(&self, method: Method) -> Report {
         let output = self.source.with_file_name("smaller");
         let request = Request {
+            name: "net".to_owned(),
             source: self.source.clone(),
             definition: Some(self.definition.clone()),
             output,
             method,
         };
         let outcome = compress(&request, &mut |_| ControlFlow::Continue(())).unwrap();
-        assert!(outcome.files.iter().all(|file| file.exists()));
+        let there = std::fs::read_dir(request.output).unwrap().map(|file| file.unwrap().path());
+        let there: std::collections::BTreeSet<PathBuf> = there.collect();
+        assert!(outcome.files.iter().all(|file| there.contains(file)));
+        assert!(there.iter().all(|file| !file.to_string_lossy().contains(".compressing-")), "{there:?}");
         let report = outcome.report;
+        assert!(!report.method.contains(['{', '_']), "words for people: {}", report.method);
         let shown = (
             &report.method,
             report.before.accuracy,
@@ -203,6 +208,7 @@ fn a_size_or_a_loss_is_asked_for() {
     assert!(!report.notes.is_empty());
     check.costs(Method::Search(Wish { bytes_max: None, loss_max: Some(0.005) }), 0.03, 0.5);
     let request = Request {
+        name: "net".to_owned(),
         source: check.source.clone(),
         definition: Some(check.definition.clone()),
         output: check.source.with_file_name("none"),
@@ -242,7 +248,8 @@ fn files_of_others_are_rewritten_or_refused() {
             Method::Products { form: Form::Dynamic, calibration: Calibration::MinMax },
         ] {
             let output = output.path().to_owned();
-            let request = Request { source: source.clone(), definition: None, output, method };
+            let request =
+                Request { name: "net".to_owned(), source: source.clone(), definition: None, output, method };
             match compress(&request, &mut |_| ControlFlow::Continue(())) {
                 Ok(outcome) => {
                     formats::onnx::read(&outcome.files[0]).unwrap();
@@ -263,7 +270,8 @@ fn a_network_is_not_written_over_itself() {
     let before = std::fs::read(&source).unwrap();
     let output = source.parent().unwrap().to_owned();
     let method = Method::Weights(Coding::Float16);
-    let request = Request { source: source.clone(), definition: None, output, method };
+    let request =
+        Request { name: "net".to_owned(), source: source.clone(), definition: None, output, method };
     let error = compress(&request, &mut |_| ControlFlow::Continue(())).err().unwrap();
     assert!(error.to_string().contains("written over"), "{error}");
     assert_eq!(std::fs::read(&source).unwrap(), before);
@@ -297,10 +305,42 @@ fn an_operator_without_outputs_is_refused() {
         std::fs::write(&source, model.encode()).unwrap();
         for method in [Method::LowRank(Budget::Share(0.5)), Method::Weights(Coding::Int8)] {
             let (source, output) = (source.clone(), output.path().join("out"));
-            let request = Request { source, definition: None, output, method };
+            let request = Request { name: "net".to_owned(), source, definition: None, output, method };
             assert!(compress(&request, &mut |_| ControlFlow::Continue(())).is_err(), "{}", path.display());
             seen += 1;
         }
     }
     assert!(seen > 0);
+}
+
+/// Weights whose bytes aren't those of their shape are nobody's model, whatever their type.
+#[test]
+fn weights_of_a_wrong_length_are_refused() {
+    use formats::onnx::wire::{Message, Wire};
+    let check = Check::new("dense");
+    let output = check.source.with_file_name("cut");
+    for element in [1, 10, 16] {
+        let mut model = Message::parse(std::fs::read(&check.source).unwrap().into()).unwrap();
+        for (number, value) in &mut model.0 {
+            let (7, Wire::Bytes(bytes)) = (*number, value) else { continue };
+            let mut graph = Message::parse(bytes.clone()).unwrap();
+            for (number, value) in &mut graph.0 {
+                let (5, Wire::Bytes(weight)) = (*number, value) else { continue };
+                let mut message = Message::parse(weight.clone()).unwrap();
+                message.remove(2);
+                message.push_int(2, element);
+                message.remove(9);
+                message.push_bytes(9, vec![0; 6]);
+                *weight = message.encode().into();
+            }
+            *bytes = graph.encode().into();
+        }
+        let source = check.source.with_file_name("broken.onnx");
+        std::fs::write(&source, model.encode()).unwrap();
+        let (name, method) = ("net".to_owned(), Method::Weights(Coding::Float16));
+        let request = Request { name, source, definition: None, output: output.clone(), method };
+        let error = compress(&request, &mut |_| ControlFlow::Continue(())).err().unwrap().to_string();
+        assert!(error.contains("needs") || error.contains("bytes"), "{error}");
+    }
+    assert!(!output.exists() || output.read_dir().unwrap().next().is_none());
 }

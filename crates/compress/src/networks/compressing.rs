@@ -1,5 +1,7 @@
 //! One compression from a file to a folder: what was asked for is done, measured beside the original, and written down.
 
+use std::fmt;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +14,7 @@ use super::document::Document;
 use super::error::{Listener, NetworkError, Result, tell};
 use super::integers::{Form, activations, rewrite};
 use super::low_rank::{Budget, factorise};
-use super::measure::{Answers, Figures, Samples, measure};
+use super::measure::{Figures, Measured, Samples, measure};
 use super::pruning;
 use super::report::{Report, worst};
 use super::searching::{Wish, search};
@@ -43,6 +45,8 @@ pub enum Method {
 /// What is compressed, and how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
+    /// As people call it.
+    pub name: String,
     /// An ONNX file. What is trained again needs `model.safetensors` beside it.
     pub source: PathBuf,
     /// The definition that says its network and its data: for all but [`Method::Weights`], [`Method::LowRank`] and dynamic
@@ -98,60 +102,67 @@ pub fn compress(request: &Request, on: &mut Listener<'_>) -> Result<Outcome> {
     let network = request.definition.as_deref().map(Network::read).transpose()?;
     let judged = network.as_ref().map(|network| network.samples().1);
     tell(on, Phase::Measuring, 0, 2)?;
-    let (before, answers) = figures(&bytes, judged.as_ref(), None)?;
+    // The first model that a process runs takes more memory than the next.
+    let _first = judged.as_ref().map(|samples| measure(&bytes, samples, None)).transpose()?;
+    let before = judged.as_ref().map(|samples| measure(&bytes, samples, None)).transpose()?;
     let made = make(request, original, network, on)?;
     tell(on, Phase::Measuring, 1, 2)?;
-    let (after, new_answers) = figures(&made.bytes, judged.as_ref(), Some(&answers))?;
+    let answers = before.as_ref().map(|before| &before.answers);
+    let after = judged.as_ref().map(|samples| measure(&made.bytes, samples, answers)).transpose()?;
     tell(on, Phase::Measuring, 2, 2)?;
-    let worst = judged.as_ref().map(|samples| worst(samples, &answers, &new_answers)).unwrap_or_default();
-    let name = request.source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let worst = match (&judged, &before, &after) {
+        (Some(samples), Some(before), Some(after)) => worst(samples, &before.answers, &after.answers),
+        _ => vec![],
+    };
+    let figures = |measured: Option<Measured>, bytes: &[u8]| match measured {
+        Some(measured) => Ok(measured.figures),
+        None => unmeasured(bytes),
+    };
     let report = Report {
-        name,
-        method: shown(&request.method),
+        name: request.name.clone(),
+        method: request.method.to_string(),
         notes: made.notes,
         samples: judged.as_ref().map_or(0, Samples::count),
-        before,
-        after,
+        before: figures(before, &bytes)?,
+        after: figures(after, &made.bytes)?,
         tensors: made.changes,
         worst,
     };
-    let mut parts = vec![("model.onnx", made.bytes)];
-    parts.push(("report.json", report.json()?.into_bytes()));
-    parts.push(("report.html", report.html().into_bytes()));
-    let mut weights = None;
-    if let Some(network) = &made.network {
-        parts.push(("definition.toml", network.definition_text()?.into_bytes()));
-        // It writes the network as it was trained too, which what was made of it takes the place of.
-        weights = Some(train::run::model_files(&network.session.model, &request.output)?);
-    }
-    let mut files = vec![];
-    for (name, bytes) in parts {
-        let path = request.output.join(name);
-        write_whole(&path, |file| file.write_all(&bytes))?;
-        files.push(path);
-    }
-    files.extend(
-        weights
-            .into_iter()
-            .flatten()
-            .filter(|path| path.extension().is_some_and(|ending| ending == "safetensors")),
-    );
+    let files = write(&request.output, &report, &made.bytes, made.network.as_ref())?;
     Ok(Outcome { report, files })
 }
 
-fn figures(
-    bytes: &[u8],
-    samples: Option<&Samples>,
-    original: Option<&Answers>,
-) -> Result<(Figures, Answers)> {
-    match samples {
-        Some(samples) => measure(bytes, samples, original),
-        None => {
-            let parameters = formats::onnx::parse(bytes)?.parameters;
-            let figures = Figures { bytes: bytes.len() as u64, parameters, ..Figures::default() };
-            Ok((figures, Answers::default()))
-        }
+/// All that comes of it, or nothing: written beside its place first.
+fn write(output: &Path, report: &Report, onnx: &[u8], network: Option<&Network>) -> Result<Vec<PathBuf>> {
+    let staged = tempfile::Builder::new().prefix(".compressing-").tempdir_in(output);
+    let staged = staged.map_err(NetworkError::io(output, "written to"))?;
+    let mut names = vec!["model.onnx", "report.json", "report.html"];
+    if let Some(network) = network {
+        // With the network as it was trained, which what was made of it takes the place of.
+        train::run::model_files(&network.session.model, staged.path())?;
+        let definition = network.definition_text()?;
+        write_whole(&staged.path().join("definition.toml"), |file| file.write_all(definition.as_bytes()))?;
+        names.extend(["definition.toml", "model.safetensors"]);
     }
+    let (json, html) = (report.json()?, report.html());
+    for (name, bytes) in names.iter().zip([onnx, json.as_bytes(), html.as_bytes()]) {
+        write_whole(&staged.path().join(name), |file| file.write_all(bytes))?;
+    }
+    let mut files = vec![];
+    for name in names {
+        let path = output.join(name);
+        std::fs::rename(staged.path().join(name), &path).map_err(NetworkError::io(&path, "written"))?;
+        files.push(path);
+    }
+    let synced = File::open(output).and_then(|folder| folder.sync_all());
+    synced.map_err(NetworkError::io(output, "written to"))?;
+    Ok(files)
+}
+
+/// What is known of a file that isn't run.
+fn unmeasured(bytes: &[u8]) -> Result<Figures> {
+    let parameters = formats::onnx::parse(bytes)?.parameters;
+    Ok(Figures { bytes: bytes.len() as u64, parameters, ..Figures::default() })
 }
 
 fn make(
@@ -322,11 +333,58 @@ fn prune(
     Ok(Made { bytes: network.onnx()?, changes, notes, network: Some(network) })
 }
 
-/// As the report has it: files by name, as folders are nobody's business who gets the model.
-fn shown(method: &Method) -> String {
-    let mut method = method.clone();
-    if let Method::Distil { student, .. } = &mut method {
-        *student = student.file_name().map(PathBuf::from).unwrap_or_default();
+impl fmt::Display for Method {
+    /// As a report has it: files by name, as folders are nobody's business who gets the model.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |share: f64| 100.0 * share;
+        match self {
+            Method::Weights(coding) => write!(f, "weights as {}, products of floats", coding.name()),
+            Method::Products { form, calibration } => write!(f, "{}", products_of(*form, *calibration)),
+            Method::LowRank(Budget::Error(error)) => {
+                write!(f, "two thin products instead of one, to a relative error of {error}")
+            }
+            Method::LowRank(Budget::Share(share)) => {
+                write!(f, "two thin products instead of one, {:.0}% of the parameters", percent(*share))
+            }
+            Method::Search(Wish { bytes_max, loss_max }) => {
+                write!(f, "a coding for each weight")?;
+                bytes_max.iter().try_for_each(|bytes| write!(f, ", of at most {bytes} bytes"))?;
+                loss_max.iter().try_for_each(|loss| write!(f, ", that loses at most {loss}"))
+            }
+            Method::Prune { keep, units, epochs } => {
+                let what = if *units { "units" } else { "weights" };
+                write!(f, "{:.0}% of the parameters: the least {what} are gone, ", percent(*keep))?;
+                write!(f, "the rest trained for {epochs} epochs")
+            }
+            Method::Distil { student, teaching: Teaching { share, temperature }, .. } => {
+                let name = student.file_name().unwrap_or_default().to_string_lossy();
+                write!(
+                    f,
+                    "the network of {name}, taught by this one: {:.0}% of each target ",
+                    100.0 * share
+                )?;
+                write!(f, "are its answers, at a temperature of {temperature}")
+            }
+            Method::Aware { greatest, epochs, form, calibration } => {
+                write!(
+                    f,
+                    "trained for {epochs} epochs with weights rounded to whole numbers up to {greatest}, "
+                )?;
+                write!(f, "then {}", products_of(*form, *calibration))
+            }
+        }
     }
-    format!("{method:?}")
+}
+
+fn products_of(form: Form, calibration: Calibration) -> String {
+    let ranges = match calibration {
+        Calibration::MinMax => "all that was seen",
+        Calibration::Percentile => "all but a ten-thousandth of what was seen at each end",
+        Calibration::Entropy => "what loses least of what was seen",
+    };
+    match form {
+        Form::Static => format!("products of 8-bit whole numbers; ranges take {ranges}"),
+        Form::Qdq => format!("products of 8-bit whole numbers, said as QDQ; ranges take {ranges}"),
+        Form::Dynamic => "products of 8-bit whole numbers; ranges are each batch's".to_owned(),
+    }
 }

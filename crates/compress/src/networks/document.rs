@@ -41,6 +41,22 @@ pub(super) const INT32: i64 = 6;
 pub(super) const INT64: i64 = 7;
 pub(super) const FLOAT16: i64 = 10;
 pub(super) const BFLOAT16: i64 = 16;
+/// Bytes of an element of every type whose elements are whole bytes and no texts.
+const ELEMENT_BYTES: [(i64, usize); 13] = [
+    (FLOAT, 4),
+    (UINT8, 1),
+    (INT8, 1),
+    (4, 2), // UINT16
+    (5, 2), // INT16
+    (INT32, 4),
+    (INT64, 8),
+    (9, 1), // BOOL
+    (FLOAT16, 2),
+    (11, 8), // DOUBLE
+    (12, 4), // UINT32
+    (13, 8), // UINT64
+    (BFLOAT16, 2),
+];
 
 /// Of one number, whatever its type: a complex one has two floats of 8.
 const ELEMENT_BYTES_MAX: u64 = 16;
@@ -196,6 +212,20 @@ impl Weight {
         Some(values).filter(|values| values.len() == self.elements())
     }
 
+    /// Whether there are as many bytes as the shape says.
+    fn check_length(&self) -> Result<()> {
+        let size = ELEMENT_BYTES.iter().find(|(element, _)| *element == self.element);
+        // Where there are none, values stand in other fields.
+        let raw = self.message.bytes(field::TENSOR_RAW).filter(|raw| !raw.is_empty());
+        let (Some((_, size)), Some(raw)) = (size, raw) else { return Ok(()) };
+        let expected = self.elements().saturating_mul(*size);
+        if raw.len() == expected {
+            return Ok(());
+        }
+        let problem = format!("it has {} bytes, and its shape {:?} needs {expected}", raw.len(), self.shape);
+        Err(NetworkError::model(format!("weights {:?}", self.name), problem))
+    }
+
     /// Brings values that are in a file beside into this one.
     fn bring_in(&mut self, folder: &Path) -> Result<()> {
         if self.message.int(field::TENSOR_LOCATION) != Some(1) {
@@ -309,7 +339,10 @@ impl Document {
                 None => nodes.push(node),
             }
         }
-        weights.iter_mut().try_for_each(|weight| weight.bring_in(folder))?;
+        weights.iter_mut().try_for_each(|weight| {
+            weight.bring_in(folder)?;
+            weight.check_length()
+        })?;
         graph.remove(field::GRAPH_WEIGHT);
         graph.remove(field::GRAPH_NODE);
         // Before version 4 of the format weights stood among the inputs, which let a caller replace them.

@@ -68,7 +68,7 @@ pub struct Figures {
     pub bytes: u64,
     /// Numbers that the file holds.
     pub parameters: u64,
-    /// Bytes that the process grew by when the model was loaded and run, as far as the system tells.
+    /// Bytes that the process grew by when the model was loaded and run after others, as far as the system tells.
     pub memory_bytes: Option<u64>,
     /// Seconds of one sample alone, and samples a second in batches of 64.
     pub single_seconds: f64,
@@ -204,12 +204,16 @@ impl Truth {
     }
 }
 
+/// A model that was measured. It stays in memory: what it frees would be found again by the next, which would seem to take
+/// nothing.
+pub(super) struct Measured {
+    pub figures: Figures,
+    pub answers: Answers,
+    _running: Running,
+}
+
 /// Runs the file and measures it; `original` are the answers of what it was made from.
-pub(super) fn measure(
-    bytes: &[u8],
-    samples: &Samples,
-    original: Option<&Answers>,
-) -> Result<(Figures, Answers)> {
+pub(super) fn measure(bytes: &[u8], samples: &Samples, original: Option<&Answers>) -> Result<Measured> {
     let before = resident_bytes();
     let running = Running::new(bytes)?;
     let answers = running.answers(samples)?;
@@ -226,7 +230,7 @@ pub(super) fn measure(
     if let Some(original) = original {
         compare(&mut figures, &answers, original, samples);
     }
-    Ok((figures, answers))
+    Ok(Measured { figures, answers, _running: running })
 }
 
 /// What answers are worth.

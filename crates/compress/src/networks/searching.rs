@@ -10,6 +10,7 @@ use super::document::Document;
 use super::error::{Listener, NetworkError, Result, tell};
 use super::measure::{Answers, Running, Samples, compare, judged};
 use crate::progress::Phase;
+use crate::trade::{Way, steps};
 
 /// Codings that are tried, from large to small.
 const TRIED: [Coding; 5] =
@@ -98,26 +99,25 @@ impl Search<'_> {
     /// States from all floats to the fewest bits: each step is the one that adds least squared error for its bytes. Errors of
     /// different weights are taken to be independent.
     fn path(&self, sensitivities: &[Sensitivity]) -> Vec<BTreeMap<String, Coding>> {
-        let mut now: BTreeMap<String, (f64, usize)> = codable(self.document)
-            .into_iter()
-            .map(|name| {
-                let bytes = self.document.weight(&name).map_or(0, |weight| weight.bytes());
-                (name, (0.0, bytes))
-            })
+        let tensors = codable(self.document);
+        // Of each tensor, in the order in which they were tried.
+        let tried: Vec<Vec<&Sensitivity>> = tensors
+            .iter()
+            .map(|tensor| sensitivities.iter().filter(|one| one.tensor == *tensor).collect())
             .collect();
-        let mut codings: BTreeMap<String, Coding> = BTreeMap::new();
-        let mut path = vec![codings.clone()];
-        loop {
-            let steps = sensitivities.iter().filter_map(|step| {
-                let (error, bytes) = now.get(&step.tensor)?;
-                let saved = bytes.checked_sub(step.bytes).filter(|saved| *saved > 0)?;
-                Some(((step.error.powi(2) - error.powi(2)).max(0.0) / saved as f64, step))
-            });
-            let Some((_, step)) = steps.min_by(|(a, _), (b, _)| a.total_cmp(b)) else { return path };
-            now.insert(step.tensor.clone(), (step.error, step.bytes));
-            codings.insert(step.tensor.clone(), step.coding);
-            path.push(codings.clone());
+        let ways = |(tensor, tried): (&String, &Vec<&Sensitivity>)| {
+            let bytes = self.document.weight(tensor).map_or(0, |weight| weight.bytes());
+            let coded = tried.iter().map(|one| Way { bytes: one.bytes, cost: one.error.powi(2) });
+            [Way { bytes, cost: 0.0 }].into_iter().chain(coded).collect()
+        };
+        let parts: Vec<Vec<Way>> = tensors.iter().zip(&tried).map(ways).collect();
+        let mut path = vec![BTreeMap::new()];
+        for (part, way) in steps(&parts) {
+            let mut codings = path[path.len() - 1].clone();
+            codings.insert(tensors[part].clone(), tried[part][way - 1].coding);
+            path.push(codings);
         }
+        path
     }
 }
 

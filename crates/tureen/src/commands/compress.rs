@@ -1,5 +1,6 @@
 //! `tureen compress`: a language model in fewer bits, or a network in one of many ways, as a file or as a version in the store, with a report.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,6 +53,8 @@ Examples:
       without the three layers that notes.txt needs least
   tureen compress smollm2:135m --to Q4_0 --rounding gptq --calibration notes.txt
       takes minutes instead of seconds, and says more nearly what the original said
+  tureen compress smollm2:135m --to smallest --target-size 100MB --calibration notes.txt
+      a type for each matrix, chosen by what it costs on notes.txt, so that it has that size
 
 Types, with the bits that a weight takes in a large model:
   Q2_K_S Q2_K 3.0          heavy loss
@@ -61,6 +64,7 @@ Types, with the bits that a weight takes in a large model:
   Q5_K_S 5.5, Q5_K_M 5.7   hardly any
   Q6_K 6.6, Q8_0 8.5       next to none
   IQ4_NL Q4_1 Q5_0 Q5_1 F16 BF16 F32
+  smallest                 a type for each matrix, for --target-size or --max-loss
 The mixes (those that end in S, M, L) give the matrices where errors cost most more bits. Rows
 that are no multiple of 256 get a type of about as many bits in blocks of 32.
 
@@ -160,6 +164,21 @@ fn texts_summary(report: &TextsReport) -> String {
     );
     if report.bytes_after >= report.bytes_before {
         text += "It is no smaller: the original is quantised already. Begin with one in F16 or BF16.\n";
+    }
+    if let Some(choice) = &report.choice {
+        let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();
+        for tensor in &report.tensors {
+            *bytes.entry(tensor.to).or_default() += tensor.bytes_after as u64;
+        }
+        let mut shares: Vec<(&str, u64)> = bytes.into_iter().collect();
+        shares.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        let all = report.bytes_after.max(1);
+        let shares = shares.iter().map(|(name, bytes)| format!("{name} {}%", 100 * bytes / all));
+        text += &format!(
+            "{}; divergence {:.4} nats a token on the calibration text\n",
+            shares.collect::<Vec<_>>().join(", "),
+            choice.loss
+        );
     }
     if let Some(comparison) = &report.comparison {
         text += &format!(

@@ -1,34 +1,69 @@
-//! How a compression is shown: a bar a phase, on a terminal only.
+//! How a compression is shown: a bar a phase on a terminal, a line now and then in a log.
 
-use std::time::Duration;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
 
 use compress::{Phase, Progress};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::models::progress::LINE_INTERVAL;
+use crate::terminal::say;
+
 /// What is shown of one, on standard error.
 #[derive(Default)]
 pub struct Phases {
-    shown: Option<(Phase, ProgressBar)>,
+    shown: Option<Shown>,
+}
+
+struct Shown {
+    phase: Phase,
+    /// On a terminal.
+    bar: Option<ProgressBar>,
+    began: Instant,
+    last_line: Instant,
 }
 
 impl Phases {
     pub fn show(&mut self, progress: &Progress) {
-        if !matches!(&self.shown, Some((now, _)) if *now == progress.phase) {
+        if !matches!(&self.shown, Some(now) if now.phase == progress.phase) {
             self.end();
         }
-        let (_, bar) = self.shown.get_or_insert_with(|| (progress.phase, bar(progress.phase, progress.all)));
-        bar.set_position(progress.done);
-        if let Some(loss) = progress.loss {
-            bar.set_message(format!("{}, loss {loss:.5}", what(progress.phase)));
+        let shown = self.shown.get_or_insert_with(|| {
+            let bar = std::io::stderr().is_terminal().then(|| bar(progress.phase, progress.all));
+            let now = Instant::now();
+            Shown { phase: progress.phase, bar, began: now, last_line: now }
+        });
+        match &shown.bar {
+            Some(bar) => {
+                bar.set_position(progress.done);
+                if let Some(loss) = progress.loss {
+                    bar.set_message(format!("{}, loss {loss:.5}", what(progress.phase)));
+                }
+            }
+            None if shown.last_line.elapsed() >= LINE_INTERVAL => {
+                shown.last_line = Instant::now();
+                say(line(progress) + &left(progress, shown.began.elapsed()));
+            }
+            None => {}
         }
     }
 
     /// Leaves the line free.
     pub fn end(&mut self) {
-        if let Some((_, bar)) = self.shown.take() {
+        if let Some(bar) = self.shown.take().and_then(|shown| shown.bar) {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Where something is done already: `, 1:30 left`.
+fn left(progress: &Progress, took: Duration) -> String {
+    let rest = progress.all.saturating_sub(progress.done);
+    let seconds = match progress.done {
+        0 => return String::new(),
+        done => took.as_secs().saturating_mul(rest) / done,
+    };
+    format!(", {}:{:02} left", seconds / 60, seconds % 60)
 }
 
 /// For a list: `quantising, 12 of 290`.
@@ -64,4 +99,15 @@ fn bar(phase: Phase, all: u64) -> ProgressBar {
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
+}
+
+#[test]
+fn a_line_says_how_long_it_will_take() {
+    let check = |done, all, seconds, expected: &str| {
+        let progress = Progress::new(Phase::Choosing, done, all);
+        assert_eq!(left(&progress, Duration::from_secs(seconds)), expected);
+    };
+    check(0, 19, 10, "");
+    check(5, 20, 30, ", 1:30 left");
+    check(19, 19, 100, ", 0:00 left");
 }

@@ -10,7 +10,7 @@ use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
 use crate::terminal::{plain, say};
 
 /// Between two lines of a log.
-const LINE_INTERVAL: Duration = Duration::from_secs(10);
+pub const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// One file's progress, on standard error.
 pub struct Progress {

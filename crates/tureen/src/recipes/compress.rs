@@ -9,13 +9,14 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
-use compress::mix::MIXES;
+use compress::mix::{MIXES, Types};
 use compress::networks::{self, NetworkError};
 use compress::report::Report as TextsReport;
-use compress::rewrite::{Changes, Source, rewrite};
+use compress::rewrite::{Changes, rewrite};
+use compress::smallest::{self, Asked, Wish};
 use compress::{
-    CompressError, Hessians, Importance, LayerInfluence, Mix, Phase, Progress, choose_layers, layer_choice,
-    measure,
+    CompressError, Hessians, Importance, LayerInfluence, Mix, Phase, Progress, Source, choose_layers,
+    layer_choice, measure,
 };
 use formats::onnx::is_onnx;
 use kernels::attention::KvElement;
@@ -24,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compress_network;
 use crate::nearest::nearest;
-use crate::settings::Misused;
+use crate::settings::{ByteSize, Misused, SettingValue};
 
 /// All that may be asked, whoever asks: flags of the command (by clap), and what a job's folder and its HTTP body say (by
 /// serde). Each field's first line is its help. Files are paths; those of a job lie beside its request.
@@ -80,10 +81,11 @@ pub struct Request {
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     #[serde(default)]
     pub ranges: Ranges,
-    /// Of a network, with --to smallest: bytes of the file, at most
-    #[arg(long, value_name = "BYTES")]
-    pub target_size: Option<u64>,
-    /// Of a network, with --to smallest: what may be lost; 0.005 is half a point of accuracy
+    /// With --to smallest: the file's size at most, such as 100MB
+    #[arg(long, value_name = "BYTES", value_parser = <ByteSize as SettingValue>::parse)]
+    pub target_size: Option<ByteSize>,
+    /// With --to smallest: what may be lost. Of a language model, divergence from the original in nats a token; of a network,
+    /// a share of right answers, so that 0.005 is half a point
     #[arg(long, value_name = "LOSS")]
     pub max_loss: Option<f64>,
 }
@@ -104,6 +106,15 @@ pub enum Kv {
     I8,
 }
 
+impl Kv {
+    fn element(self) -> KvElement {
+        match self {
+            Kv::I16 => KvElement::I16,
+            Kv::I8 => KvElement::I8,
+        }
+    }
+}
+
 /// How weights of a language model become codes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -113,6 +124,8 @@ pub enum Rounding {
     Gptq,
 }
 
+/// What `to` says where types are chosen by a size or by what may be lost.
+pub(super) const SMALLEST: &str = "smallest";
 /// Of a text: a thousand times what is read of it.
 const TEXT_BYTES_MAX: u64 = 256 << 20;
 
@@ -174,20 +187,60 @@ impl Request {
             ("--error-max", self.error_max.is_some()),
             ("--epochs", self.epochs.is_some()),
             ("--student", self.student.is_some()),
-            ("--target-size", self.target_size.is_some()),
-            ("--max-loss", self.max_loss.is_some()),
         ];
         let (options, kinds) = if is_network {
             (for_texts.as_slice(), ["language models", "a network"])
         } else {
             (for_networks.as_slice(), ["networks", "a language model"])
         };
-        match options.iter().find(|(_, is_asked)| *is_asked) {
-            Some((option, _)) => {
-                bail!(Misused(format!("{option} is for {}, and {name} is {}", kinds[0], kinds[1])))
-            }
-            None => Ok(()),
+        if let Some((option, _)) = options.iter().find(|(_, is_asked)| *is_asked) {
+            bail!(Misused(format!("{option} is for {}, and {name} is {}", kinds[0], kinds[1])))
         }
+        self.check_wish()
+    }
+
+    /// A size or a loss and `smallest` go together.
+    fn check_wish(&self) -> anyhow::Result<()> {
+        let is_wished = self.target_size.is_some() || self.max_loss.is_some();
+        match (self.is_smallest(), is_wished) {
+            (true, false) => bail!(Misused(
+                "--to smallest needs --target-size, --max-loss or both: it chooses types by them".to_owned()
+            )),
+            (false, true) => {
+                let to = &self.to;
+                bail!(Misused(format!("--target-size and --max-loss go with --to smallest, not with {to}")))
+            }
+            _ => {}
+        }
+        if self.max_loss.is_some_and(|loss| !(0.0..f64::INFINITY).contains(&loss)) {
+            bail!(Misused("--max-loss takes a number from 0 on, such as 0.005".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// What goes by a text has one, and what is chosen by what a model says is chosen alone.
+    fn check_texts(&self) -> anyhow::Result<()> {
+        let needs_text = [
+            ("--drop-layers", self.drop_layers > 0),
+            ("--rounding gptq", self.rounding == Rounding::Gptq),
+            ("--to smallest", self.is_smallest()),
+        ];
+        if let Some((option, _)) = needs_text.iter().find(|(_, is_asked)| *is_asked)
+            && self.calibration.is_none()
+        {
+            bail!(Misused(format!("{option} needs --calibration, a text to go by")));
+        }
+        if self.is_smallest() && self.drop_layers > 0 {
+            bail!(Misused(
+                "--to smallest doesn't go with --drop-layers: drop them first, with --to F16, then compress that"
+                    .to_owned()
+            ));
+        }
+        Ok(())
+    }
+
+    fn is_smallest(&self) -> bool {
+        self.to.eq_ignore_ascii_case(SMALLEST)
     }
 }
 
@@ -208,9 +261,21 @@ pub struct Work<'a> {
 }
 
 enum Way {
-    /// A model of texts, with these types.
-    Types(&'static Mix),
+    Texts(Target),
     Network(networks::Method),
+}
+
+/// The types of a model of texts.
+enum Target {
+    Mix(&'static Mix),
+    /// Those that fulfil a wish.
+    Smallest(Wish),
+}
+
+/// The texts that a request names.
+struct Texts {
+    calibration: Option<String>,
+    measured: Option<String>,
 }
 
 /// What the calibration text showed.
@@ -244,15 +309,12 @@ impl<'a> Work<'a> {
         let way = if is_onnx(model) {
             Way::Network(compress_network::method(request)?)
         } else {
-            let needs_text = if request.drop_layers > 0 {
-                Some("--drop-layers")
-            } else {
-                Some("--rounding gptq").filter(|_| request.rounding == Rounding::Gptq)
-            };
-            if let Some(option) = needs_text.filter(|_| request.calibration.is_none()) {
-                bail!(Misused(format!("{option} needs --calibration, a text to go by")));
-            }
-            Way::Types(find_mix(&request.to)?)
+            request.check_texts()?;
+            let bytes_max = request.target_size.map(|size| size.0);
+            Way::Texts(match request.is_smallest() {
+                true => Target::Smallest(Wish { bytes_max, loss_max: request.max_loss }),
+                false => Target::Mix(find_mix(&request.to)?),
+            })
         };
         Ok(Work { request, name, model, way })
     }
@@ -260,7 +322,8 @@ impl<'a> Work<'a> {
     /// The tag that a version of it gets, where no other is asked for.
     pub fn tag(&self) -> &str {
         match self.way {
-            Way::Types(mix) => mix.name,
+            Way::Texts(Target::Mix(mix)) => mix.name,
+            Way::Texts(Target::Smallest(_)) => SMALLEST,
             Way::Network(_) => &self.request.to,
         }
     }
@@ -268,7 +331,7 @@ impl<'a> Work<'a> {
     /// Where in a folder of its own the result is to be: what [`Work::run`] takes.
     pub fn place_in(&self, folder: &Path) -> PathBuf {
         match self.way {
-            Way::Types(mix) => folder.join(format!("{}.gguf", mix.name)),
+            Way::Texts(_) => folder.join(format!("{}.gguf", self.tag())),
             Way::Network(_) => folder.to_owned(),
         }
     }
@@ -286,7 +349,7 @@ impl<'a> Work<'a> {
         on: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> anyhow::Result<Option<Made>> {
         let made = match &self.way {
-            Way::Types(mix) => self.with_types(compute, mix, out, on),
+            Way::Texts(target) => self.with_types(target, compute, out, on),
             Way::Network(method) => self.network(method, out, on),
         };
         match made {
@@ -297,58 +360,52 @@ impl<'a> Work<'a> {
 
     fn with_types(
         &self,
+        target: &Target,
         compute: &Arc<Compute>,
-        mix: &Mix,
         out: &Path,
         on: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> anyhow::Result<Made> {
-        let read =
-            |path: &PathBuf| text_of(path).with_context(|| format!("reading the text {}", path.display()));
-        // A device or a pipe would be replaced by a file.
-        if std::fs::metadata(out).is_ok_and(|there| !there.is_file()) {
-            bail!(Misused(format!("{} is there and is no file: name a file to write", out.display())));
-        }
-        let request = self.request;
-        // Read first: a text that isn't there is said before there is work.
-        let calibration = request.calibration.as_ref().map(read).transpose()?;
-        let measured = request.measure.as_ref().map(read).transpose()?;
+        let began = Instant::now();
         let source = Source::open(self.model)?;
-        source.check_place(out)?;
-        if let Some(text) = &measured {
-            measure::check_text(self.model, text)?;
-        }
-        if request.drop_layers > 0 {
-            source.check_dropping()?;
-        }
+        let Texts { calibration, measured } = self.texts(&source, out)?;
         let Learned { layers, importance, mut hessians } = match &calibration {
             Some(text) => self.learn(compute, text, on)?,
             None => Learned { layers: Vec::new(), importance: None, hessians: None },
-        };
-        let dropped = layer_choice::dropped(&layers);
-        let began = Instant::now();
-        let changes = Changes {
-            mix,
-            importance: importance.as_ref(),
-            dropped: &dropped,
-            kv_element: request.kv.map(|kv| match kv {
-                Kv::I16 => KvElement::I16,
-                Kv::I8 => KvElement::I8,
-            }),
-            hessians: hessians.as_mut(),
         };
         // Written and measured in a folder beside its place, so that all of it comes there or nothing.
         let beside = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let folder = tempfile::Builder::new().prefix(".compressing-").tempdir_in(beside);
         let folder = folder.with_context(|| format!("writing to {}", beside.display()))?;
+        let kv_element = self.request.kv.map(Kv::element);
+        let mut choice = None;
+        let types = match target {
+            Target::Mix(mix) => Types::Mix(mix),
+            Target::Smallest(wish) => {
+                let text = calibration.as_deref().unwrap_or_default();
+                let asked = Asked { wish: *wish, text, importance: importance.as_ref(), kv_element };
+                let from = (self.model, &source);
+                let found = smallest::choose(from, compute, &asked, folder.path(), on)?;
+                Types::Each(&choice.insert(found).types)
+            }
+        };
+        let dropped = layer_choice::dropped(&layers);
+        let changes = Changes {
+            importance: importance.as_ref(),
+            dropped: &dropped,
+            kv_element,
+            hessians: hessians.as_mut(),
+            ..Changes::new(types)
+        };
         let made = folder.path().join(out.file_name().unwrap_or("model.gguf".as_ref()));
         let rewritten = rewrite(compute, &source, changes, &made, on)?;
         drop(hessians);
-        let mut report = TextsReport::new(self.name, mix.name, rewritten, began.elapsed().as_secs_f64());
+        let mut report = TextsReport::new(self.name, self.tag(), rewritten, began.elapsed().as_secs_f64());
+        report.choice = choice;
         report.calibration_tokens = importance.map(|importance| importance.tokens);
         report.layers = layers;
         if let Some(text) = &measured {
             let progress = &mut |done, all| on(Progress::new(Phase::Measuring, done, all));
-            let tokens_max = request.measure_tokens_max;
+            let tokens_max = self.request.measure_tokens_max;
             report.comparison =
                 Some(measure::compare(self.model, &made, compute, text, tokens_max, progress)?);
         }
@@ -357,6 +414,26 @@ impl<'a> Work<'a> {
         store::write_durably(&json, report.json()?.as_bytes())?;
         store::write_durably(&html, report.html().as_bytes())?;
         Ok(Made { report: Report::Texts(report), files: vec![out.to_owned(), json, html] })
+    }
+
+    /// What can be found wrong is found before there is work.
+    fn texts(&self, source: &Source, out: &Path) -> anyhow::Result<Texts> {
+        let read =
+            |path: &PathBuf| text_of(path).with_context(|| format!("reading the text {}", path.display()));
+        // A device or a pipe would be replaced by a file.
+        if std::fs::metadata(out).is_ok_and(|there| !there.is_file()) {
+            bail!(Misused(format!("{} is there and is no file: name a file to write", out.display())));
+        }
+        source.check_place(out)?;
+        if self.request.drop_layers > 0 {
+            source.check_dropping()?;
+        }
+        let calibration = self.request.calibration.as_ref().map(read).transpose()?;
+        let measured = self.request.measure.as_ref().map(read).transpose()?;
+        if let Some(text) = &measured {
+            measure::check_text(self.model, text)?;
+        }
+        Ok(Texts { calibration, measured })
     }
 
     /// Lets the model read the calibration text.
@@ -390,6 +467,7 @@ impl<'a> Work<'a> {
         on: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> anyhow::Result<Made> {
         let request = networks::Request {
+            name: self.name.to_owned(),
             source: self.model.to_owned(),
             definition: self.request.definition.clone(),
             output: out.to_owned(),
@@ -407,6 +485,9 @@ impl Report {
             Report::Network(report) => compress_network::metrics(report),
             Report::Texts(report) => {
                 let mut found = vec![("bits_per_weight", report.bits_per_weight)];
+                if let Some(choice) = &report.choice {
+                    found.push(("kl_mean_of_calibration", choice.loss));
+                }
                 if let Some(comparison) = &report.comparison {
                     found.push(("perplexity", comparison.compressed.perplexity));
                     found.push(("perplexity_of_parent", comparison.original.perplexity));
@@ -472,11 +553,41 @@ mod tests {
             "source = 'smollm2'\nto = 'Q4_K_M'\ndrop_layers = 3\ncalibration = 'a.txt'\nrounding = 'gptq'\nkv = 'i8'",
         );
         check(
-            "net@3 --to smallest --max-loss 0.005 --target-size 1000 --definition net.toml --ranges entropy",
+            "net@3 --to smallest --max-loss 0.005 --target-size 1kB --definition net.toml --ranges entropy",
             "source = 'net@3'\nto = 'smallest'\nmax_loss = 0.005\ntarget_size = 1000\n\
              definition = 'net.toml'\nranges = 'entropy'",
         );
+        check(
+            "smollm2 --to smallest --target-size 100MB --calibration a.txt",
+            "source = 'smollm2'\nto = 'smallest'\ntarget_size = '100MB'\ncalibration = 'a.txt'",
+        );
+        let wrong = "source = 'a'\nto = 'smallest'\ntarget_size = ";
+        for size in ["'large'", "-1", "true", "1.5"] {
+            let error = toml::from_str::<Request>(&format!("{wrong}{size}")).unwrap_err().to_string();
+            assert!(error.contains("500MB"), "{error}");
+        }
         let unknown = toml::from_str::<Request>("source = 'a'\nto = 'b'\ncolour = 1").unwrap_err();
         assert!(unknown.to_string().contains("colour"), "{unknown}");
+    }
+
+    #[test]
+    fn what_makes_no_sense_together_is_refused() {
+        let check = |model: &str, flags: &str, said: &str| {
+            let words = ["compress", model, "--to"].into_iter().chain(flags.split(' '));
+            let request = Flags::try_parse_from(words).unwrap().request;
+            let found = Work::new(&request, model, Path::new(model));
+            let error = found.map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        };
+        for model in ["a.gguf", "a.onnx"] {
+            check(model, "smallest", "needs --target-size, --max-loss or both");
+            check(model, "Q4_0 --max-loss 0.1", "go with --to smallest");
+            check(model, "smallest --max-loss=-1", "from 0 on");
+        }
+        check("a.gguf", "smallest --max-loss 0.1", "needs --calibration");
+        check("a.gguf", "smallest --max-loss 0.1 --calibration t --drop-layers 2", "drop them first");
+        check("a.gguf", "Q4_0 --drop-layers 2", "--drop-layers needs --calibration");
+        check("a.gguf", "Q4_0 --epochs 2", "--epochs is for networks");
+        check("a.onnx", "int8 --kv i8", "--kv is for language models");
     }
 }

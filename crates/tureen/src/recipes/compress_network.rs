@@ -3,7 +3,7 @@
 use anyhow::bail;
 use compress::networks::{Budget, Calibration, Coding, Form, Method, Report, Teaching, Wish};
 
-use super::compress::{Ranges, Request};
+use super::compress::{Ranges, Request, SMALLEST};
 use crate::nearest::nearest;
 use crate::settings::Misused;
 
@@ -23,7 +23,7 @@ const NAMES: [&str; 15] = [
     "fewer-weights",
     "distilled",
     "int8-aware",
-    "smallest",
+    SMALLEST,
 ];
 
 /// Epochs of training after something was taken away.
@@ -65,10 +65,10 @@ pub(super) fn method(request: &Request) -> anyhow::Result<Method> {
             };
             Method::Distil { student, teaching: Teaching::default(), epochs: request.epochs }
         }
-        "smallest" if request.max_loss.is_some_and(|loss| !(0.0..f64::INFINITY).contains(&loss)) => {
-            bail!(Misused("--max-loss takes a number from 0 on, such as 0.005".to_owned()));
+        SMALLEST => {
+            let bytes_max = request.target_size.map(|size| size.0);
+            Method::Search(Wish { bytes_max, loss_max: request.max_loss })
         }
-        "smallest" => Method::Search(Wish { bytes_max: request.target_size, loss_max: request.max_loss }),
         other => {
             let close =
                 nearest(other, NAMES).map(|name| format!("; did you mean {name}?")).unwrap_or_default();

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use kernels::attention::KvElement;
 use kernels::compute::Isa;
+use serde::{Deserialize, Serialize};
 use store::DatabaseUrl;
 
 /// A type that a setting may have.
@@ -160,9 +161,28 @@ impl SettingValue for ModelText {
     }
 }
 
-/// A number of bytes, written with or without a unit: `4096`, `500MB`, `8GiB`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A number of bytes, written with or without a unit: `4096`, `500MB`, `8GiB`. In JSON and TOML a number, or such a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenSize")]
 pub struct ByteSize(pub u64);
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a number of bytes such as 4096, \"500MB\" or \"8GiB\"")]
+enum WrittenSize {
+    Number(u64),
+    Text(String),
+}
+
+impl TryFrom<WrittenSize> for ByteSize {
+    type Error = String;
+
+    fn try_from(written: WrittenSize) -> Result<ByteSize, String> {
+        match written {
+            WrittenSize::Number(bytes) => Ok(ByteSize(bytes)),
+            WrittenSize::Text(text) => ByteSize::parse(&text),
+        }
+    }
+}
 
 const BYTE_UNITS: [(&str, u64); 9] = [
     ("tib", 1 << 40),
