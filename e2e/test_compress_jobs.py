@@ -5,7 +5,7 @@ import os
 import signal
 from pathlib import Path
 
-from service import command
+from service import KEY, command
 from test_jobs import DEFINITION, ask, children, create, events, models, samples, serve, wait  # noqa: F401
 
 LLAMA = Path(__file__).parent.parent / "fixtures/decoders/llama/model.gguf"
@@ -62,13 +62,37 @@ def test_a_language_model_becomes_smaller_and_is_served(serve, models):  # noqa:
     assert (found["parent"], found["job"], found["entry"]) == ("tiny@1", job, "Q4_0.gguf")
     assert found["metrics"]["kl_mean"] > 0 and found["facts"]["quantisation"] == "Q4_0"
     assert json.loads((folder / "Q4_0.report.json").read_text())["calibration_tokens"] >= 512
-    assert "KL divergence" in (folder / "Q4_0.report.html").read_text()
+    page = (folder / "Q4_0.report.html").read_text()
+    assert "KL divergence" in page
+    assert service.get(f"/v1/jobs/{job}/report", KEY) == (200, page)
+    report = ask(service, "GET", f"/v1/jobs/{job}/report", headers={"Accept": "application/json"})
+    assert report["comparison"]["kl_mean"] == found["metrics"]["kl_mean"]
     service.stop()
     second = serve(served=["tiny:q4_0"])
     answer = second.client.completions.create(model="tiny:q4_0", prompt="hello", max_tokens=3)
     assert answer.usage.completion_tokens == 3
     out, said = command("jobs", job, "--models", models).communicate(timeout=60)
     assert "tiny@2" in out, said
+
+
+def test_types_are_chosen_for_a_size(serve, models):  # noqa: F811
+    command("pull", LLAMA, "--as", "tiny", "--models", models).communicate(timeout=60)
+    service = serve()
+    most = LLAMA.stat().st_size // 2
+    request = {"source": "tiny", "to": "smallest", "calibration": "a.txt"}
+    text = {"a.txt": upload(service, "a", TEXT)}
+    job = compress(service, {**request, "target_size": f"{most}B"}, **text)
+    assert wait(service, job, "done", "failed")["version"] == "tiny@2"
+    folder, found = manifest(models, "tiny@2")
+    assert 0.8 * most < (folder / "smallest.gguf").stat().st_size <= most
+    assert found["metrics"]["kl_mean_of_calibration"] > 0
+    assert b"How types were chosen" in (folder / "smallest.report.html").read_bytes()
+    job = compress(service, {**request, "target_size": 1000}, **text)
+    assert "with all weights in the fewest bits" in wait(service, job, "failed")["error"]
+    status, body = service.get(f"/v1/jobs/{job}/report", KEY)
+    assert status == 409 and "failed" in body
+    status, _, body = service.post("/v1/jobs", {"kind": "compress", **request, "files": text})
+    assert status == 400 and "--target-size" in json.loads(body)["error"]["message"]
 
 
 def test_a_trained_network_becomes_smaller_and_is_served(serve, models):  # noqa: F811

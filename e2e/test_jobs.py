@@ -216,6 +216,16 @@ def test_other_files_of_the_machine_are_out_of_reach(serve):
     assert status == 400
 
 
+def test_a_definition_that_is_none_is_refused_at_once(serve):
+    service = serve()
+    for wrong, said in (("loss = ", "lost = "), ("epochs = EPOCHS", "colour = 1"), ("[model]", "[cake]")):
+        definition = DEFINITION.replace(wrong, said).replace("EPOCHS", "1")
+        status, _, body = service.post("/v1/jobs", {"kind": "train", "model": "m", "definition": definition})
+        error = json.loads(body)["error"]
+        assert (status, error["param"]) == (400, "definition"), body
+    assert ask(service, "GET", "/v1/jobs")["data"] == []
+
+
 def test_a_job_that_fails_says_why(serve):
     service = serve()
     file = service.client.files.create(file=("samples.csv", b"a,b,c,d,label\n1,2,x,4,0\n"), purpose="fine-tune").id

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service import command
+from service import KEY, Service, command
 
 ONNX = Path(__file__).parent.parent / "fixtures/onnx/article.onnx"
 GGUF = Path(__file__).parent.parent / "fixtures/decoders/llama/model.gguf"
@@ -88,6 +88,18 @@ def test_a_version_goes_from_one_machine_to_another(remote, tmp_path):
     assert "has no net@1, only net@2" in said
     run("pull", "net@2", "--from", place, "--as", "x", "--models", there, environment=environment)
     assert files(there, "x@1") == files(here, "net@2")
+
+
+def test_what_was_pushed_to_a_folder_is_served_from_there(tmp_path):
+    here, place = tmp_path / "here", tmp_path / "remote"
+    run("pull", ONNX, "--as", "net", "--models", here)
+    run("push", "net", place, "--models", here)
+    service = Service("--models", tmp_path / "there", models=(f"net={place}/net@1",))
+    try:
+        status, body = service.get("/v2/models/net", KEY)
+        assert status == 200 and json.loads(body)["name"] == "net", body
+    finally:
+        service.stop()
 
 
 def test_pushes_at_once_get_a_number_each(remote, tmp_path):

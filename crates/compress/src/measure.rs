@@ -18,6 +18,8 @@ use serde::Serialize;
 use crate::error::CompressError;
 use crate::sequence::{Reader, STEP, WINDOW, likeliest, tokens_of};
 
+/// Tokens of a text that are read at least.
+pub const TOKENS_MIN: usize = WINDOW;
 /// Tokens at which the models differ most, in a report.
 const EXAMPLES: usize = 12;
 /// Tokens before such a one.
@@ -109,7 +111,7 @@ pub fn compare(
         return Err(CompressError::Vocabularies(first, second));
     }
     let mut tokens = readers[0].tokens(text)?;
-    tokens.truncate(tokens_max.max(WINDOW));
+    tokens.truncate(tokens_max.max(TOKENS_MIN));
     let windows = tokens.len() / WINDOW;
     let mut scores = Vec::with_capacity(windows * WINDOW);
     let mut took = [Duration::ZERO; 2];

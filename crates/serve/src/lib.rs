@@ -34,5 +34,7 @@ pub use error::ServeError;
 pub use jobs::names_uploads_only;
 pub use server::Server;
 pub use services::{Engine, Services};
-pub use settings::{JobSettings, PlanCompression, PlanError, ServeSettings, is_key, is_origin};
+pub use settings::{
+    CheckTraining, JobSettings, PlanCompression, PlanError, ServeSettings, is_key, is_origin,
+};
 pub use signals::{Shutdown, shutdown_signals};

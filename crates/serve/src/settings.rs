@@ -37,6 +37,9 @@ pub struct ServeSettings {
     pub jobs: Option<JobSettings>,
 }
 
+/// Whether a definition is one: what is wrong with it.
+pub type CheckTraining = fn(&toml::Table) -> Result<(), String>;
+
 /// From the model that is to be published, where one is named, and the request, whose files are called as those of the job:
 /// the model that is published, and the request as the job is to have it.
 pub type PlanCompression =
@@ -61,7 +64,9 @@ pub struct JobSettings {
     pub command: Vec<OsString>,
     /// Variables that it is given beside the server's own.
     pub environment: Vec<(OsString, OsString)>,
-    /// Completes what is asked of a job of compressing, which this crate knows nothing of.
+    /// Looks at what is asked of a job of training, and completes what is asked of one of compressing: this crate knows
+    /// nothing of either.
+    pub check_training: CheckTraining,
     pub plan_compression: PlanCompression,
     /// Jobs that run at once; more wait.
     pub jobs_max: usize,

@@ -77,18 +77,27 @@ pub(crate) fn delete(folder: &Path) -> Result<()> {
 }
 
 /// A file of at most `bytes_max`; `None` where there is none.
-pub(crate) fn read_within(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
+///
+/// # Errors
+/// It is longer, or no file: a pipe would be waited for.
+pub fn read_within(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>> {
+    let damaged = |why: String| StoreError::Damaged { place: path.display().to_string(), why };
+    let opened = std::fs::metadata(path).and_then(|facts| match facts.is_file() {
+        true => File::open(path).map(Some),
+        false => Ok(None),
+    });
+    let file = match opened {
+        Ok(Some(file)) => file,
+        Ok(None) => return Err(damaged("it is no file".to_owned())),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(None);
         }
-        other => other.map_err(StoreError::io("reading", path))?,
+        Err(error) => return Err(StoreError::io("reading", path)(error)),
     };
     let mut contents = Vec::new();
     file.take(bytes_max + 1).read_to_end(&mut contents).map_err(StoreError::io("reading", path))?;
     if contents.len() as u64 > bytes_max {
-        let why = format!("more than {bytes_max} bytes");
-        return Err(StoreError::Damaged { place: path.display().to_string(), why });
+        return Err(damaged(format!("more than {bytes_max} bytes")));
     }
     Ok(Some(contents))
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::durable::{delete, folders_in, make_folder};
 use crate::error::{Result, StoreError};
@@ -14,6 +15,9 @@ const PARTIAL: &str = ".partial";
 const LOCK: &str = "@lock";
 /// a version that is being deleted.
 const REMOVED: &str = "@removed";
+
+/// Somebody who looks whether a lock is held holds it less long.
+const LOOKED_AT_MAX: Duration = Duration::from_millis(50);
 
 /// A model that is being pulled: a folder of its own, and a lock so that nobody else pulls it at the same time.
 pub struct Staging {
@@ -67,7 +71,13 @@ pub fn stage(models: &Path, model: &ModelName) -> Result<Staging> {
     })?;
     let lock_path = under_way(models, model, LOCK);
     let lock = File::create(&lock_path).map_err(StoreError::io("making", &lock_path))?;
-    match lock.try_lock() {
+    let mut taken = lock.try_lock();
+    if matches!(taken, Err(TryLockError::WouldBlock)) {
+        // It may be held for as long as it takes to see that nobody holds it.
+        std::thread::sleep(LOOKED_AT_MAX);
+        taken = lock.try_lock();
+    }
+    match taken {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(StoreError::Busy { model: model.to_string() }),
         Err(TryLockError::Error(error)) => return Err(StoreError::io("locking", &lock_path)(error)),
@@ -77,8 +87,16 @@ pub fn stage(models: &Path, model: &ModelName) -> Result<Staging> {
     Ok(Staging { folder, _lock: lock })
 }
 
-/// Models of which an interrupted pull left something, with its bytes.
-pub fn unfinished(models: &Path) -> Result<BTreeMap<ModelName, u64>> {
+/// What is being gathered, or what was left of that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unfinished {
+    pub bytes: u64,
+    /// By a process that is at it.
+    pub is_under_way: bool,
+}
+
+/// Models that are being gathered, and those of which an interrupted pull left something.
+pub fn unfinished(models: &Path) -> Result<BTreeMap<ModelName, Unfinished>> {
     let partial = models.join(PARTIAL);
     let mut found = BTreeMap::new();
     for folder in folders_in(&partial)? {
@@ -87,10 +105,17 @@ pub fn unfinished(models: &Path) -> Result<BTreeMap<ModelName, u64>> {
         let entries = std::fs::read_dir(partial.join(&folder)).into_iter().flatten();
         let bytes: u64 = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
         if bytes > 0 {
-            *found.entry(model).or_default() += bytes;
+            let is_under_way = is_held(&under_way(models, &model, LOCK));
+            found.insert(model, Unfinished { bytes, is_under_way });
         }
     }
     Ok(found)
+}
+
+/// Whether somebody holds the lock.
+fn is_held(lock: &Path) -> bool {
+    let taken = File::open(lock).map(|file| file.try_lock_shared());
+    matches!(taken, Ok(Err(TryLockError::WouldBlock)))
 }
 
 /// Where a version goes that is to be deleted: out of sight by one rename.

@@ -12,7 +12,7 @@ use crate::durable::{delete, is_plain_path, make_folder, rename, sync_file, sync
 use crate::error::{Result, StoreError};
 use crate::manifest::{self, FILE_NAME, Manifest};
 use crate::name::{DEFAULT_TAG, ModelName, Reference};
-use crate::staging::{self, Staging};
+use crate::staging::{self, Staging, Unfinished};
 use crate::{hash, registration};
 
 /// The folder of what is no model: the database, uploads and jobs.
@@ -184,7 +184,7 @@ impl Store {
     ///
     /// # Errors
     /// The disk.
-    pub fn unfinished(&self) -> Result<BTreeMap<ModelName, u64>> {
+    pub fn unfinished(&self) -> Result<BTreeMap<ModelName, Unfinished>> {
         staging::unfinished(&self.folder)
     }
 

@@ -164,7 +164,7 @@ fn an_interrupted_pull_goes_on_where_it_stood() {
     let model = ModelName::parse("a").unwrap();
     let error = places.there.pull(&places.remote, ("a", 1), &model, &|_| {}).unwrap_err().to_string();
     assert!(error.contains("is missing") && error.contains("chunks/"), "{error}");
-    assert!(places.there.unfinished().unwrap()[&model] > 0);
+    assert!(places.there.unfinished().unwrap()[&model].bytes > 0);
     std::fs::write(&lost, frame).unwrap();
     // As a pull from elsewhere left it.
     let staging = places.there.stage(&model).unwrap();

@@ -101,6 +101,7 @@ pub fn compress(request: &Request, on: &mut Listener<'_>) -> Result<Outcome> {
     let bytes = original.encode();
     let network = request.definition.as_deref().map(Network::read).transpose()?;
     let judged = network.as_ref().map(|network| network.samples().1);
+    let part = network.as_ref().map_or("", |network| network.session.judged_by_prefix());
     tell(on, Phase::Measuring, 0, 2)?;
     // The first model that a process runs takes more memory than the next.
     let _first = judged.as_ref().map(|samples| measure(&bytes, samples, None)).transpose()?;
@@ -123,6 +124,7 @@ pub fn compress(request: &Request, on: &mut Listener<'_>) -> Result<Outcome> {
         method: request.method.to_string(),
         notes: made.notes,
         samples: judged.as_ref().map_or(0, Samples::count),
+        part,
         before: figures(before, &bytes)?,
         after: figures(after, &made.bytes)?,
         tensors: made.changes,

@@ -39,8 +39,11 @@ pub struct Report {
     pub method: String,
     /// What was chosen on the way.
     pub notes: Vec<String>,
-    /// Samples that answers were compared on.
+    /// Samples that answers were compared on,
     pub samples: usize,
+    /// and the part of the data that they are, as names of its figures begin: `test_`, `val_`, or nothing for what the network
+    /// was trained on.
+    pub part: &'static str,
     pub before: Figures,
     pub after: Figures,
     pub tensors: Vec<Change>,
@@ -136,8 +139,14 @@ impl Report {
         row("Relative difference of answers", None, after.relative_error, 5, false);
         format!(
             "<table><tr><th></th><td>before</td><td>after</td><td>share</td></tr>{rows}</table>\n<p>Measured on {} samples \
-             on this machine.</p>\n",
-            self.samples
+             {}on this machine.</p>\n",
+            self.samples,
+            match self.part {
+                "test_" => "for testing ",
+                "val_" => "for validation ",
+                _ if self.samples > 0 => "that it was trained on ",
+                _ => "",
+            }
         )
     }
 

@@ -4,10 +4,11 @@
 //! `POST /v1/jobs` takes `kind`, `model` (what a version is published of), `definition` (TOML in a text, or the same as
 //! JSON) and `files` (names in the definition, and ids of uploads); where `kind` is `compress`, the request's keys stand in
 //! place of `definition`, and `model` may be left out. `GET /v1/jobs/ID/events` are server-sent events, whose
-//! `id` a client gives back as `Last-Event-ID` to go on. `DELETE /v1/jobs/ID` forgets one that has ended.
+//! `id` a client gives back as `Last-Event-ID` to go on. `GET /v1/jobs/ID/report` is a page about what came of it. `DELETE /v1/jobs/ID` forgets one that has ended.
 
 mod definition;
 pub mod kept;
+mod report;
 mod runner;
 mod watch;
 
@@ -26,7 +27,7 @@ use crate::body::read_json;
 use crate::http::App;
 use crate::listing::page;
 use crate::openai::ApiError;
-use crate::settings::{PlanCompression, PlanError};
+use crate::settings::{CheckTraining, PlanCompression, PlanError};
 pub use definition::names_uploads_only;
 use definition::{Asked, Kind};
 use kept::ask;
@@ -37,6 +38,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/v1/jobs", get(list).post(create))
         .route("/v1/jobs/{id}", get(one).delete(delete))
         .route("/v1/jobs/{id}/events", get(events))
+        .route("/v1/jobs/{id}/report", get(report::report))
         .route("/v1/jobs/{id}/cancel", post(cancel))
         .route("/v1/jobs/{id}/resume", post(resume))
 }
@@ -47,18 +49,26 @@ async fn create(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let _permit = app.gate.enter().ok_or_else(ApiError::draining)?;
-    let plan = kept::settings(&app)?.plan_compression;
+    let settings = kept::settings(&app)?;
+    let (check, plan) = (settings.check_training, settings.plan_compression);
     let decode = |body, _| definition::decode(body);
     let asked = read_json(&headers, body, &app.settings, decode).await?;
-    let job = ask(&app, move |store| begin(store, asked, plan)).await??;
+    let job = ask(&app, move |store| begin(store, asked, (check, plan))).await??;
     Ok(Json(job.json()))
 }
 
 /// What was asked wrongly is told within.
-fn begin(store: &Store, asked: Asked, plan: PlanCompression) -> Result<Result<Job, ApiError>, StoreError> {
+fn begin(
+    store: &Store,
+    asked: Asked,
+    (check, plan): (CheckTraining, PlanCompression),
+) -> Result<Result<Job, ApiError>, StoreError> {
     let Asked { kind, model, definition, files } = asked;
     let planned = match (kind, model) {
-        (Kind::Train, Some(model)) => Ok((model, definition)),
+        (Kind::Train, Some(model)) => match check(&definition) {
+            Ok(()) => Ok((model, definition)),
+            Err(problem) => return Ok(Err(ApiError::invalid("definition", problem))),
+        },
         (Kind::Train, None) => return Ok(Err(ApiError::missing("model"))),
         (Kind::Compress, model) => {
             let names: Vec<String> = files.iter().map(|(name, _)| name.clone()).collect();

@@ -37,6 +37,15 @@ impl Prepared {
     pub fn judged_by(&self) -> &Samples {
         self.test.as_ref().or(self.validation.as_ref()).unwrap_or(&self.training)
     }
+
+    /// What names of figures on those begin with.
+    pub fn judged_by_prefix(&self) -> &'static str {
+        match (&self.test, &self.validation) {
+            (Some(_), _) => "test_",
+            (None, Some(_)) => "val_",
+            (None, None) => "",
+        }
+    }
 }
 
 fn held(source: Source) -> Result<Samples> {

@@ -10,8 +10,8 @@ use clap::Args;
 use compress::networks;
 use compress::report::Report as TextsReport;
 use kernels::compute::{Compute, Isa};
-use store::ModelName;
 use store::manifest::Manifest;
+use store::{ModelName, Reference};
 
 use super::Context;
 use super::model::{self, read_facts};
@@ -99,7 +99,11 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
         format!("compressed from {}", known.parent.clone().unwrap_or(model.path.display().to_string()));
     let manifest = Manifest::made_of(&name, &origin, &made.files, known.metrics)?;
     let manifest = Manifest { parent: known.parent, facts: known.facts, ..manifest };
+    let before = context.store.find(&Reference::Tag(name.clone()))?;
     let version = context.store.publish(&staging.folder, &name, manifest)?;
+    if let Some(before) = before.filter(|before| before.number != version.number) {
+        say(format!("{name} was {}, {}; that stays under its number", before.id(), before.manifest.source));
+    }
     let (id, folder, command) = (version.id(), version.folder.display(), next(&made.report));
     let published = format!("{name} is {id} now, in {folder}\nNow: tureen {command} {name}\n");
     Ok(print(summary(request, &made.report) + &published)?)
@@ -138,8 +142,7 @@ pub fn known(parent: Option<&Manifest>, made: &Made) -> Manifest {
     // A family that can't be run here can be made smaller all the same.
     let facts = made.files.first().and_then(|model| read_facts(model).ok());
     let entry = made.files.first().and_then(|model| Some(model.file_name()?.to_string_lossy().into_owned()));
-    let metrics = made.report.metrics().into_iter().map(|(name, value)| (name.to_owned(), value));
-    let (entry, metrics) = (entry.unwrap_or_default(), metrics.collect());
+    let (entry, metrics) = (entry.unwrap_or_default(), made.report.metrics().into_iter().collect());
     Manifest { entry, parent, facts, metrics, ..Manifest::default() }
 }
 

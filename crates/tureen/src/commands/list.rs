@@ -1,7 +1,7 @@
 //! `tureen list`: the models that are here.
 
 use clap::Args;
-use store::{Manifest, Reference};
+use store::{Manifest, Reference, Unfinished};
 
 use super::Context;
 use super::table::{columns, parameters, size};
@@ -57,8 +57,12 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
         print(serde_json::to_string_pretty(&manifests)? + "\n")?;
         return Ok(());
     }
-    for (model, bytes) in context.store.unfinished()? {
+    for (model, Unfinished { bytes, is_under_way }) in context.store.unfinished()? {
         let bytes = size(bytes);
+        if is_under_way {
+            say(format!("under way: {model}, {bytes} so far"));
+            continue;
+        }
         // `rm` would take the whole one.
         let next = match context.store.find(&Reference::Tag(model.clone())) {
             Ok(Some(_)) => "to go on, pull it with --again; what is here already stays until then".to_owned(),

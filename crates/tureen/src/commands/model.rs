@@ -84,7 +84,7 @@ fn wanted_draft<'a>(named: Option<&'a ModelText>, tokens_max: usize, path: &Path
 }
 
 fn find_or_pull(context: &Context, text: &str) -> anyhow::Result<Model> {
-    if text.contains("://") {
+    if text.contains("://") || is_in_remote_folder(text) {
         return find_in_remote(context, text);
     }
     let error = match find(context, text) {
@@ -110,6 +110,12 @@ fn find_or_pull(context: &Context, text: &str) -> anyhow::Result<Model> {
     }
     let (_, _, ends) = pull::pull(context, text, None, false, false)?;
     Ok(Model { ends: Some(ends), ..find(context, text)? })
+}
+
+/// `FOLDER/NAME@NUMBER` where the folder is what `tureen push` made. What stands at that path itself goes first.
+fn is_in_remote_folder(text: &str) -> bool {
+    let is_remote = |folder: &Path| ["models", "chunks"].iter().all(|part| folder.join(part).is_dir());
+    !Path::new(text).exists() && apart(text).is_some_and(|(folder, _)| is_remote(Path::new(folder)))
 }
 
 /// `s3://BUCKET/PATH/NAME@NUMBER`, kept in the cache.

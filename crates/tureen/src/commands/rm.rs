@@ -44,9 +44,9 @@ pub fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<()> {
         let left = ModelName::parse(text).ok().and_then(|model| unfinished.get_key_value(&model));
         found.push(match (require(&context.store, text), left) {
             (Ok(version), _) => described(&version, Reference::parse(text)?),
-            (Err(_), Some((model, bytes))) => {
+            (Err(_), Some((model, left))) => {
                 let what = format!("what an interrupted pull of {model} left");
-                (what, *bytes, Reference::Tag(model.clone()))
+                (what, left.bytes, Reference::Tag(model.clone()))
             }
             (Err(error), None) => return Err(error),
         });

@@ -14,6 +14,7 @@ use store::Store;
 use super::model::{Model, find_to_load, load, load_onnx};
 use super::{Context, compress_job};
 use crate::models::find::names;
+use crate::recipes;
 use crate::settings::{Listen, SettingValue, Settings};
 use crate::terminal::say;
 
@@ -24,7 +25,7 @@ const KEYS_BYTES_MAX: u64 = 1 << 20;
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// A .gguf or .onnx file, a folder, a pulled name, or REMOTE-URL/NAME@NUMBER; NAME=MODEL serves it
+    /// A .gguf or .onnx file, a folder, a pulled name, or REMOTE/NAME@NUMBER; NAME=MODEL serves it
     /// as NAME. Without any, files and jobs are taken
     #[arg(value_name = "MODEL")]
     served: Vec<String>,
@@ -200,6 +201,7 @@ fn job_settings(settings: &Settings, store: &Store) -> anyhow::Result<JobSetting
         store: store.clone(),
         command,
         environment: database.collect(),
+        check_training: recipes::train::check,
         plan_compression: compress_job::plan,
         jobs_max: settings.jobs_max.0,
         file_bytes_max: settings.file_max.0,

@@ -230,6 +230,13 @@ impl Request {
         {
             bail!(Misused(format!("{option} needs --calibration, a text to go by")));
         }
+        if self.measure_tokens_max < measure::TOKENS_MIN {
+            bail!(Misused(format!(
+                "--measure-tokens-max takes {} or more, as texts are read in windows of so many; received {}",
+                measure::TOKENS_MIN,
+                self.measure_tokens_max
+            )));
+        }
         if self.is_smallest() && self.drop_layers > 0 {
             bail!(Misused(
                 "--to smallest doesn't go with --drop-layers: drop them first, with --to F16, then compress that"
@@ -480,7 +487,7 @@ impl<'a> Work<'a> {
 
 impl Report {
     /// What a version's manifest keeps of it.
-    pub fn metrics(&self) -> Vec<(&'static str, f64)> {
+    pub fn metrics(&self) -> Vec<(String, f64)> {
         match self {
             Report::Network(report) => compress_network::metrics(report),
             Report::Texts(report) => {
@@ -493,7 +500,7 @@ impl Report {
                     found.push(("perplexity_of_parent", comparison.original.perplexity));
                     found.push(("kl_mean", comparison.kl_mean));
                 }
-                found
+                found.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
             }
         }
     }
@@ -587,6 +594,7 @@ mod tests {
         check("a.gguf", "smallest --max-loss 0.1", "needs --calibration");
         check("a.gguf", "smallest --max-loss 0.1 --calibration t --drop-layers 2", "drop them first");
         check("a.gguf", "Q4_0 --drop-layers 2", "--drop-layers needs --calibration");
+        check("a.gguf", "Q4_0 --measure-tokens-max 100", "512 or more");
         check("a.gguf", "Q4_0 --epochs 2", "--epochs is for networks");
         check("a.onnx", "int8 --kv i8", "--kv is for language models");
     }

@@ -86,7 +86,7 @@ fn part_of_one(option: &str, value: f64) -> anyhow::Result<f64> {
 }
 
 /// What a version's manifest keeps of the report.
-pub(super) fn metrics(report: &Report) -> Vec<(&'static str, f64)> {
+pub(super) fn metrics(report: &Report) -> Vec<(String, f64)> {
     let (before, after) = (&report.before, &report.after);
     let all = [
         ("accuracy", after.accuracy),
@@ -95,5 +95,5 @@ pub(super) fn metrics(report: &Report) -> Vec<(&'static str, f64)> {
         ("mean_squared_error_of_parent", before.mean_squared_error),
         ("agreement", after.agreement),
     ];
-    all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    all.into_iter().filter_map(|(name, value)| Some((format!("{}{name}", report.part), value?))).collect()
 }

@@ -110,7 +110,9 @@ impl Source {
             bail!("there is no file or folder {text}; from Hugging Face it would be hf:{text}");
         }
         let known: Vec<String> = catalogue::entries().iter().map(|entry| entry.name.clone()).collect();
-        match nearest(text, known.iter().map(String::as_str)) {
+        let is_same_name = |name: &&str| name.split(':').next() == Some(text);
+        let same_name = || known.iter().map(String::as_str).find(is_same_name);
+        match nearest(text, known.iter().map(String::as_str)).or_else(same_name) {
             Some(close) => bail!("there is no short name {text}; did you mean {close}?"),
             None => bail!(
                 "{text} is neither a path nor a short name ({}); other sources: hf:owner/repo, \
