@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, TrainError};
 use crate::graph::{Function, Graph, Id};
+use crate::layers::masks::expanded;
 use crate::losses::{Loss, one_hot};
 
 mod f_beta;
@@ -104,39 +105,48 @@ impl Metric {
         }
     }
 
-    /// The sums that a batch adds: `[n]`.
-    pub(crate) fn sums(&self, graph: &mut Graph, t: Id, y: Id, loss: &Loss) -> Result<Id> {
+    /// The sums that a batch adds: `[n]`. `mask` says which steps of `y` count; as in Keras, it does so for means of what each
+    /// step gives, and not for counts of classes or squares.
+    pub(crate) fn sums(
+        &self,
+        graph: &mut Graph,
+        [t, y]: [Id; 2],
+        mask: Option<Id>,
+        loss: &Loss,
+    ) -> Result<Id> {
         let shape = graph.shape(y).to_vec();
         let sparse = matches!(loss, Loss::SparseCategoricalCrossentropy { .. });
         let t = if sparse && !self.takes_numbers() { one_hot(graph, t, &shape)? } else { t };
         match self {
-            Metric::Accuracy {} if sparse => Metric::SparseCategoricalAccuracy {}.sums(graph, t, y, loss),
+            Metric::Accuracy {} if sparse => {
+                Metric::SparseCategoricalAccuracy {}.sums(graph, [t, y], mask, loss)
+            }
             Metric::Accuracy {}
                 if shape.last() == Some(&1) || matches!(loss, Loss::BinaryCrossentropy { .. }) =>
             {
-                Metric::BinaryAccuracy { threshold: 0.5 }.sums(graph, t, y, loss)
+                Metric::BinaryAccuracy { threshold: 0.5 }.sums(graph, [t, y], mask, loss)
             }
             Metric::Accuracy {} | Metric::CategoricalAccuracy {} => {
                 let [right, guess] = [t, y].map(|x| graph.argmax(x, shape.len() - 1));
                 let equal = graph.map2(Function::Equal, right?, guess?)?;
-                counted(graph, equal)
+                counted(graph, equal, mask)
             }
             Metric::SparseCategoricalAccuracy {} => {
                 let guess = graph.argmax(y, shape.len() - 1)?;
                 let shape = graph.shape(guess).to_vec();
                 let right = graph.reshape(t, &shape)?;
                 let equal = graph.map2(Function::Equal, right, guess)?;
-                counted(graph, equal)
+                counted(graph, equal, mask)
             }
             Metric::BinaryAccuracy { threshold } => {
                 let guess = above(graph, y, *threshold)?;
                 let equal = graph.map2(Function::Equal, t, guess)?;
-                counted(graph, equal)
+                counted(graph, equal, mask)
             }
-            Metric::TopKCategoricalAccuracy { k } => among_top(graph, t, y, *k),
+            Metric::TopKCategoricalAccuracy { k } => among_top(graph, [t, y], mask, *k),
             Metric::SparseTopKCategoricalAccuracy { k } => {
                 let t = one_hot(graph, t, &shape)?;
-                among_top(graph, t, y, *k)
+                among_top(graph, [t, y], mask, *k)
             }
             Metric::F1Score { average, threshold } | Metric::FBetaScore { average, threshold, .. } => {
                 f_beta::sums(graph, t, y, *average, *threshold)
@@ -149,7 +159,7 @@ impl Metric {
             Metric::RootMeanSquaredError {} => {
                 let error = graph.sub(t, y)?;
                 let square = graph.square(error)?;
-                counted(graph, square)
+                counted(graph, square, None)
             }
             Metric::R2Score {} => {
                 let error = graph.sub(t, y)?;
@@ -162,11 +172,11 @@ impl Metric {
             }
             Metric::Perplexity {} => {
                 let values = loss.values(graph, t, y)?;
-                counted(graph, values)
+                counted(graph, values, mask)
             }
             Metric::Mean { loss, .. } => {
                 let values = loss.values(graph, t, y)?;
-                counted(graph, values)
+                counted(graph, values, mask)
             }
         }
     }
@@ -228,8 +238,16 @@ fn side_by_side(graph: &mut Graph, scalars: &[Id]) -> Result<Id> {
     graph.concat(&parts?, 0)
 }
 
-/// The sum and the number of elements.
-fn counted(graph: &mut Graph, x: Id) -> Result<Id> {
+/// The sum and the number of elements that count.
+fn counted(graph: &mut Graph, x: Id, mask: Option<Id>) -> Result<Id> {
+    if let Some(mask) = mask {
+        let shape = graph.shape(x).to_vec();
+        let mask = expanded(graph, mask, shape.len())?;
+        let mask = graph.broadcast(mask, &shape)?;
+        let kept = graph.mul(x, mask)?;
+        let (sum, count) = (graph.sum_all(kept)?, graph.sum_all(mask)?);
+        return side_by_side(graph, &[sum, count]);
+    }
     let count = graph.scalar(graph.shape(x).iter().product::<usize>() as f32);
     let sum = graph.sum_all(x)?;
     side_by_side(graph, &[sum, count])
@@ -250,7 +268,7 @@ fn confusion(graph: &mut Graph, t: Id, guess: Id) -> Result<Id> {
 }
 
 /// Whether fewer than `k` classes have a higher value than the right one.
-fn among_top(graph: &mut Graph, t: Id, y: Id, k: usize) -> Result<Id> {
+fn among_top(graph: &mut Graph, [t, y]: [Id; 2], mask: Option<Id>, k: usize) -> Result<Id> {
     let last = graph.shape(y).len() - 1;
     let product = graph.mul(t, y)?;
     let right = graph.sum(product, &[last])?;
@@ -258,7 +276,7 @@ fn among_top(graph: &mut Graph, t: Id, y: Id, k: usize) -> Result<Id> {
     let count = graph.sum(higher, &[last])?;
     let limit = graph.scalar(k as f32);
     let among = graph.less(count, limit)?;
-    counted(graph, among)
+    counted(graph, among, mask)
 }
 
 /// Hits and false guesses above each threshold, then all positives and negatives.

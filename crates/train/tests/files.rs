@@ -84,10 +84,6 @@ fn what_is_not_supported_is_refused_by_name() {
         &keras("TimeDistributed", r#""layer":{"module":"mine","class_name":"Dense","config":{}}"#),
         "\"mine\"",
     );
-    refused(
-        &keras("Embedding", r#""input_dim":3,"output_dim":2,"mask_zero":true"#),
-        "go through every layer",
-    );
     refused(&keras("Dense", r#""units":0"#), "no size of 0");
     refused(&keras("Dense", r#""units":4294967295"#), "values for a sample");
     refused(&keras("Dense", r#""units":18446744073709551615"#), "too large to be multiplied");

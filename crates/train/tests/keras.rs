@@ -1,4 +1,4 @@
-//! Sixteen networks against Keras on TensorFlow: from equal weights and batches, the loss of 200 steps and the
+//! Nineteen networks against Keras on TensorFlow: from equal weights and batches, the loss of 200 steps and the
 //! predictions after them. `fixtures/training/make.py` made the goldens; a network here reads as the one there.
 
 #![allow(clippy::unwrap_used)] // functions that tests share count as no tests
@@ -65,6 +65,16 @@ fn check<L: Into<Loss>>(
     loss: L,
     optimizer: impl Into<Optimizer>,
 ) {
+    check_with(name, wired, xs, (loss.into(), &[]), optimizer);
+}
+
+fn check_with(
+    name: &str,
+    wired: (Vec<Tensor>, Tensor),
+    xs: Vec<Array>,
+    (loss, metrics): (Loss, &[Metric]),
+    optimizer: impl Into<Optimizer>,
+) {
     let golden = Golden::read(name);
     let mut model = Model::new(wired.0, &wired.1).unwrap();
     let mut set = 0;
@@ -75,8 +85,7 @@ fn check<L: Into<Loss>>(
         }
     }
     assert_eq!(set, model.weights().count(), "{name}: weights");
-    let loss: Loss = loss.into();
-    model.compile(optimizer, loss, [] as [Metric; 0]).unwrap();
+    model.compile(optimizer, loss, metrics.to_vec()).unwrap();
     let y = if golden.0.contains_key("targets") { golden.array("targets") } else { xs[0].clone() };
     let expected = &golden.0["losses"].1;
     let mut worst = (0.0f32, 0);
@@ -90,6 +99,13 @@ fn check<L: Into<Loss>>(
         } else if step == STEPS - 1 {
             println!("{name}: {:.1e} at step {}, {error:.1e} at the last", worst.0, worst.1);
             assert!(error < 1e-2, "{name}, the last step: {loss}, not {}", expected[step]);
+        }
+    }
+    if let Some((_, expected)) = golden.0.get("evaluated") {
+        let found = model.evaluate(xs.clone(), y, 32).unwrap();
+        println!("{name}: {found:?}, {expected:?}");
+        for ((_, found), expected) in found.iter().zip(expected) {
+            assert!((found - f64::from(*expected)).abs() < 1e-2, "{name}: {found}, not {expected}");
         }
     }
     let predictions = model.predict(xs, 32).unwrap();
@@ -305,4 +321,63 @@ fn muon() {
     let o = Dense::new(3).activation(Softmax).on(&h);
     let muon = Muon.learning_rate(0.01).weight_decay(0.02);
     check("muon", (vec![i], o), vec![tokens(7, 17, 30.0)], SparseCategoricalCrossentropy, muon);
+}
+
+/// Sample `s` has `1 + s % steps` steps, and zeros after them.
+fn cut(mut array: Array) -> Array {
+    let (steps, width) = (array.shape[1], array.shape[2..].iter().product::<usize>());
+    for (sample, values) in array.values.chunks_mut(steps * width).enumerate() {
+        values[(1 + sample % steps) * width..].fill(0.0);
+    }
+    array
+}
+
+#[test]
+fn masked_tags() {
+    let i = Input::new([9]);
+    let h = Embedding::new(20, 8).mask_zero(true).on(&i);
+    let h = LSTM::new(8).return_sequences(true).on(&h);
+    let h = Bidirectional::new(GRU::new(6).return_sequences(true)).on(&h);
+    let h = Dropout::new(0.0).on(&h);
+    let o = Dense::new(4).activation(Softmax).on(&h);
+    let of = (SparseCategoricalCrossentropy.into(), &[Metric::Accuracy {}][..]);
+    check_with("masked_tags", (vec![i], o), vec![cut(tokens(9, 18, 20.0))], of, Adam.learning_rate(0.01));
+}
+
+#[test]
+fn masked_attention() {
+    let i = Input::new([10, 6]);
+    let m = Masking::new().on(&i);
+    let h = Dense::new(8).on(&m);
+    let a = MultiHeadAttention::new(2, 4).use_causal_mask(true).on([&h, &h]);
+    let d = Dense::new(8).named("apart").on(&m);
+    let g = GroupQueryAttention::new(4, 2, 1).on([&d, &d]);
+    let h = LayerNormalization::new().on(&Add::new().on([&a, &g]));
+    let h = BatchNormalization::new().momentum(0.9).on(&Concatenate::new().on([&h, &m]));
+    let wide = Dense::new(8).named("wide").on(&i);
+    let h = MultiHeadAttention::new(2, 3).named("across").on([&wide, &h]);
+    let h = Concatenate::new().on([&h, &GRU::new(4).return_sequences(true).on(&m)]);
+    let h = GlobalAveragePooling1D::new().on(&h);
+    let o = Dense::new(3).activation(Softmax).named("last").on(&h);
+    let of = (SparseCategoricalCrossentropy.into(), &[Metric::Accuracy {}][..]);
+    let x = vec![cut(inputs(&[10, 6], 19))];
+    check_with("masked_attention", (vec![i], o), x, of, Adam.learning_rate(0.005));
+}
+
+#[test]
+fn masked_steps() {
+    let i = Input::new([8, 5]);
+    let m = Masking::new().on(&i);
+    let h = SimpleRNN::new(6).return_sequences(true).zero_output_for_mask(true).on(&m);
+    let last = LSTM::new(5).go_backwards(true).on(&h);
+    let start = Dense::new(6).on(&last);
+    let h = GRU::new(6).return_sequences(true).reset_after(false).on([&h, &start]);
+    let h = Bidirectional::new(SimpleRNN::new(6).return_sequences(true)).merge_mode(MergeMode::Sum).on(&h);
+    let each = TimeDistributed::new(Dense::new(6)).on(&h);
+    let h = Multiply::new().on([&h, &each]);
+    let o = Dense::new(1).named("last").on(&h);
+    let mae = Metric::Mean { name: "mae".to_owned(), loss: Loss::MeanAbsoluteError {} };
+    let of = (MeanSquaredError.into(), &[mae][..]);
+    let x = vec![cut(inputs(&[8, 5], 20))];
+    check_with("masked_steps", (vec![i], o), x, of, RMSprop.learning_rate(0.005));
 }

@@ -4,14 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use super::dense::linear;
 use super::dropout::drop_out;
+use super::masks::{MASKED, attended, hidden_by};
 use super::{Call, Layer, Weight, arguments, described};
 use crate::activations::softmax;
 use crate::error::{Result, TrainError};
 use crate::graph::Id;
 use crate::initializers::Initializer;
-
-/// What a score becomes where a query may not look.
-const MASKED: f32 = -1e9;
 
 /// Values of a mask.
 const MASK_MAX: usize = 1 << 26;
@@ -79,11 +77,39 @@ impl MultiHeadAttention {
     }
 }
 
-/// `scores` `[.., queries, keys]` where a query doesn't see the keys of which `is_hidden` says so.
+/// `scores` `[batch, heads, queries, keys]` where a query doesn't see the keys of which `is_hidden` says so, nor those that
+/// the inputs' masks leave out.
 pub(super) fn hidden(
     call: &mut Call<'_>,
     scores: Id,
+    inputs: usize,
+    is_hidden: Option<impl Fn(usize, usize) -> bool>,
+) -> Result<Id> {
+    let Some(masks) = attended(call, inputs)? else {
+        return match is_hidden {
+            Some(is_hidden) => {
+                let hidden = table(call, scores, is_hidden, [MASKED, 0.0])?;
+                call.graph.add(scores, hidden)
+            }
+            None => Ok(scores),
+        };
+    };
+    let masks = match is_hidden {
+        Some(is_hidden) => {
+            let seen = table(call, scores, is_hidden, [0.0, 1.0])?;
+            call.graph.mul(masks, seen)?
+        }
+        None => masks,
+    };
+    hidden_by(call.graph, scores, masks)
+}
+
+/// A value for each query and key, the first where the key is hidden: `[queries, keys]`.
+fn table(
+    call: &mut Call<'_>,
+    scores: Id,
     is_hidden: impl Fn(usize, usize) -> bool,
+    [hidden, seen]: [f32; 2],
 ) -> Result<Id> {
     let shape = call.graph.shape(scores);
     let (queries, keys) = (shape[shape.len() - 2], shape[shape.len() - 1]);
@@ -91,10 +117,9 @@ pub(super) fn hidden(
         let expected = format!("a mask of at most {MASK_MAX} values");
         return Err(call.graph.shape_error("attention", expected, &[scores]));
     }
-    let value = |i: usize| if is_hidden(i / keys, i % keys) { MASKED } else { 0.0 };
-    let mask: Vec<f32> = (0..queries * keys).map(value).collect();
-    let mask = call.graph.constant(&mask, &[queries, keys])?;
-    call.graph.add(scores, mask)
+    let value = |i: usize| if is_hidden(i / keys, i % keys) { hidden } else { seen };
+    let values: Vec<f32> = (0..queries * keys).map(value).collect();
+    call.graph.constant(&values, &[queries, keys])
 }
 
 impl Layer for MultiHeadAttention {
@@ -143,9 +168,8 @@ impl Layer for MultiHeadAttention {
         let mut scores = call.graph.scale(scores, 1.0 / (self.key_dim as f32).sqrt())?;
         let shape = call.graph.shape(scores).to_vec();
         let (batch, queries) = (shape[0], shape[2]);
-        if self.use_causal_mask {
-            scores = hidden(call, scores, |query, key| key > query)?;
-        }
+        let is_hidden = |query, key| self.use_causal_mask && key > query;
+        scores = hidden(call, scores, inputs.len(), self.use_causal_mask.then_some(is_hidden))?;
         let shares = softmax(call.graph, scores)?;
         let shares = drop_out(call, shares, self.dropout, None)?;
         let mixed = call.graph.matmul(shares, v)?;

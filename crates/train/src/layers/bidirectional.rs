@@ -26,7 +26,11 @@ pub struct Bidirectional {
 
 impl Bidirectional {
     pub fn new(layer: impl Recurrent) -> Bidirectional {
-        Bidirectional { forward: layer.boxed(), backward: layer.backwards(), merge_mode: MergeMode::Concat }
+        Bidirectional {
+            forward: layer.forwards(),
+            backward: layer.backwards(),
+            merge_mode: MergeMode::Concat,
+        }
     }
 
     super::arguments! { merge_mode: MergeMode }
@@ -69,6 +73,10 @@ impl Layer for Bidirectional {
             weights.extend(layer.weights(inputs)?.into_iter().map(|weight| weight.under(&prefix)));
         }
         Ok(weights)
+    }
+
+    fn mask(&self, call: &mut Call<'_>, _: &[Id]) -> Result<Option<Id>> {
+        Ok(call.mask(0).filter(|_| self.forward.returns_sequences()))
     }
 
     fn call(&self, call: &mut Call<'_>, inputs: &[Id], weights: &[Id]) -> Result<Vec<Id>> {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::masks::other_than;
 use super::{Call, Layer, Weight, arguments, described};
 use crate::error::Result;
 use crate::graph::Id;
@@ -18,6 +19,8 @@ pub struct Embedding {
     pub embeddings_initializer: Initializer,
     pub embeddings_regularizer: Option<Regularizer>,
     pub embeddings_constraint: Option<Constraint>,
+    /// Whether steps of number 0 are masked.
+    pub mask_zero: bool,
 }
 
 impl Default for Embedding {
@@ -28,6 +31,7 @@ impl Default for Embedding {
             embeddings_initializer: Initializer::RandomUniform { minval: -0.05, maxval: 0.05 },
             embeddings_regularizer: None,
             embeddings_constraint: None,
+            mask_zero: false,
         }
     }
 }
@@ -41,6 +45,7 @@ impl Embedding {
         embeddings_initializer: Initializer,
         embeddings_regularizer: Option<Regularizer>,
         embeddings_constraint: Option<Constraint>,
+        mask_zero: bool,
     }
 }
 
@@ -51,6 +56,13 @@ impl Layer for Embedding {
         let table =
             Weight::new("embeddings", [self.input_dim, self.output_dim], &self.embeddings_initializer);
         Ok(vec![table.held(&self.embeddings_regularizer, &self.embeddings_constraint)])
+    }
+
+    fn mask(&self, call: &mut Call<'_>, inputs: &[Id]) -> Result<Option<Id>> {
+        match self.mask_zero {
+            true => other_than(call.graph, inputs[0], 0.0).map(Some),
+            false => Ok(None),
+        }
     }
 
     fn call(&self, call: &mut Call<'_>, inputs: &[Id], weights: &[Id]) -> Result<Vec<Id>> {

@@ -175,9 +175,9 @@ impl Layer for GroupQueryAttention {
         let scores = call.graph.matmul(q, k)?;
         let scores = call.graph.scale(scores, 1.0 / (size as f32).sqrt())?;
         let mut scores = call.graph.reshape(scores, &[batch, heads, steps, seen])?;
-        if self.use_causal_mask || self.sliding_window.is_some() {
-            scores = hidden(call, scores, |query, key| self.is_hidden(query, key))?;
-        }
+        let hides = self.use_causal_mask || self.sliding_window.is_some();
+        let is_hidden = |query, key| self.is_hidden(query, key);
+        scores = hidden(call, scores, inputs.len(), hides.then_some(is_hidden))?;
         let shares = softmax(call.graph, scores)?;
         let shares = drop_out(call, shares, self.dropout, None)?;
         let shares = call.graph.reshape(shares, &[batch, groups, heads / groups * steps, seen])?;

@@ -32,6 +32,10 @@ impl Layer for GRU {
         Ok(weights.into_iter().map(|weight| weight.under("gru_cell")).collect())
     }
 
+    fn mask(&self, call: &mut Call<'_>, _: &[Id]) -> Result<Option<Id>> {
+        Ok(call.mask(0).filter(|_| self.return_sequences))
+    }
+
     fn call(&self, call: &mut Call<'_>, inputs: &[Id], weights: &[Id]) -> Result<Vec<Id>> {
         let (units, after) = (self.units, self.reset_after);
         let (x, mask) = dropped(call, inputs[0], units, self.dropout, self.recurrent_dropout)?;

@@ -36,6 +36,10 @@ impl Layer for LSTM {
         Ok(weights.into_iter().map(|weight| weight.under("lstm_cell")).collect())
     }
 
+    fn mask(&self, call: &mut Call<'_>, _: &[Id]) -> Result<Option<Id>> {
+        Ok(call.mask(0).filter(|_| self.return_sequences))
+    }
+
     fn call(&self, call: &mut Call<'_>, inputs: &[Id], weights: &[Id]) -> Result<Vec<Id>> {
         let units = self.units;
         let (x, mask) = dropped(call, inputs[0], units, self.dropout, self.recurrent_dropout)?;

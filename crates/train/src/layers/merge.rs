@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::masks::{any_of, of_concatenated};
 use super::{Call, Layer, described};
 use crate::error::Result;
 use crate::graph::{Function, Graph, Id};
@@ -28,6 +29,10 @@ macro_rules! merge {
 
         impl Layer for $name {
             described!($class);
+
+            fn mask(&self, call: &mut Call<'_>, inputs: &[Id]) -> Result<Option<Id>> {
+                any_of(call, inputs.len())
+            }
 
             fn call(&self, call: &mut Call<'_>, inputs: &[Id], _: &[Id]) -> Result<Vec<Id>> {
                 let y = joined(call.graph, Function::$function, inputs)?;
@@ -72,14 +77,24 @@ impl Concatenate {
     }
 
     super::arguments! { axis: isize }
+
+    fn axis_of(&self, graph: &Graph, inputs: &[Id]) -> usize {
+        let rank = inputs.first().map_or(0, |&input| graph.shape(input).len()) as isize;
+        let axis = if self.axis < 0 { rank + self.axis } else { self.axis };
+        axis.max(0) as usize
+    }
 }
 
 impl Layer for Concatenate {
     described!("Concatenate");
 
+    fn mask(&self, call: &mut Call<'_>, inputs: &[Id]) -> Result<Option<Id>> {
+        let axis = self.axis_of(call.graph, inputs);
+        of_concatenated(call, inputs, axis)
+    }
+
     fn call(&self, call: &mut Call<'_>, inputs: &[Id], _: &[Id]) -> Result<Vec<Id>> {
-        let rank = inputs.first().map_or(0, |&input| call.graph.shape(input).len()) as isize;
-        let axis = if self.axis < 0 { rank + self.axis } else { self.axis };
-        Ok(vec![call.graph.concat(inputs, axis.max(0) as usize)?])
+        let axis = self.axis_of(call.graph, inputs);
+        Ok(vec![call.graph.concat(inputs, axis)?])
     }
 }

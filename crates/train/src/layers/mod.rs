@@ -16,6 +16,7 @@ mod grouped_attention;
 mod gru;
 mod layout;
 mod lstm;
+pub(crate) mod masks;
 mod merge;
 mod normalization;
 mod normalize;
@@ -46,6 +47,7 @@ pub use grouped_attention::GroupQueryAttention;
 pub use gru::GRU;
 pub use layout::{Cropping2D, UpSampling2D, ZeroPadding2D};
 pub use lstm::LSTM;
+pub use masks::Masking;
 pub use merge::{Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract};
 pub use normalization::{
     BatchNormalization, GroupNormalization, LayerNormalization, RMSNormalization, Rescaling,
@@ -121,6 +123,8 @@ pub struct Call<'a> {
     /// New values of weights: the weight's node and its value after the step. For a trainable one it is the value that the
     /// step begins with.
     pub updates: Vec<(Id, Id)>,
+    /// Of each input: see [`Layer::mask`]. None stand for inputs without any.
+    pub masks: Vec<Option<Id>>,
 }
 
 /// A layer's configuration and what it computes. Shapes include the batch as their first dimension.
@@ -134,6 +138,11 @@ pub trait Layer: Debug + Send + Sync {
     /// The weights for inputs of these shapes.
     fn weights(&self, _inputs: &[Vec<usize>]) -> Result<Vec<Weight>> {
         Ok(vec![])
+    }
+
+    /// The mask of its first output: which steps of it count, as ones and zeros.
+    fn mask(&self, call: &mut Call<'_>, _inputs: &[Id]) -> Result<Option<Id>> {
+        Ok(masks::passed_on(self.class_name(), call))
     }
 
     /// Adds what the layer computes to the graph.
@@ -224,6 +233,7 @@ const READERS: &[(&str, Reader)] = &[
     ("LSTM", read::<LSTM>),
     ("LayerNormalization", read::<LayerNormalization>),
     ("LeakyReLU", read::<LeakyReLU>),
+    ("Masking", read::<Masking>),
     ("MaxPooling1D", read::<MaxPooling1D>),
     ("MaxPooling2D", read::<MaxPooling2D>),
     ("MaxPooling3D", read::<MaxPooling3D>),

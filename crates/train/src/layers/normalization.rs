@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::masks::expanded;
 use super::{Call, Layer, Weight, argument_error, arguments, described, one_shape};
 use crate::error::Result;
 use crate::graph::{Function, Graph, Id};
@@ -99,6 +100,27 @@ impl BatchNormalization {
     arguments! { momentum: f32, epsilon: f32, center: bool, scale: bool }
 }
 
+/// Mean and variance of what counts, with Keras's least number where nothing does.
+fn masked_moments(graph: &mut Graph, x: Id, mask: Id, axes: &[usize]) -> Result<(Id, Id)> {
+    let shape = graph.shape(x).to_vec();
+    if graph.shape(mask).len() + 1 != shape.len() {
+        return Err(graph.shape_error("BatchNormalization", "a mask of all axes but the last", &[mask]));
+    }
+    let mask = expanded(graph, mask, shape.len())?;
+    let mask = graph.broadcast(mask, &shape)?;
+    let zero = graph.scalar(0.0);
+    let count = graph.sum(mask, axes)?;
+    let count = graph.add_scalar(count, 1e-7)?;
+    let kept = graph.select(mask, x, zero)?;
+    let sum = graph.sum(kept, axes)?;
+    let mean = graph.div(sum, count)?;
+    let off = graph.sub(x, mean)?;
+    let off = graph.select(mask, off, zero)?;
+    let squares = graph.square(off)?;
+    let squares = graph.sum(squares, axes)?;
+    Ok((mean, graph.div(squares, count)?))
+}
+
 impl Layer for BatchNormalization {
     described!("BatchNormalization");
 
@@ -118,7 +140,10 @@ impl Layer for BatchNormalization {
         let size = call.graph.shape(moving_mean).to_vec();
         let (mean, variance) = if call.training {
             let axes: Vec<usize> = (0..call.graph.shape(x).len() - 1).collect();
-            let (mean, variance) = moments(call.graph, x, &axes)?;
+            let (mean, variance) = match call.mask(0) {
+                Some(mask) => masked_moments(call.graph, x, mask, &axes)?,
+                None => moments(call.graph, x, &axes)?,
+            };
             for (moving, new) in [(moving_mean, mean), (moving_variance, variance)] {
                 let kept = call.graph.scale(moving, self.momentum)?;
                 let new = call.graph.reshape(new, &size)?;

@@ -3,9 +3,19 @@
 use serde::{Deserialize, Serialize};
 
 use super::convolution::{Sizes, check_sizes};
+use super::masks::expanded;
 use super::{Call, Layer, Padding, Weight, arguments, described, one_shape};
 use crate::error::Result;
-use crate::graph::Id;
+use crate::graph::{Graph, Id};
+
+/// The mean of the steps that count: `[batch, 1, width]`.
+fn mean_of_steps(graph: &mut Graph, x: Id, mask: Id) -> Result<Id> {
+    let mask = expanded(graph, mask, 3)?;
+    let zero = graph.scalar(0.0);
+    let kept = graph.select(mask, x, zero)?;
+    let (sum, count) = (graph.sum(kept, &[1])?, graph.sum(mask, &[1])?);
+    graph.div(sum, count)
+}
 
 macro_rules! pooling {
     ($($name:ident $class:literal $rank:literal $max:literal;)*) => {$(
@@ -100,9 +110,11 @@ macro_rules! global_pooling {
             fn call(&self, call: &mut Call<'_>, inputs: &[Id], _: &[Id]) -> Result<Vec<Id>> {
                 let shape = call.graph.shape(inputs[0]).to_vec();
                 let axes: Vec<usize> = (1..shape.len() - 1).collect();
-                let y = match $max {
-                    true => call.graph.reduce_max(inputs[0], &axes)?,
-                    false => call.graph.mean(inputs[0], &axes)?,
+                let y = match (call.mask(0), $max) {
+                    (_, true) => call.graph.reduce_max(inputs[0], &axes)?,
+                    // As in Keras, the others don't heed it.
+                    (Some(mask), false) if $rank == 1 => mean_of_steps(call.graph, inputs[0], mask)?,
+                    (_, false) => call.graph.mean(inputs[0], &axes)?,
                 };
                 if self.keepdims {
                     return Ok(vec![y]);

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::masks::hidden_by;
 use super::{Call, Layer, Weight, argument_error, arguments, described, one_shape};
 use crate::activations::{clip, elu, softmax};
 use crate::error::Result;
@@ -263,7 +264,11 @@ impl Layer for SoftmaxLayer {
     }
 
     fn call(&self, call: &mut Call<'_>, inputs: &[Id], _: &[Id]) -> Result<Vec<Id>> {
-        let (graph, x) = (&mut *call.graph, inputs[0]);
+        let x = match call.mask(0) {
+            Some(mask) => hidden_by(call.graph, inputs[0], mask)?,
+            None => inputs[0],
+        };
+        let graph = &mut *call.graph;
         let rank = graph.shape(x).len();
         let given = self.axis.as_slice().iter();
         let axes: Vec<usize> =

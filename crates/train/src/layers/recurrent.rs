@@ -11,9 +11,10 @@ const STEPS_MAX: usize = 16384;
 
 /// A recurrent layer, as [`super::Bidirectional`] takes it.
 pub trait Recurrent: Layer {
-    /// The same layer going through steps from the last to the first.
+    /// The same layer going through steps from the last to the first, or as it does. Either way the output of a masked step is
+    /// 0, as in Keras, where steps are returned.
     fn backwards(&self) -> Box<dyn Recurrent>;
-    fn boxed(&self) -> Box<dyn Recurrent>;
+    fn forwards(&self) -> Box<dyn Recurrent>;
     /// Keras's default name.
     fn snake_name(&self) -> &'static str;
     fn returns_sequences(&self) -> bool;
@@ -26,10 +27,13 @@ pub(super) struct Walk {
     pub go_backwards: bool,
     pub return_sequences: bool,
     pub return_state: bool,
+    /// Whether the output of a masked step is 0; else it is that of the step before.
+    pub zero_output_for_mask: bool,
 }
 
 /// Runs `step` over the steps of `projected` `[steps, batch, gates]`, in the order of [`by_steps`]: it takes a step's
-/// projection and the states, and yields the states after it, of which the first is the output.
+/// projection and the states, and yields the states after it, of which the first is the output. A masked step leaves the
+/// states as they are.
 pub(super) fn walk(
     call: &mut Call<'_>,
     projected: Id,
@@ -43,13 +47,30 @@ pub(super) fn walk(
     if steps > STEPS_MAX {
         return Err(call.graph.shape_error("recurrence", format!("at most {STEPS_MAX} steps"), &[projected]));
     }
+    let mask = match call.mask(0) {
+        Some(mask) => Some(mask_by_steps(call.graph, mask, [batch, steps], walk)?),
+        None => None,
+    };
+    let zeros = call.graph.full(0.0, &[batch, units]);
+    let mut output = zeros;
     let mut outputs = Vec::with_capacity(steps);
     for index in 0..steps {
         let x = call.graph.slice_axis(projected, 0, index, 1)?;
         let x = call.graph.reshape(x, &[batch, gates])?;
-        states = step(call.graph, x, &states)?;
+        let next = step(call.graph, x, &states)?;
+        (output, states) = match mask {
+            None => (next[0], next),
+            Some(mask) => {
+                let counts = call.graph.slice_axis(mask, 0, index, 1)?;
+                let counts = call.graph.reshape(counts, &[batch, 1])?;
+                let before = if walk.zero_output_for_mask { zeros } else { output };
+                let output = call.graph.select(counts, next[0], before)?;
+                let kept = next.iter().zip(&states).map(|(&new, &old)| call.graph.select(counts, new, old));
+                (output, kept.collect::<Result<_>>()?)
+            }
+        };
         if walk.return_sequences {
-            outputs.push(call.graph.reshape(states[0], &[1, batch, units])?);
+            outputs.push(call.graph.reshape(output, &[1, batch, units])?);
         }
     }
     let output = match walk.return_sequences {
@@ -57,7 +78,7 @@ pub(super) fn walk(
             let sequence = call.graph.concat(&outputs, 0)?;
             call.graph.transpose(sequence, &[1, 0, 2])?
         }
-        false => states[0],
+        false => output,
     };
     let mut results = vec![output];
     if walk.return_state {
@@ -99,6 +120,7 @@ macro_rules! recurrent {
             pub return_sequences: bool,
             pub return_state: bool,
             pub go_backwards: bool,
+            pub zero_output_for_mask: bool,
             $(pub $extra: $type,)*
         }
 
@@ -119,6 +141,7 @@ macro_rules! recurrent {
                     return_sequences: false,
                     return_state: false,
                     go_backwards: false,
+                    zero_output_for_mask: false,
                     $($extra: $default,)*
                 }
             }
@@ -142,6 +165,7 @@ macro_rules! recurrent {
                 return_sequences: bool,
                 return_state: bool,
                 go_backwards: bool,
+                zero_output_for_mask: bool,
                 $($extra: $type,)*
             }
 
@@ -150,17 +174,19 @@ macro_rules! recurrent {
                     go_backwards: self.go_backwards,
                     return_sequences: self.return_sequences,
                     return_state: self.return_state,
+                    zero_output_for_mask: self.zero_output_for_mask,
                 }
             }
         }
 
         impl crate::layers::Recurrent for $name {
             fn backwards(&self) -> Box<dyn crate::layers::Recurrent> {
-                Box::new($name { go_backwards: !self.go_backwards, ..self.clone() })
+                let zero_output_for_mask = self.return_sequences;
+                Box::new($name { go_backwards: !self.go_backwards, zero_output_for_mask, ..self.clone() })
             }
 
-            fn boxed(&self) -> Box<dyn crate::layers::Recurrent> {
-                Box::new(self.clone())
+            fn forwards(&self) -> Box<dyn crate::layers::Recurrent> {
+                Box::new($name { zero_output_for_mask: self.return_sequences, ..self.clone() })
             }
 
             fn snake_name(&self) -> &'static str {
@@ -180,6 +206,15 @@ pub(super) use recurrent;
 pub(super) fn by_steps(graph: &mut Graph, x: Id, walk: Walk) -> Result<Id> {
     let x = if walk.go_backwards { graph.reverse(x, &[1])? } else { x };
     graph.transpose(x, &[1, 0, 2])
+}
+
+/// A mask `[batch, steps]` as `[steps, batch]`, in that order too.
+fn mask_by_steps(graph: &mut Graph, mask: Id, shape: [usize; 2], walk: Walk) -> Result<Id> {
+    if graph.shape(mask) != shape {
+        return Err(graph.shape_error("recurrence", format!("a mask of {shape:?}"), &[mask]));
+    }
+    let mask = if walk.go_backwards { graph.reverse(mask, &[1])? } else { mask };
+    graph.transpose(mask, &[1, 0])
 }
 
 /// Dropout of the inputs, the same for all steps; and the mask of states, if there is one.

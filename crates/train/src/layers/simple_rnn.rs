@@ -29,6 +29,10 @@ impl Layer for SimpleRNN {
         Ok(weights.into_iter().map(|weight| weight.under("simple_rnn_cell")).collect())
     }
 
+    fn mask(&self, call: &mut Call<'_>, _: &[Id]) -> Result<Option<Id>> {
+        Ok(call.mask(0).filter(|_| self.return_sequences))
+    }
+
     fn call(&self, call: &mut Call<'_>, inputs: &[Id], weights: &[Id]) -> Result<Vec<Id>> {
         let (x, mask) = dropped(call, inputs[0], self.units, self.dropout, self.recurrent_dropout)?;
         let x = by_steps(call.graph, x, self.walk())?;

@@ -83,6 +83,8 @@ impl Layer for SpectralNormalization {
             call.updates.push((u, new_u));
             own[kernel] = divided;
         }
+        // As in Keras, the layer within sees no mask.
+        call.masks.clear();
         self.layer.call(call, inputs, &own)
     }
 }

@@ -90,6 +90,8 @@ impl Layer for TimeDistributed {
 
     fn call(&self, call: &mut Call<'_>, inputs: &[Id], weights: &[Id]) -> Result<Vec<Id>> {
         let shape = call.graph.shape(inputs[0]).to_vec();
+        // A step has no steps that could be masked.
+        call.masks.clear();
         let own = self.layer.weights(&[Self::step(std::slice::from_ref(&shape))?])?;
         if call.training && own.iter().any(|weight| !weight.trainable) {
             return Ok(vec![self.one_by_one(call, inputs[0], weights)?]);

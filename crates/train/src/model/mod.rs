@@ -175,6 +175,7 @@ impl Model {
     fn find_shapes(&mut self) -> Result<()> {
         let mut graph = Graph::new();
         let mut ids: Vec<Vec<Id>> = Vec::new();
+        let mut masks = Vec::new();
         let (seed, step) = (graph.scalar(0.0), graph.scalar(0.0));
         let inputs: Vec<Id> = (0..self.inputs.len())
             .map(|i| graph.input(i, &[&[PROBE], &self.inputs[i].1[..]].concat()))
@@ -210,7 +211,10 @@ impl Model {
                 .clone()
                 .map(|which| graph.variable(which, &self.weights[which].weight.shape))
                 .collect();
-            let mut call = Call { graph: &mut graph, training: false, seed, step, updates: vec![] };
+            let given_masks = sources.iter().map(|&source| mask_at(source, &masks)).collect();
+            let mut call =
+                Call { graph: &mut graph, training: false, seed, step, updates: vec![], masks: given_masks };
+            masks.push(layer.mask(&mut call, &given)?);
             let outputs = layer.call(&mut call, &given, &weights)?;
             let shapes: Vec<Vec<usize>> = outputs.iter().map(|&id| graph.shape(id).to_vec()).collect();
             inference::check(&node.name, &shapes, &self.weights)?;
@@ -294,6 +298,14 @@ fn at(source: Origin, inputs: &[Id], ids: &[Vec<Id>]) -> Id {
     match source {
         Origin::Input(number) => inputs[number],
         Origin::Step(step, output) => ids[step][output],
+    }
+}
+
+/// The mask of a step's first output, where there is one: inputs and further outputs have none.
+fn mask_at(source: Origin, masks: &[Option<Id>]) -> Option<Id> {
+    match source {
+        Origin::Step(step, 0) => masks[step],
+        _ => None,
     }
 }
 

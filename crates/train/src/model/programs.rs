@@ -5,6 +5,7 @@ use super::{Array, Model, Origin, PROBE};
 use crate::compile::{Program, compile};
 use crate::error::{Result, TrainError};
 use crate::graph::{Graph, Id};
+use crate::layers::masks::expanded;
 use crate::losses::Loss;
 use crate::metrics::Metric;
 use crate::optimizers::Optimizer;
@@ -50,6 +51,7 @@ pub(super) struct Forward {
     pub graph: Graph,
     weights: Weights,
     outputs: Vec<Id>,
+    masks: Vec<Option<Id>>,
     /// What each step yields.
     pub every: Vec<Vec<Id>>,
     updates: Vec<(Id, Id)>,
@@ -64,10 +66,10 @@ impl Model {
         let inputs: Vec<Id> = (0..self.inputs.len())
             .map(|i| graph.input(i, &[&[batch], &self.inputs[i].1[..]].concat()))
             .collect();
-        let Passed { outputs, every, updates, changed } =
+        let Passed { outputs, masks, every, updates, changed } =
             self.passed(&mut graph, &weights.each, &inputs, When { training, seed, step })?;
         self.begin_with(&mut graph, &mut weights, &changed)?;
-        Ok(Forward { graph, weights, outputs, every, updates })
+        Ok(Forward { graph, weights, outputs, masks, every, updates })
     }
 
     /// The shape of a sample of output `index`.
@@ -99,7 +101,7 @@ impl Model {
 
     /// The loss with penalties, and the sums of each metric of each output.
     fn loss(&self, forward: &mut Forward, compiled: &Compiled, key: Key) -> Result<(Id, Vec<Id>)> {
-        let Forward { graph, outputs, weights, .. } = forward;
+        let Forward { graph, outputs, masks, weights, .. } = forward;
         graph.set_scope("loss");
         let mut total = graph.scalar(0.0);
         let mut sums = vec![];
@@ -107,6 +109,9 @@ impl Model {
             let shape = [&[key.batch], &self.target_shape(index, loss, key.labels)[..]].concat();
             let t = graph.input(self.inputs.len() + index, &shape);
             let mut values = loss.values(graph, t, y)?;
+            if let Some(mask) = masks[index] {
+                values = counted_only(graph, values, mask)?;
+            }
             if key.weighted {
                 let mut shape = vec![1; graph.shape(values).len()];
                 shape[0] = key.batch;
@@ -119,7 +124,7 @@ impl Model {
             let mean = graph.scale(sum, 1.0 / count as f32)?;
             total = graph.add(total, mean)?;
             for metric in &compiled.metrics[index] {
-                sums.push(metric.sums(graph, t, y, loss)?);
+                sums.push(metric.sums(graph, [t, y], masks[index], loss)?);
             }
         }
         Ok((self.regularized(graph, weights, total)?, sums))
@@ -175,4 +180,23 @@ impl Model {
         debug_assert_eq!(shape.first(), Some(&PROBE));
         format!("(None{}{})", if sizes.is_empty() { "" } else { ", " }, sizes.join(", "))
     }
+}
+
+/// Losses `[batch, ..]` where what is masked is 0 and the rest so much more that the mean of all is the mean of what counts
+/// (Keras's `apply_mask`).
+fn counted_only(graph: &mut Graph, values: Id, mask: Id) -> Result<Id> {
+    let all = graph.shape(mask).iter().product::<usize>() as f32;
+    let rank = graph.shape(values).len();
+    let counts = graph.sum_all(mask)?;
+    // Where nothing counts, all is 0 in any case.
+    let one = graph.scalar(1.0);
+    let counts = graph.max(counts, one)?;
+    let mask = expanded(graph, mask, rank)?;
+    let kept = graph.mul(values, mask)?;
+    if graph.shape(kept) != graph.shape(values) {
+        return Err(graph.shape_error("loss", "a mask of the output's steps", &[values, mask]));
+    }
+    let all = graph.scalar(all);
+    let share = graph.div(all, counts)?;
+    graph.mul(kept, share)
 }

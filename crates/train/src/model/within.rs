@@ -1,7 +1,7 @@
 //! A model as a part of a graph: its weights as nodes, its layers called on what is there, and a step of an optimiser on
 //! it. A fit has one model in its graph, adversaries are two.
 
-use super::{Model, Node, at};
+use super::{Model, Node, at, mask_at};
 use crate::error::Result;
 use crate::graph::{Graph, Id};
 use crate::layers::Call;
@@ -29,6 +29,8 @@ pub(crate) struct When {
 /// What came of a pass through the layers.
 pub(crate) struct Passed {
     pub outputs: Vec<Id>,
+    /// Of each output: which of its steps count.
+    pub masks: Vec<Option<Id>>,
     /// What each step yields.
     pub every: Vec<Vec<Id>>,
     /// New values of weights that no gradient reaches.
@@ -71,6 +73,7 @@ impl Model {
     ) -> Result<Passed> {
         let When { training, seed, step } = when;
         let mut every: Vec<Vec<Id>> = Vec::new();
+        let mut masks = Vec::new();
         let (mut updates, mut changed) = (vec![], vec![]);
         let mut weights = weights.to_vec();
         for called in &self.steps {
@@ -78,7 +81,10 @@ impl Model {
             let Node { name, layer, weights: own, .. } = &self.nodes[called.node];
             graph.set_scope(name);
             let training = training && !layer.is_frozen_with_statistics();
-            let mut call = Call { graph: &mut *graph, training, seed, step, updates: vec![] };
+            let given_masks = called.inputs.iter().map(|&source| mask_at(source, &masks)).collect();
+            let mut call =
+                Call { graph: &mut *graph, training, seed, step, updates: vec![], masks: given_masks };
+            masks.push(layer.0.layer.mask(&mut call, &given)?);
             let outputs = layer.0.layer.call(&mut call, &given, &weights[own.clone()])?;
             for (weight, value) in call.updates {
                 match own.clone().find(|&which| weights[which] == weight) {
@@ -92,7 +98,8 @@ impl Model {
             every.push(outputs);
         }
         let outputs = self.outputs.iter().map(|&source| at(source, inputs, &every)).collect();
-        Ok(Passed { outputs, every, updates, changed })
+        let masks = self.outputs.iter().map(|&source| mask_at(source, &masks)).collect();
+        Ok(Passed { outputs, masks, every, updates, changed })
     }
 
     /// Makes the step one from these values of trainable weights: gradients are taken for them, and they are changed.

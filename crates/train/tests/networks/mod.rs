@@ -291,6 +291,31 @@ fn sequences() -> Vec<Network> {
     ]
 }
 
+/// Sequences of which some steps don't count.
+fn masked() -> Vec<Network> {
+    let ids = Input::named("ids", [7]);
+    let h = Embedding::new(4, 6).mask_zero(true).on(&ids);
+    let h = LSTM::new(5).return_sequences(true).on(&h);
+    let tags = Dense::new(3).activation(Softmax).on(&Dropout::new(0.2).on(&h));
+    let h = Bidirectional::new(GRU::new(4).return_sequences(true)).on(&h);
+    let mean = GlobalAveragePooling1D::new().on(&h);
+    let mut x = filled(&[6, 4], 5);
+    for (sample, values) in x.values.chunks_mut(24).enumerate() {
+        values[(sample + 1) * 4..].fill(0.5);
+    }
+    let steps = Input::named("steps", [6, 4]);
+    let m = Masking::new().mask_value(0.5).on(&steps);
+    let seen = MultiHeadAttention::new(2, 3).use_causal_mask(true).on([&m, &m]);
+    let d = Dense::new(4).on(&steps);
+    let other = SimpleRNN::new(4).return_sequences(true).zero_output_for_mask(true).on(&d);
+    let h = LayerNormalization::new().on(&Concatenate::new().on([&seen, &other]));
+    let all = GlobalAveragePooling1D::new().on(&h);
+    vec![
+        network("masked_ids", vec![tokens(7, 4.0)], &ids, vec![tags, mean]),
+        network("masked_steps", vec![x], &steps, vec![seen, all]),
+    ]
+}
+
 /// All of them; every class of layer is in one at least.
 pub fn all() -> Vec<Network> {
     // Keras itself can't call the activation of this name, which wants arguments.
@@ -300,5 +325,6 @@ pub fn all() -> Vec<Network> {
     networks.extend(convolutions());
     networks.extend(sequences());
     networks.extend(wrapped());
+    networks.extend(masked());
     networks
 }

@@ -67,12 +67,6 @@ fn check(name: &str, class: &str, given: &Map<String, Value>, known: &Value) -> 
             is_mirrored(name, given.get("layer").unwrap_or(&Value::Null), value)?;
             continue;
         }
-        if key == "mask_zero" {
-            return Err(failed(format!(
-                "the layer {name:?} ({class}) has mask_zero = {value}, which is not supported: the mask would go through \
-                 every layer behind it"
-            )));
-        }
         return Err(failed(format!(
             "the layer {name:?} ({class}) has {key} = {value}, which is not supported; leave it at Keras's default"
         )));
@@ -94,7 +88,7 @@ fn check(name: &str, class: &str, given: &Map<String, Value>, known: &Value) -> 
 
 fn is_neutral(key: &str, value: &Value) -> bool {
     match key {
-        "name" | "seed" | "unroll" | "zero_output_for_mask" | "build_config" => true,
+        "name" | "seed" | "unroll" | "build_config" => true,
         // It counts only beside `renorm`, which is refused.
         "renorm_momentum" => true,
         "trainable" => *value == Value::Bool(true),

@@ -6,6 +6,7 @@
 
 mod archive;
 mod arguments;
+mod masks;
 mod order;
 mod plan;
 mod read;

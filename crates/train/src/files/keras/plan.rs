@@ -1,12 +1,12 @@
 //! A model out of Keras's JSON: the calls of its layers, and of models within it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 use serde_json::Value;
 
 use super::read::{batch_shape, calls, calls_of_model, described, places, sample, shared};
-use super::{JSON_BYTES_MAX, LAYERS_MAX, failed};
+use super::{JSON_BYTES_MAX, LAYERS_MAX, failed, masks};
 use crate::error::Result;
 use crate::model::{Input, Model, Shared, Tensor, snake_case};
 
@@ -112,7 +112,10 @@ impl Reader {
             }
         };
         let mut each = vec![];
-        for layer in layers {
+        let masks = masks::operations(layers);
+        let is_mask =
+            |layer: &&Value| layer["config"]["name"].as_str().is_some_and(|name| masks.contains(name));
+        for layer in layers.iter().filter(|layer| !is_mask(layer)) {
             let class = layer["class_name"].as_str().unwrap_or_default();
             let folder = below(class);
             if is_model(layer) {
@@ -133,7 +136,7 @@ impl Reader {
         if value["class_name"] == "Sequential" {
             sequential(value, prefix, each)
         } else {
-            functional(value, prefix, each)
+            functional(value, prefix, each, &masks)
         }
     }
 }
@@ -181,7 +184,7 @@ fn sequential<'a>(value: &'a Value, prefix: &str, each: Each<'a>) -> Result<Plan
     Ok(Plan { inputs: vec![input], outputs: vec![output], calls })
 }
 
-fn functional<'a>(value: &'a Value, prefix: &str, each: Each<'a>) -> Result<Plan<'a>> {
+fn functional<'a>(value: &'a Value, prefix: &str, each: Each<'a>, masks: &HashSet<&str>) -> Result<Plan<'a>> {
     let config = &value["config"];
     let mut shapes: HashMap<Place<'_>, Value> = HashMap::new();
     let mut waiting = vec![];
@@ -196,14 +199,14 @@ fn functional<'a>(value: &'a Value, prefix: &str, each: Each<'a>) -> Result<Plan
                         call.ok_or_else(|| failed(format!("the model ends before {name:?} is called")))?;
                 }
             }
-            waiting.extend(calls_of_model(name, plan, &value["inbound_nodes"])?);
+            waiting.extend(calls_of_model(name, plan, &value["inbound_nodes"], masks)?);
             continue;
         }
         let layer = described(value)?;
         if layer.class == "InputLayer" {
             shapes.insert((name, 0, 0), batch_shape(&layer).clone());
         } else {
-            waiting.extend(calls(prefix, &layer, &value["inbound_nodes"])?);
+            waiting.extend(calls(prefix, &layer, &value["inbound_nodes"], masks)?);
         }
     }
     let shape = |place: Place<'a>| {

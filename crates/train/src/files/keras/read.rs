@@ -1,11 +1,12 @@
 //! Layers and their calls out of Keras's JSON.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
 use super::plan::{Callee, Place, Plan, Waiting};
-use super::{ATTENTION, CALLS_MAX, RESULTS_MAX, arguments, failed};
+use super::{ATTENTION, CALLS_MAX, RESULTS_MAX, arguments, failed, masks};
 use crate::error::Result;
 use crate::model::Shared;
 
@@ -86,9 +87,10 @@ pub(super) fn calls_of_model<'a>(
     name: &'a str,
     model: Rc<Plan<'a>>,
     of: &'a Value,
+    masks: &HashSet<&str>,
 ) -> Result<Vec<Waiting<'a>>> {
     let call = |(call, node): (usize, &'a Value)| {
-        let inputs = inputs(name, "Model", node)?;
+        let inputs = inputs(name, "Model", node, masks)?;
         if inputs.len() != model.inputs.len() {
             let problem = format!("the model {name:?} within is called on {} tensors", inputs.len());
             return Err(failed(problem));
@@ -98,7 +100,12 @@ pub(super) fn calls_of_model<'a>(
     nodes(name, of)?.iter().enumerate().map(call).collect()
 }
 
-pub(super) fn calls<'a>(prefix: &str, layer: &Described<'a>, of: &'a Value) -> Result<Vec<Waiting<'a>>> {
+pub(super) fn calls<'a>(
+    prefix: &str,
+    layer: &Described<'a>,
+    of: &'a Value,
+    masks: &HashSet<&str>,
+) -> Result<Vec<Waiting<'a>>> {
     let Described { name, class, .. } = *layer;
     let nodes = nodes(name, of)?;
     let mut config = layer.config.clone();
@@ -111,7 +118,7 @@ pub(super) fn calls<'a>(prefix: &str, layer: &Described<'a>, of: &'a Value) -> R
     }
     let layer = shared(&format!("{prefix}{name}"), class, &config)?;
     let call = |(call, node): (usize, &'a Value)| {
-        let inputs = inputs(name, class, node)?;
+        let inputs = inputs(name, class, node, masks)?;
         check_count(name, class, inputs.len())?;
         Ok(Waiting { callee: Callee::Layer(layer.clone()), name, call, inputs })
     };
@@ -119,7 +126,7 @@ pub(super) fn calls<'a>(prefix: &str, layer: &Described<'a>, of: &'a Value) -> R
 }
 
 /// The tensors that a layer is called on, in the order of its arguments.
-fn inputs<'a>(name: &str, class: &str, node: &'a Value) -> Result<Vec<Place<'a>>> {
+fn inputs<'a>(name: &str, class: &str, node: &'a Value, masks: &HashSet<&str>) -> Result<Vec<Place<'a>>> {
     let refused = |key: &str, value: &Value| {
         Err(failed(format!("the layer {name:?} is called with {key} = {value}, which is not supported")))
     };
@@ -146,6 +153,7 @@ fn inputs<'a>(name: &str, class: &str, node: &'a Value) -> Result<Vec<Place<'a>>
     for (key, value) in given.into_iter().flatten() {
         let known = ordered.contains(&key.as_str())
             || (key == "use_causal_mask" && ATTENTION.contains(&class))
+            || (masks::ARGUMENTS.contains(&key.as_str()) && masks::is_mask(masks, value))
             || value.is_null()
             || *value == Value::Bool(false);
         if !known {

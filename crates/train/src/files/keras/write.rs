@@ -4,11 +4,26 @@ use serde_json::{Map, Value, json};
 
 use super::ATTENTION;
 use super::order::{Element, order};
+use crate::layers::Layer;
 use crate::model::{Model, Origin};
 
 /// What `keras.models.model_from_json` reads: a `Functional` model, without weights.
 pub fn to_json(model: &Model) -> String {
     described(model).to_string()
+}
+
+/// A layer's name. Where there are masks, Keras adds operations by itself, some of them called `concatenate`, and refuses a
+/// model in which a name is there twice.
+fn written_name(model: &Model, node: usize) -> String {
+    let makes_masks = |layer: &dyn Layer| match layer.class_name() {
+        "Embedding" => layer.config()["mask_zero"] == Value::Bool(true),
+        class => class == "Masking",
+    };
+    let name = &model.nodes[node].name;
+    if name.starts_with("concatenate") && model.nodes.iter().any(|node| makes_masks(node.layer())) {
+        return format!("layer_{name}");
+    }
+    name.clone()
 }
 
 pub(super) fn described(model: &Model) -> Value {
@@ -23,7 +38,7 @@ pub(super) fn described(model: &Model) -> Value {
     let place = |origin: Origin| match origin {
         Origin::Input(number) => json!([model.inputs[number].0, 0, 0]),
         Origin::Step(step, result) => {
-            json!([model.nodes[model.steps[step].node].name, numbers[step], result])
+            json!([written_name(model, model.steps[step].node), numbers[step], result])
         }
     };
     let tensor = |origin: Origin| {
@@ -43,7 +58,7 @@ pub(super) fn described(model: &Model) -> Value {
                 continue;
             }
         };
-        let (name, layer) = (&model.nodes[number].name, model.nodes[number].layer());
+        let (name, layer) = (&written_name(model, number), model.nodes[number].layer());
         let class = layer.class_name();
         let (mut config, call) = split(name, layer.config());
         if !model.nodes[number].layer.is_trainable() {
