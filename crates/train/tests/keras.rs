@@ -352,8 +352,8 @@ fn masked_attention() {
     let a = MultiHeadAttention::new(2, 4).use_causal_mask(true).on([&h, &h]);
     let d = Dense::new(8).named("apart").on(&m);
     let g = GroupQueryAttention::new(4, 2, 1).on([&d, &d]);
-    let h = LayerNormalization::new().on(&Add::new().on([&a, &g]));
-    let h = BatchNormalization::new().momentum(0.9).on(&Concatenate::new().on([&h, &m]));
+    let h = LayerNormalization::new().on(Add::new().on([&a, &g]));
+    let h = BatchNormalization::new().momentum(0.9).on(Concatenate::new().on([&h, &m]));
     let wide = Dense::new(8).named("wide").on(&i);
     let h = MultiHeadAttention::new(2, 3).named("across").on([&wide, &h]);
     let h = Concatenate::new().on([&h, &GRU::new(4).return_sequences(true).on(&m)]);

@@ -296,7 +296,7 @@ fn masked() -> Vec<Network> {
     let ids = Input::named("ids", [7]);
     let h = Embedding::new(4, 6).mask_zero(true).on(&ids);
     let h = LSTM::new(5).return_sequences(true).on(&h);
-    let tags = Dense::new(3).activation(Softmax).on(&Dropout::new(0.2).on(&h));
+    let tags = Dense::new(3).activation(Softmax).on(Dropout::new(0.2).on(&h));
     let h = Bidirectional::new(GRU::new(4).return_sequences(true)).on(&h);
     let mean = GlobalAveragePooling1D::new().on(&h);
     let mut x = filled(&[6, 4], 5);
@@ -308,7 +308,7 @@ fn masked() -> Vec<Network> {
     let seen = MultiHeadAttention::new(2, 3).use_causal_mask(true).on([&m, &m]);
     let d = Dense::new(4).on(&steps);
     let other = SimpleRNN::new(4).return_sequences(true).zero_output_for_mask(true).on(&d);
-    let h = LayerNormalization::new().on(&Concatenate::new().on([&seen, &other]));
+    let h = LayerNormalization::new().on(Concatenate::new().on([&seen, &other]));
     let all = GlobalAveragePooling1D::new().on(&h);
     vec![
         network("masked_ids", vec![tokens(7, 4.0)], &ids, vec![tags, mean]),
