@@ -7,10 +7,13 @@ use crate::graph::{Function, Graph, Id};
 use crate::layers::masks::expanded;
 use crate::losses::{Loss, one_hot};
 
+mod curves;
 mod f_beta;
+mod matrix;
 #[cfg(test)]
 mod tests;
 
+use curves::Share;
 pub use f_beta::Average;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,6 +50,52 @@ pub enum Metric {
         beta: f32,
         threshold: Option<f32>,
     },
+    TruePositives {
+        threshold: f32,
+    },
+    TrueNegatives {
+        threshold: f32,
+    },
+    FalsePositives {
+        threshold: f32,
+    },
+    FalseNegatives {
+        threshold: f32,
+    },
+    /// The best precision of all thresholds with so much recall; the next three likewise.
+    PrecisionAtRecall {
+        recall: f32,
+        num_thresholds: usize,
+    },
+    RecallAtPrecision {
+        precision: f32,
+        num_thresholds: usize,
+    },
+    SensitivityAtSpecificity {
+        specificity: f32,
+        num_thresholds: usize,
+    },
+    SpecificityAtSensitivity {
+        sensitivity: f32,
+        num_thresholds: usize,
+    },
+    /// How many samples of each class are said to be of each: a figure for each pair, `confusion_matrix_RIGHT_SAID`. An output of
+    /// one value tells two classes apart, at a half.
+    ConfusionMatrix {},
+    /// What two answers have in common of each class, over what is in either: the mean of all classes.
+    OneHotMeanIoU {},
+    /// The same, of some classes.
+    OneHotIoU {
+        target_class_ids: Vec<usize>,
+    },
+    /// The same, of outputs of one value.
+    BinaryIoU {
+        target_class_ids: Vec<usize>,
+        threshold: f32,
+    },
+    /// Of a sample's values with the right ones.
+    PearsonCorrelation {},
+    ConcordanceCorrelation {},
     /// By `num_thresholds` thresholds, as Keras interpolates it.
     AUC {
         num_thresholds: usize,
@@ -85,6 +134,20 @@ impl Metric {
             Metric::Recall { .. } => "recall".to_owned(),
             Metric::F1Score { .. } => "f1_score".to_owned(),
             Metric::FBetaScore { .. } => "fbeta_score".to_owned(),
+            Metric::TruePositives { .. } => "true_positives".to_owned(),
+            Metric::TrueNegatives { .. } => "true_negatives".to_owned(),
+            Metric::FalsePositives { .. } => "false_positives".to_owned(),
+            Metric::FalseNegatives { .. } => "false_negatives".to_owned(),
+            Metric::PrecisionAtRecall { .. } => "precision_at_recall".to_owned(),
+            Metric::RecallAtPrecision { .. } => "recall_at_precision".to_owned(),
+            Metric::SensitivityAtSpecificity { .. } => "sensitivity_at_specificity".to_owned(),
+            Metric::SpecificityAtSensitivity { .. } => "specificity_at_sensitivity".to_owned(),
+            Metric::ConfusionMatrix {} => "confusion_matrix".to_owned(),
+            Metric::OneHotMeanIoU {} => "one_hot_mean_io_u".to_owned(),
+            Metric::OneHotIoU { .. } => "one_hot_io_u".to_owned(),
+            Metric::BinaryIoU { .. } => "binary_io_u".to_owned(),
+            Metric::PearsonCorrelation {} => "pearson_correlation".to_owned(),
+            Metric::ConcordanceCorrelation {} => "concordance_correlation".to_owned(),
             Metric::AUC { .. } => "auc".to_owned(),
             Metric::RootMeanSquaredError {} => "root_mean_squared_error".to_owned(),
             Metric::R2Score {} => "r2_score".to_owned(),
@@ -155,7 +218,36 @@ impl Metric {
                 let guess = above(graph, y, *threshold)?;
                 confusion(graph, t, guess)
             }
-            Metric::AUC { num_thresholds } => auc_sums(graph, t, y, *num_thresholds),
+            Metric::TruePositives { threshold }
+            | Metric::TrueNegatives { threshold }
+            | Metric::FalsePositives { threshold }
+            | Metric::FalseNegatives { threshold } => {
+                let guess = above(graph, y, *threshold)?;
+                let counts = confusion(graph, t, guess)?;
+                let all = graph.scalar(shape.iter().product::<usize>() as f32);
+                let all = graph.reshape(all, &[1])?;
+                graph.concat(&[counts, all], 0)
+            }
+            Metric::AUC { num_thresholds } => curves::sums(graph, t, y, *num_thresholds, 1e-7),
+            Metric::PrecisionAtRecall { num_thresholds, .. }
+            | Metric::RecallAtPrecision { num_thresholds, .. }
+            | Metric::SensitivityAtSpecificity { num_thresholds, .. }
+            | Metric::SpecificityAtSensitivity { num_thresholds, .. } => {
+                curves::sums(graph, t, y, *num_thresholds, 0.0)
+            }
+            Metric::ConfusionMatrix {} => {
+                matrix::sums(graph, [t, y], mask, Some(0.5).filter(|_| shape.last() == Some(&1)))
+            }
+            Metric::OneHotMeanIoU {} | Metric::OneHotIoU { .. } => matrix::sums(graph, [t, y], None, None),
+            Metric::BinaryIoU { threshold, .. } => matrix::sums(graph, [t, y], None, Some(*threshold)),
+            Metric::PearsonCorrelation {} => {
+                let values = correlation(graph, t, y)?;
+                counted(graph, values, mask)
+            }
+            Metric::ConcordanceCorrelation {} => {
+                let values = concordance(graph, t, y)?;
+                counted(graph, values, mask)
+            }
             Metric::RootMeanSquaredError {} => {
                 let error = graph.sub(t, y)?;
                 let square = graph.square(error)?;
@@ -205,6 +297,11 @@ impl Metric {
             {
                 (0..classes).map(|class| format!("{}_{class}", self.name())).collect()
             }
+            Metric::ConfusionMatrix {} => {
+                let classes = classes.max(2);
+                let name = |right: usize| move |said: usize| format!("confusion_matrix_{right}_{said}");
+                (0..classes).flat_map(|right| (0..classes).map(name(right))).collect()
+            }
             _ => vec![self.name()],
         }
     }
@@ -214,6 +311,7 @@ impl Metric {
         match self {
             Metric::F1Score { average, .. } => f_beta::results(sums, *average, 1.0),
             Metric::FBetaScore { average, beta, .. } => f_beta::results(sums, *average, *beta),
+            Metric::ConfusionMatrix {} => sums.to_vec(),
             _ => vec![self.result(sums)],
         }
     }
@@ -227,7 +325,28 @@ impl Metric {
             Metric::RootMeanSquaredError {} => ratio(sums[0], sums[1]).sqrt(),
             Metric::R2Score {} => 1.0 - ratio(sums[0], sums[2] - ratio(sums[1] * sums[1], sums[3])),
             Metric::Perplexity {} => ratio(sums[0], sums[1]).exp(),
-            Metric::AUC { .. } => auc(sums),
+            Metric::AUC { .. } => curves::area(sums),
+            // Hits, false guesses, missed ones, and all.
+            Metric::TruePositives { .. } => sums[0],
+            Metric::FalsePositives { .. } => sums[1],
+            Metric::FalseNegatives { .. } => sums[2],
+            Metric::TrueNegatives { .. } => sums[3] - sums[0] - sums[1] - sums[2],
+            Metric::PrecisionAtRecall { recall, .. } => {
+                curves::greatest_at(sums, Share::Precision, Share::Recall, *recall)
+            }
+            Metric::RecallAtPrecision { precision, .. } => {
+                curves::greatest_at(sums, Share::Recall, Share::Precision, *precision)
+            }
+            Metric::SensitivityAtSpecificity { specificity, .. } => {
+                curves::greatest_at(sums, Share::Recall, Share::Specificity, *specificity)
+            }
+            Metric::SpecificityAtSensitivity { sensitivity, .. } => {
+                curves::greatest_at(sums, Share::Specificity, Share::Recall, *sensitivity)
+            }
+            Metric::OneHotMeanIoU {} => matrix::intersection_over_union(sums, None),
+            Metric::OneHotIoU { target_class_ids } | Metric::BinaryIoU { target_class_ids, .. } => {
+                matrix::intersection_over_union(sums, Some(target_class_ids))
+            }
             _ => ratio(sums[0], sums[1]),
         }
     }
@@ -279,35 +398,41 @@ fn among_top(graph: &mut Graph, [t, y]: [Id; 2], mask: Option<Id>, k: usize) -> 
     counted(graph, among, mask)
 }
 
-/// Hits and false guesses above each threshold, then all positives and negatives.
-fn auc_sums(graph: &mut Graph, t: Id, y: Id, thresholds: usize) -> Result<Id> {
-    let n: usize = graph.shape(y).iter().product();
-    let last = thresholds.max(2) - 1;
-    let at = |i: usize| match i {
-        0 => -1e-7,
-        i if i == last => 1.0 + 1e-7,
-        i => i as f32 / last as f32,
-    };
-    let limits: Vec<f32> = (0..=last).map(at).collect();
-    let limits = graph.constant(&limits, &[last + 1, 1])?;
-    let y = graph.reshape(y, &[1, n])?;
-    let t = graph.reshape(t, &[1, n])?;
-    let above = graph.less(limits, y)?;
-    let hits = graph.mul(above, t)?;
-    let false_guesses = graph.sub(above, hits)?;
-    let positives = graph.sum(t, &[1])?;
-    let rest = graph.scalar_sub(1.0, t)?;
-    let negatives = graph.sum(rest, &[1])?;
-    let [hits, false_guesses] = [hits, false_guesses].map(|x| graph.sum(x, &[1]));
-    let all = graph.concat(&[hits?, false_guesses?, positives, negatives], 0)?;
-    graph.reshape(all, &[2 * last + 4])
+/// A sample's values less their mean, and their mean square.
+fn centred(graph: &mut Graph, x: Id) -> Result<(Id, Id)> {
+    let last = graph.shape(x).len() - 1;
+    let mean = graph.mean(x, &[last])?;
+    let off = graph.sub(x, mean)?;
+    let square = graph.square(off)?;
+    Ok((off, graph.mean(square, &[last])?))
 }
 
-/// The area under the curve of hits over false guesses, by trapezia.
-fn auc(sums: &[f64]) -> f64 {
-    let n = (sums.len() - 2) / 2;
-    let (hits, rest) = sums.split_at(n);
-    let (positives, negatives) = (rest[n], rest[n + 1]);
-    let area = |i: usize| (rest[i] - rest[i + 1]) / negatives * (hits[i] + hits[i + 1]) / positives / 2.0;
-    if positives == 0.0 || negatives == 0.0 { 0.0 } else { (0..n - 1).map(area).sum() }
+/// Pearson's correlation along the last axis.
+fn correlation(graph: &mut Graph, t: Id, y: Id) -> Result<Id> {
+    let ((t, of_t), (y, of_y)) = (centred(graph, t)?, centred(graph, y)?);
+    let [of_t, of_y] = [of_t, of_y].map(|variance| graph.map(Function::Sqrt, variance));
+    let (t, y) = (graph.div(t, of_t)?, graph.div(y, of_y)?);
+    mean_of_product(graph, t, y)
+}
+
+/// Lin's concordance correlation along the last axis, with Keras's least divisor.
+fn concordance(graph: &mut Graph, t: Id, y: Id) -> Result<Id> {
+    let last = graph.shape(y).len() - 1;
+    let (mean_t, mean_y) = (graph.mean(t, &[last])?, graph.mean(y, &[last])?);
+    let apart = graph.sub(mean_t, mean_y)?;
+    let apart = graph.square(apart)?;
+    let ((t, of_t), (y, of_y)) = (centred(graph, t)?, centred(graph, y)?);
+    let all = graph.add(of_t, of_y)?;
+    let all = graph.add(all, apart)?;
+    let all = graph.add_scalar(all, 1e-7)?;
+    let double = graph.scale(t, 2.0)?;
+    let y = graph.div(y, all)?;
+    mean_of_product(graph, double, y)
+}
+
+fn mean_of_product(graph: &mut Graph, a: Id, b: Id) -> Result<Id> {
+    let product = graph.mul(a, b)?;
+    let shape = graph.shape(product).to_vec();
+    let mean = graph.mean(product, &[shape.len() - 1])?;
+    graph.reshape(mean, &shape[..shape.len() - 1])
 }

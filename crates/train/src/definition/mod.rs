@@ -296,15 +296,29 @@ pub enum Better {
     Max,
 }
 
+/// Parts of the names of figures of which more is better.
+const MORE_IS_BETTER: [&str; 12] = [
+    "acc",
+    "auc",
+    "precision",
+    "recall",
+    "sensitivity",
+    "f1",
+    "fbeta",
+    "r2",
+    "true_",
+    "io_u",
+    "correlation",
+    "specificity",
+];
+
 impl Better {
     /// Whether more of the figure `monitor` is better.
     pub(crate) fn is_more(self, monitor: &str) -> bool {
         match self {
             Better::Max => true,
             Better::Min => false,
-            Better::Auto => ["acc", "auc", "precision", "recall", "f1", "fbeta", "r2"]
-                .iter()
-                .any(|part| monitor.contains(part)),
+            Better::Auto => MORE_IS_BETTER.iter().any(|part| monitor.contains(part)),
         }
     }
 }

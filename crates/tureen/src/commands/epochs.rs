@@ -86,8 +86,10 @@ impl Epochs {
     }
 }
 
+/// A table of pairs is no line; files and reports have it.
 fn figures(metrics: &BTreeMap<String, f64>) -> String {
-    metrics.iter().map(|(name, value)| format!(" - {name}: {value:.4}")).collect()
+    let fit = metrics.iter().filter(|(name, _)| !name.contains("confusion_matrix_"));
+    fit.map(|(name, value)| format!(" - {name}: {value:.4}")).collect()
 }
 
 fn duration(seconds: f64) -> String {
