@@ -57,21 +57,7 @@ fn main() -> anyhow::Result<()> {
             println!("{{\"bytes\": {}, \"seconds\": {seconds:.3}}}", rewritten.bytes_after);
         }
         ["smallest", model, bytes, out, text] => {
-            let text = std::fs::read_to_string(text)?;
-            let importance = Importance::measure(Path::new(model), &compute, &text, &[], &mut { on })?;
-            let began = Instant::now();
-            let source = Source::open(Path::new(model))?;
-            let wish = Wish { bytes_max: Some(bytes.parse()?), loss_max: None };
-            let asked = Asked { wish, text: &text, importance: Some(&importance), kv_element: None };
-            let folder = Path::new(out).parent().unwrap_or(Path::new("."));
-            let go = &mut |_| ControlFlow::Continue(());
-            let from = (Path::new(model), &source);
-            let choice = smallest::choose(from, &compute, &asked, folder, go)?;
-            let changes =
-                Changes { importance: Some(&importance), ..Changes::new(Types::Each(&choice.types)) };
-            let rewritten = rewrite(&compute, &source, changes, Path::new(out), go)?;
-            let seconds = began.elapsed().as_secs_f64();
-            println!("{{\"bytes\": {}, \"seconds\": {seconds:.3}}}", rewritten.bytes_after);
+            make_smallest(&compute, Path::new(model), bytes.parse()?, Path::new(out), text)?;
         }
         ["compare", model, other, text] => {
             let text = std::fs::read_to_string(text)?;
@@ -91,5 +77,30 @@ fn main() -> anyhow::Result<()> {
             "usage: measure importance MODEL TEXT OUT | make MODEL MIX OUT [IMPORTANCE] | gptq MODEL MIX OUT TEXT | compare MODEL OTHER TEXT"
         ),
     }
+    Ok(())
+}
+
+/// The best of so many bytes, with types that are chosen by the text.
+fn make_smallest(
+    compute: &Arc<Compute>,
+    model: &Path,
+    bytes: u64,
+    out: &Path,
+    text: &str,
+) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(text)?;
+    let importance = Importance::measure(model, compute, &text, &[], &mut |_, _| ControlFlow::Continue(()))?;
+    let began = Instant::now();
+    let source = Source::open(model)?;
+    let wish = Wish { bytes_max: Some(bytes), loss_max: None };
+    let asked = Asked { wish, text: &text, importance: Some(&importance), kv_element: None };
+    let folder = out.parent().unwrap_or(Path::new("."));
+    let go = &mut |_| ControlFlow::Continue(());
+    let from = (model, &source);
+    let choice = smallest::choose(from, compute, &asked, folder, go)?;
+    let changes = Changes { importance: Some(&importance), ..Changes::new(Types::Each(&choice.types)) };
+    let rewritten = rewrite(compute, &source, changes, out, go)?;
+    let seconds = began.elapsed().as_secs_f64();
+    println!("{{\"bytes\": {}, \"seconds\": {seconds:.3}}}", rewritten.bytes_after);
     Ok(())
 }

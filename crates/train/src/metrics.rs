@@ -180,53 +180,22 @@ impl Metric {
         let shape = graph.shape(y).to_vec();
         let sparse = matches!(loss, Loss::SparseCategoricalCrossentropy { .. });
         let t = if sparse && !self.takes_numbers() { one_hot(graph, t, &shape)? } else { t };
+        if let Some(values) = self.values(graph, [t, y], loss)? {
+            return counted(graph, values, mask);
+        }
+        let all = graph.scalar(shape.iter().product::<usize>() as f32);
         match self {
-            Metric::Accuracy {} if sparse => {
-                Metric::SparseCategoricalAccuracy {}.sums(graph, [t, y], mask, loss)
-            }
-            Metric::Accuracy {}
-                if shape.last() == Some(&1) || matches!(loss, Loss::BinaryCrossentropy { .. }) =>
-            {
-                Metric::BinaryAccuracy { threshold: 0.5 }.sums(graph, [t, y], mask, loss)
-            }
-            Metric::Accuracy {} | Metric::CategoricalAccuracy {} => {
-                let [right, guess] = [t, y].map(|x| graph.argmax(x, shape.len() - 1));
-                let equal = graph.map2(Function::Equal, right?, guess?)?;
-                counted(graph, equal, mask)
-            }
-            Metric::SparseCategoricalAccuracy {} => {
-                let guess = graph.argmax(y, shape.len() - 1)?;
-                let shape = graph.shape(guess).to_vec();
-                let right = graph.reshape(t, &shape)?;
-                let equal = graph.map2(Function::Equal, right, guess)?;
-                counted(graph, equal, mask)
-            }
-            Metric::BinaryAccuracy { threshold } => {
-                let guess = above(graph, y, *threshold)?;
-                let equal = graph.map2(Function::Equal, t, guess)?;
-                counted(graph, equal, mask)
-            }
-            Metric::TopKCategoricalAccuracy { k } => among_top(graph, [t, y], mask, *k),
-            Metric::SparseTopKCategoricalAccuracy { k } => {
-                let t = one_hot(graph, t, &shape)?;
-                among_top(graph, [t, y], mask, *k)
-            }
             Metric::F1Score { average, threshold } | Metric::FBetaScore { average, threshold, .. } => {
                 f_beta::sums(graph, t, y, *average, *threshold)
             }
-            Metric::Precision { threshold } | Metric::Recall { threshold } => {
-                let guess = above(graph, y, *threshold)?;
-                confusion(graph, t, guess)
-            }
-            Metric::TruePositives { threshold }
+            Metric::Precision { threshold }
+            | Metric::Recall { threshold }
+            | Metric::TruePositives { threshold }
             | Metric::TrueNegatives { threshold }
             | Metric::FalsePositives { threshold }
             | Metric::FalseNegatives { threshold } => {
                 let guess = above(graph, y, *threshold)?;
-                let counts = confusion(graph, t, guess)?;
-                let all = graph.scalar(shape.iter().product::<usize>() as f32);
-                let all = graph.reshape(all, &[1])?;
-                graph.concat(&[counts, all], 0)
+                confusion(graph, t, guess, all)
             }
             Metric::AUC { num_thresholds } => curves::sums(graph, t, y, *num_thresholds, 1e-7),
             Metric::PrecisionAtRecall { num_thresholds, .. }
@@ -240,37 +209,61 @@ impl Metric {
             }
             Metric::OneHotMeanIoU {} | Metric::OneHotIoU { .. } => matrix::sums(graph, [t, y], None, None),
             Metric::BinaryIoU { threshold, .. } => matrix::sums(graph, [t, y], None, Some(*threshold)),
-            Metric::PearsonCorrelation {} => {
-                let values = correlation(graph, t, y)?;
-                counted(graph, values, mask)
-            }
-            Metric::ConcordanceCorrelation {} => {
-                let values = concordance(graph, t, y)?;
-                counted(graph, values, mask)
-            }
-            Metric::RootMeanSquaredError {} => {
-                let error = graph.sub(t, y)?;
-                let square = graph.square(error)?;
-                counted(graph, square, None)
-            }
             Metric::R2Score {} => {
                 let error = graph.sub(t, y)?;
                 let square = graph.square(error)?;
                 let t_square = graph.square(t)?;
                 let parts = [square, t, t_square].map(|x| graph.sum_all(x));
-                let count = graph.scalar(shape.iter().product::<usize>() as f32);
                 let [a, b, c] = parts;
-                side_by_side(graph, &[a?, b?, c?, count])
+                side_by_side(graph, &[a?, b?, c?, all])
             }
-            Metric::Perplexity {} => {
-                let values = loss.values(graph, t, y)?;
-                counted(graph, values, mask)
-            }
-            Metric::Mean { loss, .. } => {
-                let values = loss.values(graph, t, y)?;
-                counted(graph, values, mask)
+            _ => {
+                let error = graph.sub(t, y)?;
+                let square = graph.square(error)?;
+                counted(graph, square, None)
             }
         }
+    }
+
+    /// What each sample or step gives, where the figure is the mean of that.
+    fn values(&self, graph: &mut Graph, [t, y]: [Id; 2], loss: &Loss) -> Result<Option<Id>> {
+        let shape = graph.shape(y).to_vec();
+        let last = shape.len() - 1;
+        let is_sparse = matches!(loss, Loss::SparseCategoricalCrossentropy { .. });
+        let is_binary = shape[last] == 1 || matches!(loss, Loss::BinaryCrossentropy { .. });
+        let kind = match self {
+            Metric::Accuracy {} if is_sparse => &Metric::SparseCategoricalAccuracy {},
+            Metric::Accuracy {} if is_binary => &Metric::BinaryAccuracy { threshold: 0.5 },
+            Metric::Accuracy {} => &Metric::CategoricalAccuracy {},
+            other => other,
+        };
+        let values = match kind {
+            Metric::CategoricalAccuracy {} => {
+                let [right, guess] = [t, y].map(|x| graph.argmax(x, last));
+                graph.map2(Function::Equal, right?, guess?)?
+            }
+            Metric::SparseCategoricalAccuracy {} => {
+                let guess = graph.argmax(y, last)?;
+                let shape = graph.shape(guess).to_vec();
+                let right = graph.reshape(t, &shape)?;
+                graph.map2(Function::Equal, right, guess)?
+            }
+            Metric::BinaryAccuracy { threshold } => {
+                let guess = above(graph, y, *threshold)?;
+                graph.map2(Function::Equal, t, guess)?
+            }
+            Metric::TopKCategoricalAccuracy { k } => among_top(graph, t, y, *k)?,
+            Metric::SparseTopKCategoricalAccuracy { k } => {
+                let t = one_hot(graph, t, &shape)?;
+                among_top(graph, t, y, *k)?
+            }
+            Metric::PearsonCorrelation {} => correlation(graph, t, y)?,
+            Metric::ConcordanceCorrelation {} => concordance(graph, t, y)?,
+            Metric::Perplexity {} => loss.values(graph, t, y)?,
+            Metric::Mean { loss, .. } => loss.values(graph, t, y)?,
+            _ => return Ok(None),
+        };
+        Ok(Some(values))
     }
 
     /// # Errors
@@ -377,25 +370,25 @@ fn above(graph: &mut Graph, y: Id, threshold: f32) -> Result<Id> {
     graph.less(threshold, y)
 }
 
-fn confusion(graph: &mut Graph, t: Id, guess: Id) -> Result<Id> {
+/// Hits, false guesses, missed ones, and how many there are in all.
+fn confusion(graph: &mut Graph, t: Id, guess: Id, all: Id) -> Result<Id> {
     let hits = graph.mul(t, guess)?;
     let false_guesses = graph.sub(guess, hits)?;
     let missed = graph.sub(t, hits)?;
     let sums = [hits, false_guesses, missed].map(|x| graph.sum_all(x));
     let [a, b, c] = sums;
-    side_by_side(graph, &[a?, b?, c?])
+    side_by_side(graph, &[a?, b?, c?, all])
 }
 
 /// Whether fewer than `k` classes have a higher value than the right one.
-fn among_top(graph: &mut Graph, [t, y]: [Id; 2], mask: Option<Id>, k: usize) -> Result<Id> {
+fn among_top(graph: &mut Graph, t: Id, y: Id, k: usize) -> Result<Id> {
     let last = graph.shape(y).len() - 1;
     let product = graph.mul(t, y)?;
     let right = graph.sum(product, &[last])?;
     let higher = graph.less(right, y)?;
     let count = graph.sum(higher, &[last])?;
     let limit = graph.scalar(k as f32);
-    let among = graph.less(count, limit)?;
-    counted(graph, among, mask)
+    graph.less(count, limit)
 }
 
 /// A sample's values less their mean, and their mean square.

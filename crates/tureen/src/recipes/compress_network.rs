@@ -3,7 +3,7 @@
 use anyhow::bail;
 use compress::networks::{Budget, Calibration, Coding, Form, Method, Report, Teaching, Wish};
 
-use super::compress::{Ranges, Request, SMALLEST};
+use super::compress_request::{Ranges, Request, SMALLEST};
 use crate::nearest::nearest;
 use crate::settings::Misused;
 

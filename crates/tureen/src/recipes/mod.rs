@@ -2,4 +2,5 @@
 
 pub mod compress;
 mod compress_network;
+mod compress_request;
 pub mod train;
