@@ -170,8 +170,10 @@ fn matrices<'t>(
     compute: &Compute,
     importance: Option<&Importance>,
 ) -> Vec<Matrix<'t>> {
-    let chosen: Vec<&GgufTensor<'_>> =
-        tensors.iter().filter(|tensor| tensor.shape.len() > 1 && is_matrix(&tensor.name)).collect();
+    let chosen: Vec<&GgufTensor<'_>> = tensors
+        .iter()
+        .filter(|tensor| tensor.shape.len() > 1 && is_matrix(&tensor.name) && !tensor.shape.contains(&0))
+        .collect();
     let found: Vec<Mutex<Option<Matrix<'_>>>> = chosen.iter().map(|_| Mutex::new(None)).collect();
     compute.pool().for_each(chosen.len(), |at| {
         let weights = importance.and_then(|found| found.of(chosen[at].source, &chosen[at].shape));

@@ -81,14 +81,12 @@ pub(crate) fn delete(folder: &Path) -> Result<()> {
 /// # Errors
 /// It is longer, or no file: a pipe would be waited for.
 pub fn read_within(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>> {
-    let damaged = |why: String| StoreError::Damaged { place: path.display().to_string(), why };
     let opened = std::fs::metadata(path).and_then(|facts| match facts.is_file() {
-        true => File::open(path).map(Some),
-        false => Ok(None),
+        true => File::open(path),
+        false => Err(std::io::Error::other("it is no file")),
     });
     let file = match opened {
-        Ok(Some(file)) => file,
-        Ok(None) => return Err(damaged("it is no file".to_owned())),
+        Ok(file) => file,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(None);
         }
@@ -97,7 +95,8 @@ pub fn read_within(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>> {
     let mut contents = Vec::new();
     file.take(bytes_max + 1).read_to_end(&mut contents).map_err(StoreError::io("reading", path))?;
     if contents.len() as u64 > bytes_max {
-        return Err(damaged(format!("more than {bytes_max} bytes")));
+        let why = format!("more than {bytes_max} bytes");
+        return Err(StoreError::Damaged { place: path.display().to_string(), why });
     }
     Ok(Some(contents))
 }
@@ -126,4 +125,16 @@ fn what_leads_out_of_the_folder_is_no_plain_path() {
         assert!(!is_plain_path(path), "{path:?}");
     }
     assert!(is_plain_path("a/b.gguf"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let error = read_within(&pipe, 10).unwrap_err().to_string();
+    assert!(error.contains("no file"), "{error}");
+    assert_eq!(read_within(&folder.path().join("none"), 10).unwrap(), None);
 }

@@ -2,10 +2,11 @@
 //! the store.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use anyhow::anyhow;
 use clap::Args;
-use store::{JobRun, Manifest, Version};
+use store::{JobFolder, JobRun, Manifest, Version};
 
 use super::model::read_facts;
 use super::train::MODEL;
@@ -52,10 +53,32 @@ pub fn end(run: JobRun, outcome: anyhow::Result<Option<Version>>) -> anyhow::Res
         Ok(Some(version)) => Ok(run.done(&version)?),
         Ok(None) => Ok(run.stopped()?),
         Err(error) => {
-            run.failed(&format!("{error:#}"))?;
+            let said = without_places(&format!("{error:#}"), &run.folder);
+            run.failed(&said)?;
             Err(error)
         }
     }
+}
+
+/// Names of files stay; where this machine keeps them is nothing to who reads of the job over HTTP.
+fn without_places(text: &str, job: &JobFolder) -> String {
+    // The store has the jobs' folder within, and that this job's.
+    let store = job.folder.ancestors().nth(3);
+    let input = job.definition().parent().map(Path::to_owned);
+    let places = input.into_iter().chain([job.work(), job.folder.clone()]).chain(store.map(Path::to_owned));
+    places.fold(text.to_owned(), |text, place| {
+        text.replace(&format!("{}/", place.display()), "").replace(&place.display().to_string(), "its folder")
+    })
+}
+
+#[test]
+fn errors_name_files_and_no_places() {
+    let job = JobFolder { folder: "/srv/models/.store/jobs/job-1".into() };
+    let check = |said: &str, expected: &str| assert_eq!(without_places(said, &job), expected);
+    let data = job.definition().with_file_name("data.csv");
+    check(&format!("{}: line 3", data.display()), "data.csv: line 3");
+    check(&format!("{}/checkpoint: full", job.work().display()), "checkpoint: full");
+    check("opening /srv/models/tiny/@1/model.gguf", "opening tiny/@1/model.gguf");
 }
 
 fn train(run: &mut JobRun) -> anyhow::Result<Option<Version>> {
