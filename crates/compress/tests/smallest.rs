@@ -25,7 +25,7 @@ fn go(_: Progress) -> ControlFlow<()> {
 }
 
 fn text() -> String {
-    (0..400).map(|i| format!("{} and {} make {}. ", i, i * 7 % 13, i + i * 7 % 13)).collect()
+    (0..100).map(|i| format!("{} and {} make {}. ", i, i * 7 % 13, i + i * 7 % 13)).collect()
 }
 
 fn chosen(wish: Wish) -> Result<Choice, CompressError> {
