@@ -48,7 +48,7 @@ const JUDGED_MAX: usize = 8;
 const DIVERGENCE_MIN: f64 = 1e-6;
 
 /// What is asked for; both, if both are.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Wish {
     /// Bytes of the file, at most.
     pub bytes_max: Option<u64>,
@@ -89,6 +89,8 @@ pub struct Choice {
     /// By the source's names; those of the new file are in a report's table.
     #[serde(skip)]
     pub types: BTreeMap<String, ElementType>,
+    /// What was asked for.
+    pub wish: Wish,
     pub sensitivities: Vec<Sensitivity>,
     /// On the windows that it was chosen by, in nats a token.
     pub loss: f64,
@@ -142,7 +144,42 @@ pub fn choose(
         let least = format!("at this size it is {loss:.4} nats a token");
         return Err(CompressError::Wish { option: "max-loss", asked: most.to_string(), least });
     }
-    Ok(Choice { types, sensitivities, loss })
+    Ok(Choice { types, wish, sensitivities, loss })
+}
+
+/// Whether a size can be had at all, by the shapes of what is there.
+///
+/// # Errors
+/// It can't: what can.
+pub fn check_size(
+    source: &Source,
+    bytes_max: u64,
+    kv_element: Option<KvElement>,
+) -> Result<(), CompressError> {
+    let parts = source.parts()?;
+    let tensors = source.tensors(&parts)?;
+    let smallest = |tensor: &&GgufTensor<'_>| {
+        let elements: usize = tensor.shape.iter().product();
+        let types = TRIED.map(|to| fitting(to, tensor.shape.last().copied().unwrap_or(1)));
+        let bytes = |to: &ElementType| to.row_bytes(elements).unwrap_or(usize::MAX);
+        let least = types.into_iter().min_by_key(bytes)?;
+        (bytes(&least) < tensor.bytes_len()).then(|| (tensor.source.to_owned(), least))
+    };
+    let types = tensors.iter().filter(is_choosable).filter_map(|tensor| smallest(&tensor)).collect();
+    let changes = Changes { kv_element, ..Changes::new(Types::Each(&types)) };
+    match bytes_after(source, &changes)? {
+        least if least > bytes_max => Err(too_small(bytes_max, least)),
+        _ => Ok(()),
+    }
+}
+
+fn too_small(bytes_max: u64, least: u64) -> CompressError {
+    let least = format!("with all weights in the fewest bits it has {least} bytes");
+    CompressError::Wish { option: "target-size", asked: bytes_max.to_string(), least }
+}
+
+fn is_choosable(tensor: &&GgufTensor<'_>) -> bool {
+    tensor.shape.len() > 1 && is_matrix(&tensor.name) && !tensor.shape.contains(&0)
 }
 
 /// A matrix, and what it can become.
@@ -170,10 +207,7 @@ fn matrices<'t>(
     compute: &Compute,
     importance: Option<&Importance>,
 ) -> Vec<Matrix<'t>> {
-    let chosen: Vec<&GgufTensor<'_>> = tensors
-        .iter()
-        .filter(|tensor| tensor.shape.len() > 1 && is_matrix(&tensor.name) && !tensor.shape.contains(&0))
-        .collect();
+    let chosen: Vec<&GgufTensor<'_>> = tensors.iter().filter(is_choosable).collect();
     let found: Vec<Mutex<Option<Matrix<'_>>>> = chosen.iter().map(|_| Mutex::new(None)).collect();
     compute.pool().for_each(chosen.len(), |at| {
         let weights = importance.and_then(|found| found.of(chosen[at].source, &chosen[at].shape));
@@ -309,8 +343,7 @@ impl Ladder {
     ) -> Result<Vec<usize>, CompressError> {
         let least = size(&self.ways(self.steps.len()))?;
         if least > bytes_max {
-            let least = format!("with all weights in the fewest bits it has {least} bytes");
-            return Err(CompressError::Wish { option: "target-size", asked: bytes_max.to_string(), least });
+            return Err(too_small(bytes_max, least));
         }
         let (mut low, mut high) = (0, self.steps.len());
         while low < high {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use compress::mix::Types;
 use compress::rewrite::{Changes, rewrite};
-use compress::smallest::{Asked, Choice, Wish, choose};
+use compress::smallest::{Asked, Choice, Wish, check_size, choose};
 use compress::{CompressError, Importance, Mix, Phase, Progress, Source, measure};
 use kernels::compute::{Compute, Isa};
 
@@ -87,6 +87,14 @@ fn what_can_t_be_had_says_what_can() {
         assert!(error.contains(said), "{error}");
     };
     check(Wish { bytes_max: Some(1000), loss_max: None }, "with all weights in the fewest bits it has");
+    // The same is said before there is work.
+    let source = Source::open(&tiny()).unwrap();
+    let least = |bytes: u64| check_size(&source, bytes, None).err().map(|error| error.to_string());
+    let said = least(1000).unwrap();
+    let bytes: u64 = said.split(' ').rev().nth(1).unwrap().parse().unwrap();
+    assert!(said.contains("fewest bits") && least(bytes).is_none() && least(bytes - 1).is_some(), "{said}");
+    let (all, _) = made(Types::Each(&chosen(Wish { bytes_max: Some(bytes), loss_max: None }).unwrap().types));
+    assert_eq!(all, bytes);
     let (bytes, _) = made(Types::Mix(Mix::find("Q4_0").unwrap()));
     check(Wish { bytes_max: Some(bytes), loss_max: Some(1e-9) }, "at this size it is");
 }

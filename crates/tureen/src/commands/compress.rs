@@ -166,7 +166,10 @@ fn texts_summary(report: &TextsReport) -> String {
         report.seconds,
     );
     if report.bytes_after >= report.bytes_before {
-        text += "It is no smaller: the original is quantised already. Begin with one in F16 or BF16.\n";
+        text += match &report.choice {
+            Some(_) => "It is no smaller: nothing was to be lost, or more room was allowed than it takes.\n",
+            None => "It is no smaller: the original is quantised already. Begin with one in F16 or BF16.\n",
+        };
     }
     if let Some(choice) = &report.choice {
         let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();

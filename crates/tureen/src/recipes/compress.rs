@@ -153,16 +153,19 @@ impl<'a> Work<'a> {
     ) -> anyhow::Result<Made> {
         let began = Instant::now();
         let source = Source::open(self.model)?;
+        let kv_element = self.request.kv.map(Kv::element);
+        if let Target::Smallest(Wish { bytes_max: Some(bytes_max), .. }) = target {
+            smallest::check_size(&source, *bytes_max, kv_element)?;
+        }
         let Texts { calibration, measured } = self.texts(&source, out)?;
-        let Learned { layers, importance, mut hessians } = match &calibration {
-            Some(text) => self.learn(compute, text, on)?,
-            None => Learned { layers: Vec::new(), importance: None, hessians: None },
-        };
         // Written and measured in a folder beside its place, so that all of it comes there or nothing.
         let beside = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let folder = tempfile::Builder::new().prefix(".compressing-").tempdir_in(beside);
         let folder = folder.with_context(|| format!("writing to {}", beside.display()))?;
-        let kv_element = self.request.kv.map(Kv::element);
+        let Learned { layers, importance, mut hessians } = match &calibration {
+            Some(text) => self.learn(compute, text, on)?,
+            None => Learned { layers: Vec::new(), importance: None, hessians: None },
+        };
         let mut choice = None;
         let types = match target {
             Target::Mix(mix) => Types::Mix(mix),
@@ -211,6 +214,11 @@ impl<'a> Work<'a> {
             bail!(Misused(format!("{} is there and is no file: name a file to write", out.display())));
         }
         source.check_place(out)?;
+        for text in self.request.calibration.iter().chain(&self.request.measure) {
+            if is_same_file(text, out) {
+                bail!(Misused(format!("{} would be written over the text that is read", out.display())));
+            }
+        }
         if self.request.drop_layers > 0 {
             source.check_dropping()?;
         }
@@ -283,6 +291,10 @@ impl Report {
             }
         }
     }
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 /// A text for a model to read.
