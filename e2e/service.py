@@ -19,10 +19,18 @@ REFERENCE = json.loads((Path(__file__).parent.parent / "fixtures/smollm2/referen
 START_SECONDS_MAX = 60
 
 
+PORTS_GIVEN = set()
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One that nobody listens at, and that wasn't given before: whoever was given it may not listen yet."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port not in PORTS_GIVEN:
+            PORTS_GIVEN.add(port)
+            return port
 
 
 def environment_with(keys):
