@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use compress::mix::Types;
 use compress::rewrite::{Changes, rewrite};
-use compress::smallest::{self, Asked, Wish};
-use compress::{Hessians, Importance, Mix, Source, measure};
+use compress::smallest::{self, Asked};
+use compress::{Hessians, Importance, Mix, Source, Wish, measure};
 use kernels::compute::{Compute, Isa};
 
 fn main() -> anyhow::Result<()> {

@@ -29,4 +29,5 @@ pub use importance::Importance;
 pub use layer_choice::{LayerInfluence, choose_layers};
 pub use mix::Mix;
 pub use progress::{Phase, Progress};
-pub use source::Source;
+pub use source::{Source, is_same_file};
+pub use trade::Wish;

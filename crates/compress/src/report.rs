@@ -166,8 +166,8 @@ impl Report {
         ];
         let asked: Vec<String> = asked.into_iter().flatten().collect();
         let mut text = format!(
-            "<h2>How types were chosen</h2><p>Asked for: {}.</p><p>All matrices of a group were rounded to Q3_K, or what fits their rows, and the \
-             others left as they are. The more nats a token that costs, the more bits its matrices got. On the windows of the \
+            "<h2>How types were chosen</h2><p>Asked for: {}.</p><p>All matrices of a group were rounded to Q3_K, or what \
+             fits their rows, and the others left as they are. The more nats a token that costs, the more bits its matrices got. On the windows of the \
              calibration text that it was chosen by, the result diverges by {:.5} nats a token.</p>\
              <table><tr><th>group<th>matrices<th>divergence of the group alone",
             asked.join(", "),

@@ -25,7 +25,7 @@ use crate::progress::{Phase, Progress};
 use crate::rewrite::{Changes, bytes_after, rewrite};
 use crate::sequence::{Reader, spread};
 use crate::source::Source;
-use crate::trade::{Way, steps};
+use crate::trade::{Way, Wish, steps};
 
 /// Types that are tried, the largest first.
 const TRIED: [ElementType; 7] = {
@@ -46,15 +46,6 @@ const JUDGED_WINDOWS: usize = 8;
 const JUDGED_MAX: usize = 8;
 /// A group counts at least so many nats: a text doesn't show all that a model is asked.
 const DIVERGENCE_MIN: f64 = 1e-6;
-
-/// What is asked for; both, if both are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Wish {
-    /// Bytes of the file, at most.
-    pub bytes_max: Option<u64>,
-    /// Divergence from the original on the text, in nats a token, at most.
-    pub loss_max: Option<f64>,
-}
 
 /// What the choice goes by.
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +104,7 @@ pub fn choose(
     let matrices = matrices(&tensors, compute, asked.importance);
     let groups = groups(&matrices);
     let wish = asked.wish;
-    let all = groups.len() + 1 + if wish.bytes_max.is_none() { JUDGED_MAX } else { 0 };
+    let all = groups.len() + if wish.bytes_max.is_none() { JUDGED_MAX } else { 1 };
     let original = Reader::open(path, compute)?;
     let tokens = original.tokens(asked.text)?;
     let trial = folder.join("trial.gguf");
@@ -128,19 +119,18 @@ pub fn choose(
     let ladder = Ladder::new(&matrices, &groups, &sensitivities);
     let judged = spread(&tokens, JUDGED_WINDOWS);
     let size = |ways: &[usize]| bytes_after(source, &asked.changes(Types::Each(&named(&matrices, ways))));
-    let ways = match (wish.bytes_max, wish.loss_max) {
+    let mut judge = |ways: &[usize]| trials.run(&named(&matrices, ways), &judged);
+    let (ways, loss) = match (wish.bytes_max, wish.loss_max) {
         (Some(bytes_max), _) => {
             let alignment = parts.first().map_or(0, |first| first.alignment);
-            ladder.within_bytes(bytes_max, alignment, size)?
+            let ways = ladder.within_bytes(bytes_max, alignment, size)?;
+            let loss = judge(&ways)?;
+            (ways, loss)
         }
-        (None, Some(loss_max)) => {
-            ladder.within_loss(loss_max, |ways| trials.run(&named(&matrices, ways), &judged))?
-        }
-        (None, None) => vec![0; matrices.len()],
+        (None, loss_max) => ladder.within_loss(loss_max.unwrap_or(0.0), judge)?,
     };
     let types = named(&matrices, &ways);
-    let loss = trials.run(&types, &judged)?;
-    if let (Some(most), Some(_)) = (wish.loss_max.filter(|most| loss > *most), wish.bytes_max) {
+    if let Some(most) = wish.loss_max.filter(|most| loss > *most) {
         let least = format!("at this size it is {loss:.4} nats a token");
         return Err(CompressError::Wish { option: "max-loss", asked: most.to_string(), least });
     }
@@ -379,14 +369,17 @@ impl Ladder {
         }
     }
 
-    /// The smallest found that loses no more, by trying some: what is expected says which, and is set right by what is seen.
+    /// The smallest found that loses no more, and what it loses, by trying some: what is expected says which, and is set right
+    /// by what is seen.
     fn within_loss(
         &self,
         loss_max: f64,
         mut judge: impl FnMut(&[usize]) -> Result<f64, CompressError>,
-    ) -> Result<Vec<usize>, CompressError> {
+    ) -> Result<(Vec<usize>, f64), CompressError> {
         let expected: Vec<f64> = (0..=self.steps.len()).map(|at| self.expected(at)).collect();
         let (mut low, mut high, mut factor) = (0, self.steps.len() + 1, 1.0);
+        // As it is, nothing is lost.
+        let mut lost = 0.0;
         for _ in 0..JUDGED_MAX {
             if high - low <= 1 {
                 break;
@@ -394,16 +387,15 @@ impl Ladder {
             let guess = expected.partition_point(|expected| expected * factor <= loss_max);
             let at = guess.saturating_sub(1).clamp(low + 1, high - 1);
             let loss = judge(&self.ways(at))?;
-            if loss <= loss_max {
-                low = at
-            } else {
-                high = at
+            match loss <= loss_max {
+                true => (low, lost) = (at, loss),
+                false => high = at,
             }
             if expected[at] > 0.0 && loss > 0.0 {
                 factor = loss / expected[at];
             }
         }
-        Ok(self.ways(low))
+        Ok((self.ways(low), lost))
     }
 }
 

@@ -1,5 +1,18 @@
 //! Fewer bytes for the least loss: of many parts, each of which can be kept in several ways, which gets smaller next.
 
+use serde::Serialize;
+
+/// What is asked for; both, if both are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Wish {
+    /// Bytes of the file, at most.
+    pub bytes_max: Option<u64>,
+    /// What may be lost, at most. Of a language model: divergence from the original on the text, in nats a token. Of a network:
+    /// share of right answers (0.005 is half a point), or the relative growth of the mean squared error where answers are
+    /// numbers; without right answers, the relative difference to the original's.
+    pub loss_max: Option<f64>,
+}
+
 /// A way to keep a part, and what that costs: costs of different parts add up.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Way {

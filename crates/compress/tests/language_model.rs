@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // functions that tests share count as no tests
 
+mod tiny;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,18 +18,9 @@ use formats::model::ModelFiles;
 use kernels::attention::KvElement;
 use kernels::compute::{Compute, Isa};
 use kernels::elements::ElementType;
+use tiny::{compute, go, text, tiny};
 
-fn tiny() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/decoders/llama/model.gguf")
-}
-
-fn compute() -> Arc<Compute> {
-    Arc::new(Compute::new(Isa::detect(), 2))
-}
-
-fn go(_: Progress) -> ControlFlow<()> {
-    ControlFlow::Continue(())
-}
+const SENTENCES: usize = 400;
 
 fn make(
     from: &Path,
@@ -38,11 +31,6 @@ fn make(
     let source = Source::open(from)?;
     let changes = Changes { importance, ..Changes::to(Mix::find(mix).unwrap()) };
     rewrite(&compute(), &source, changes, to, &mut go)
-}
-
-/// Of the bytes that the tiny model's tokeniser knows.
-fn text() -> String {
-    (0..400).map(|i| format!("{} and {} make {}. ", i, i * 7 % 13, i + i * 7 % 13)).collect()
 }
 
 #[test]
@@ -103,7 +91,8 @@ fn what_is_smaller_says_nearly_the_same() {
     let check = |mix: &str, kl_most: f64, departure_most: f64| {
         let rewritten = make(&tiny(), mix, None, &path).unwrap();
         let mut go = |_, _| ControlFlow::Continue(());
-        let found = measure::compare(&tiny(), &path, &compute(), &text(), usize::MAX, &mut go).unwrap();
+        let found =
+            measure::compare(&tiny(), &path, &compute(), &text(SENTENCES), usize::MAX, &mut go).unwrap();
         assert!(found.kl_mean <= kl_most, "{mix}: {}", found.kl_mean);
         assert!(found.kl_median <= found.kl_99 && found.kl_99 <= found.kl_max);
         let departure = (found.compressed.perplexity / found.original.perplexity - 1.0).abs();
@@ -128,8 +117,14 @@ fn what_is_smaller_says_nearly_the_same() {
 fn importance_is_of_every_matrix_and_lessens_what_it_weighs() {
     let folder = tempfile::tempdir().unwrap();
     let importance =
-        Importance::measure(&tiny(), &compute(), &text(), &[], &mut |_, _| ControlFlow::Continue(()))
-            .unwrap();
+        Importance::measure(
+            &tiny(),
+            &compute(),
+            &text(SENTENCES),
+            &[],
+            &mut |_, _| ControlFlow::Continue(()),
+        )
+        .unwrap();
     let path = folder.path().join("weighed.gguf");
     let rewritten = make(&tiny(), "Q4_0", Some(&importance), &path).unwrap();
     for tensor in rewritten.tensors.iter().filter(|tensor| tensor.to != tensor.from) {
@@ -194,7 +189,7 @@ fn compensated_rounding_says_more_nearly_the_same() {
         assert_eq!(compensated.len(), 2 * 7, "{compensated:?}");
         let kl = |path: &Path| {
             let go = &mut |_, _| ControlFlow::Continue(());
-            measure::compare(&tiny(), path, &compute, &text(), 4096, go).unwrap().kl_mean
+            measure::compare(&tiny(), path, &compute, &text(SENTENCES), 4096, go).unwrap().kl_mean
         };
         let (before, after) = (kl(&plain), kl(&better));
         println!("{mix}: {before} {after}");

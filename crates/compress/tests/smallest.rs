@@ -2,38 +2,24 @@
 
 #![allow(clippy::unwrap_used)] // functions that tests share count as no tests
 
+mod tiny;
+
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use compress::mix::Types;
 use compress::rewrite::{Changes, rewrite};
-use compress::smallest::{Asked, Choice, Wish, check_size, choose};
-use compress::{CompressError, Importance, Mix, Phase, Progress, Source, measure};
-use kernels::compute::{Compute, Isa};
+use compress::smallest::{Asked, Choice, check_size, choose};
+use compress::{CompressError, Importance, Mix, Phase, Progress, Source, Wish, measure};
+use tiny::{compute, go, text, tiny};
 
-fn tiny() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/decoders/llama/model.gguf")
-}
-
-fn compute() -> Arc<Compute> {
-    Arc::new(Compute::new(Isa::detect(), 2))
-}
-
-fn go(_: Progress) -> ControlFlow<()> {
-    ControlFlow::Continue(())
-}
-
-fn text() -> String {
-    (0..100).map(|i| format!("{} and {} make {}. ", i, i * 7 % 13, i + i * 7 % 13)).collect()
-}
+const SENTENCES: usize = 100;
 
 fn chosen(wish: Wish) -> Result<Choice, CompressError> {
     let folder = tempfile::tempdir().unwrap();
     let source = Source::open(&tiny()).unwrap();
     let mut on = |_, _| ControlFlow::Continue(());
-    let importance = Importance::measure(&tiny(), &compute(), &text(), &[], &mut on).unwrap();
-    let text = text();
+    let importance = Importance::measure(&tiny(), &compute(), &text(SENTENCES), &[], &mut on).unwrap();
+    let text = text(SENTENCES);
     let asked = Asked { wish, text: &text, importance: Some(&importance), kv_element: None };
     let found = choose((&tiny(), &source), &compute(), &asked, folder.path(), &mut go);
     assert!(folder.path().read_dir().unwrap().all(|file| file.unwrap().file_name() == "trial.gguf"));
@@ -47,7 +33,7 @@ fn made(types: Types<'_>) -> (u64, f64) {
     let source = Source::open(&tiny()).unwrap();
     let rewritten = rewrite(&compute(), &source, Changes::new(types), &out, &mut go).unwrap();
     let mut on = |_, _| ControlFlow::Continue(());
-    let found = measure::compare(&tiny(), &out, &compute(), &text(), usize::MAX, &mut on).unwrap();
+    let found = measure::compare(&tiny(), &out, &compute(), &text(SENTENCES), usize::MAX, &mut on).unwrap();
     (rewritten.bytes_after, found.kl_mean)
 }
 
@@ -110,7 +96,7 @@ fn it_stops_when_asked() {
         seen += 1;
         if seen == 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let asked = Asked { wish, text: &text(), importance: None, kv_element: None };
+    let asked = Asked { wish, text: &text(SENTENCES), importance: None, kv_element: None };
     let found = choose((&tiny(), &source), &compute(), &asked, folder.path(), &mut stop);
     assert!(matches!(found, Err(CompressError::Stopped)), "{found:?}");
 }

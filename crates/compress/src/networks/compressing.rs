@@ -14,11 +14,12 @@ use super::document::Document;
 use super::error::{Listener, NetworkError, Result, tell};
 use super::integers::{Form, activations, rewrite};
 use super::low_rank::{Budget, factorise};
-use super::measure::{Figures, Measured, Samples, measure};
+use super::measure::{Figures, Measured, Samples, measure, warmed};
 use super::pruning;
 use super::report::{Report, worst};
-use super::searching::{Wish, search};
+use super::searching::search;
 use crate::progress::Phase;
+use crate::trade::Wish;
 use train::files::write_whole;
 use train::model::WeightView;
 
@@ -104,7 +105,7 @@ pub fn compress(request: &Request, on: &mut Listener<'_>) -> Result<Outcome> {
     let part = network.as_ref().map_or("", |network| network.session.judged_by_prefix());
     tell(on, Phase::Measuring, 0, 2)?;
     // The first model that a process runs takes more memory than the next.
-    let _first = judged.as_ref().map(|samples| measure(&bytes, samples, None)).transpose()?;
+    let _first = judged.as_ref().map(|samples| warmed(&bytes, samples)).transpose()?;
     let before = judged.as_ref().map(|samples| measure(&bytes, samples, None)).transpose()?;
     let made = make(request, original, network, on)?;
     tell(on, Phase::Measuring, 1, 2)?;

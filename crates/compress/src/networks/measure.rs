@@ -212,6 +212,13 @@ pub(super) struct Measured {
     _running: Running,
 }
 
+/// A model that has run, for what the first one takes beside its own.
+pub(super) fn warmed(bytes: &[u8], samples: &Samples) -> Result<Running> {
+    let running = Running::new(bytes)?;
+    running.answers(&samples.first(BATCH))?;
+    Ok(running)
+}
+
 /// Runs the file and measures it; `original` are the answers of what it was made from.
 pub(super) fn measure(bytes: &[u8], samples: &Samples, original: Option<&Answers>) -> Result<Measured> {
     let before = resident_bytes();

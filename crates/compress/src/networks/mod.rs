@@ -30,4 +30,6 @@ pub use integers::{Form, Range, activations, rewrite};
 pub use low_rank::{Budget, factorise};
 pub use measure::{Figures, Samples, Task, Truth};
 pub use report::{Report, Worst};
-pub use searching::{Choice, Sensitivity, Wish, search};
+pub use searching::{Choice, Sensitivity, search};
+
+pub use crate::trade::Wish;

@@ -10,21 +10,11 @@ use super::document::Document;
 use super::error::{Listener, NetworkError, Result, tell};
 use super::measure::{Answers, Running, Samples, compare, judged};
 use crate::progress::Phase;
-use crate::trade::{Way, steps};
+use crate::trade::{Way, Wish, steps};
 
 /// Codings that are tried, from large to small.
 const TRIED: [Coding; 5] =
     [Coding::Float16, Coding::Int8, Coding::Codebook8, Coding::Codebook4, Coding::Codebook2];
-
-/// What is asked for; both, if both are.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Wish {
-    /// Bytes of the file, at most.
-    pub bytes_max: Option<u64>,
-    /// What may be lost, at most: share of right answers (0.005 is half a point), or the relative growth of the mean squared
-    /// error where answers are numbers; without right answers, the relative difference to the original's.
-    pub loss_max: Option<f64>,
-}
 
 /// What coding a weight alone costs.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -53,7 +53,7 @@ Examples:
       without the three layers that notes.txt needs least
   tureen compress smollm2:135m --to Q4_0 --rounding gptq --calibration notes.txt
       takes minutes instead of seconds, and says more nearly what the original said
-  tureen compress smollm2:135m --to smallest --target-size 100MB --calibration notes.txt
+  tureen compress model-F16.gguf --to smallest --target-size 80MB --calibration notes.txt
       a type for each matrix, chosen by what it costs on notes.txt, so that it has that size
 
 Types, with the bits that a weight takes in a large model:

@@ -12,10 +12,10 @@ use compress::mix::{MIXES, Types};
 use compress::networks::{self, NetworkError};
 use compress::report::Report as TextsReport;
 use compress::rewrite::{Changes, rewrite};
-use compress::smallest::{self, Asked, Wish};
+use compress::smallest::{self, Asked};
 use compress::{
-    CompressError, Hessians, Importance, LayerInfluence, Mix, Phase, Progress, Source, choose_layers,
-    layer_choice, measure,
+    CompressError, Hessians, Importance, LayerInfluence, Mix, Phase, Progress, Source, Wish, choose_layers,
+    is_same_file, layer_choice, measure,
 };
 use formats::onnx::is_onnx;
 use kernels::compute::Compute;
@@ -293,10 +293,6 @@ impl Report {
     }
 }
 
-fn is_same_file(one: &Path, other: &Path) -> bool {
-    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
-}
-
 /// A text for a model to read.
 fn text_of(path: &Path) -> std::io::Result<String> {
     let file = File::open(path)?;
@@ -327,13 +323,8 @@ fn find_mix(text: &str) -> anyhow::Result<&'static Mix> {
 mod tests {
     use clap::Parser;
 
+    use super::super::compress_request::tests::Flags;
     use super::*;
-
-    #[derive(Parser)]
-    struct Flags {
-        #[command(flatten)]
-        request: Request,
-    }
 
     #[test]
     fn what_makes_no_sense_together_is_refused() {

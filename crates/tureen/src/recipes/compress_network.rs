@@ -1,7 +1,8 @@
 //! Compressing a network: what `to` means for an ONNX file, and what is kept of its report.
 
 use anyhow::bail;
-use compress::networks::{Budget, Calibration, Coding, Form, Method, Report, Teaching, Wish};
+use compress::Wish;
+use compress::networks::{Budget, Calibration, Coding, Form, Method, Report, Teaching};
 
 use super::compress_request::{Ranges, Request, SMALLEST};
 use crate::nearest::nearest;

@@ -233,15 +233,15 @@ impl Request {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use clap::Parser;
 
     use super::*;
 
     #[derive(Parser)]
-    struct Flags {
+    pub struct Flags {
         #[command(flatten)]
-        request: Request,
+        pub request: Request,
     }
 
     /// Flags and a table say the same, and what isn't said is the same for both.
