@@ -5,13 +5,12 @@
 mod tiny;
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use compress::mix::MIXES;
 use compress::report::Report;
 use compress::rewrite::{Changes, Rewritten, rewrite};
-use compress::{CompressError, Hessians, Importance, Mix, Progress, Source, measure};
+use compress::{CompressError, Hessians, Importance, Mix, Source, measure};
 use engine::llm::{Llm, Settings};
 use formats::gguf::{Value, Writer, read};
 use formats::model::ModelFiles;

@@ -179,7 +179,8 @@ fn texts_summary(report: &TextsReport) -> String {
         let mut shares: Vec<(&str, u64)> = bytes.into_iter().collect();
         shares.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         let all = report.bytes_after.max(1);
-        let shares = shares.iter().map(|(name, bytes)| format!("{name} {}%", 100 * bytes / all));
+        let shares = shares.iter().map(|(name, bytes)| (name, 100 * bytes / all));
+        let shares = shares.filter(|(_, share)| *share > 0).map(|(name, share)| format!("{name} {share}%"));
         text += &format!(
             "{}; divergence {:.4} nats a token on the calibration text\n",
             shares.collect::<Vec<_>>().join(", "),
