@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod by_rows;
 pub mod compute;
 pub mod convolution;
 pub mod elements;

@@ -1,6 +1,7 @@
 //! The memory that a planned computation runs in: one block of f32, and a scratch for each worker. Operations are
 //! prepared once, with every place that they touch checked, and then run on any workspace that is large enough.
 
+use crate::memory::AlignedVec;
 use crate::threads::Pool;
 
 /// f32 values that a cache line holds; storage begins at multiples of it.
@@ -9,51 +10,53 @@ pub const LINE: usize = 16;
 /// f32 values of scratch for each worker: half a second-level cache.
 pub const SCRATCH: usize = 128 * 1024;
 
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; LINE]);
-
-/// One block of f32 for weights and intermediate values, and a scratch for each worker.
+/// One block of f32 for weights and intermediate values, and a scratch for each worker; on huge pages where the system has
+/// them: strides of training reach over many small ones.
 pub struct Workspace {
-    lines: Vec<Line>,
-    scratch: Vec<Line>,
+    values: AlignedVec<f32>,
+    scratch: AlignedVec<f32>,
     workers: usize,
 }
 
 impl Workspace {
     /// At least `floats` zeros, for pools of up to `workers` threads.
+    ///
+    /// # Panics
+    /// When the system refuses the memory.
     pub fn new(floats: usize, workers: usize) -> Workspace {
         let workers = workers.max(1);
-        let scratch = vec![Line([0.0; LINE]); workers * SCRATCH / LINE];
-        Workspace { lines: vec![Line([0.0; LINE]); floats.div_ceil(LINE)], scratch, workers }
+        let values = AlignedVec::zeroed(floats.next_multiple_of(LINE));
+        Workspace { values, scratch: AlignedVec::zeroed(workers * SCRATCH), workers }
     }
 
     /// Makes room for `floats` values; what is there stays.
+    ///
+    /// # Panics
+    /// When the system refuses the memory.
     pub fn grow(&mut self, floats: usize) {
-        let lines = floats.div_ceil(LINE);
-        if lines > self.lines.len() {
-            self.lines.resize(lines, Line([0.0; LINE]));
+        if floats > self.len() {
+            let mut values = AlignedVec::zeroed(floats.next_multiple_of(LINE));
+            values[..self.len()].copy_from_slice(&self.values);
+            self.values = values;
         }
     }
 
     pub fn len(&self) -> usize {
-        self.lines.len() * LINE
+        self.values.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+        self.values.is_empty()
     }
 
     /// All values.
     pub fn values(&self) -> &[f32] {
-        // SAFETY: a line is 16 floats without padding.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len()) }
+        &self.values
     }
 
     /// All values.
     pub fn values_mut(&mut self) -> &mut [f32] {
-        // SAFETY: a line is 16 floats without padding, and they are borrowed mutably through `self`.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len()) }
+        &mut self.values
     }
 
     /// The raw memory for one operation, which has checked that it needs no more than `needed`.
@@ -61,8 +64,8 @@ impl Workspace {
         assert!(needed <= self.len(), "an operation needs {needed} floats, the workspace has {}", self.len());
         assert!(pool.threads() <= self.workers, "the workspace has scratch for {} workers", self.workers);
         Memory {
-            start: self.lines.as_mut_ptr().cast(),
-            scratch: self.scratch.as_mut_ptr().cast(),
+            start: self.values.as_mut_ptr(),
+            scratch: self.scratch.as_mut_ptr(),
             borrowed: std::marker::PhantomData,
         }
     }

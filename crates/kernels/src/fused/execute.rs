@@ -1,25 +1,25 @@
-//! Runs the code of a pass, chunk by chunk.
+//! Runs the code of a pass, some rows at a time.
 
 use std::ops::Range;
 
 use super::Function;
 use super::access::Access;
 use super::compile::{Action, Code, Place, Program};
-use super::functions::{erf_far_exponent, erf_near, expm1, log, log1p, random_key, uniform};
+use super::functions::{expm1, log, log1p, random_key, uniform};
 use crate::compute::Isa;
-use crate::lanes::{Kernel, Lanes, WIDTH_MAX, dispatch, exp, sigmoid, tanh};
+use crate::lanes::{Kernel, Lanes, WIDTH_MAX, dispatch, erf, exp, sigmoid, tanh};
 use crate::workspace::Memory;
 
-/// Runs `program` over some of its chunks.
-pub(super) fn run(isa: Isa, program: &Program, memory: Memory<'_>, worker: usize, chunks: Range<usize>) {
-    dispatch(isa, Chunks { program, memory, worker, chunks });
+/// Runs `program` over some of its rows.
+pub(super) fn run(isa: Isa, program: &Program, memory: Memory<'_>, worker: usize, rows: Range<usize>) {
+    dispatch(isa, Chunks { program, memory, worker, rows });
 }
 
 struct Chunks<'a> {
     program: &'a Program,
     memory: Memory<'a>,
     worker: usize,
-    chunks: Range<usize>,
+    rows: Range<usize>,
 }
 
 impl Kernel for Chunks<'_> {
@@ -28,9 +28,8 @@ impl Kernel for Chunks<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
         let program = self.program;
-        for chunk in self.chunks.clone() {
-            let first_row = chunk * program.rows_at_once;
-            let rows = program.rows_at_once.min(program.rows - first_row);
+        for first_row in self.rows.clone().step_by(program.rows_at_once) {
+            let rows = program.rows_at_once.min(self.rows.end - first_row);
             let span = Span { chunks: &self, first_row, rows };
             for code in &program.code {
                 span.one(lanes, code);
@@ -241,6 +240,7 @@ fn elementwise<L: Lanes>(
         Function::Neg => vectors!(lanes, n, operands, to, |x| lanes.sub(zero, x)),
         Function::Exp => vectors!(lanes, n, operands, to, |x| exp(lanes, x)),
         Function::Sqrt => vectors!(lanes, n, operands, to, |x| lanes.sqrt(x)),
+        Function::Erf => vectors!(lanes, n, operands, to, |x| erf(lanes, x)),
         Function::Tanh => vectors!(lanes, n, operands, to, |x| tanh(lanes, x)),
         Function::Sigmoid => vectors!(lanes, n, operands, to, |x| sigmoid(lanes, x)),
         Function::Add => vectors!(lanes, n, operands, to, |x, y| lanes.add(x, y)),
@@ -280,8 +280,7 @@ fn rarer<L: Lanes>(
         Function::Sin => numbers!(n, operands, to, |x| x.sin()),
         Function::Cos => numbers!(n, operands, to, |x| x.cos()),
         Function::Pow => numbers!(n, operands, to, |x, y| x.powf(y)),
-        Function::Erf => in_parts(lanes, operands[0], n, to, true),
-        Function::Expm1 => in_parts(lanes, operands[0], n, to, false),
+        Function::Expm1 => in_parts(lanes, operands[0], n, to),
         Function::Uniform(stream) => {
             // SAFETY: both operands are at least one value.
             let key = unsafe { random_key(stream, *operands[0].from, *operands[1].from) };
@@ -294,33 +293,20 @@ fn rarer<L: Lanes>(
     }
 }
 
-/// `erf` or `e^x - 1`: the exponential by vectors, the rest by numbers, a vector's worth at a time.
+/// `e^x - 1`: the exponential by vectors, the rest by numbers, a vector's worth at a time.
 #[inline(always)]
-fn in_parts<L: Lanes>(lanes: L, operand: Operand, n: usize, to: *mut f32, is_erf: bool) {
+fn in_parts<L: Lanes>(lanes: L, operand: Operand, n: usize, to: *mut f32) {
     let mut i = 0;
     while i < n {
         let count = L::WIDTH.min(n - i);
         let mut x = [0.0f32; WIDTH_MAX];
         // SAFETY: the operand has `n` values, or one vector at step 0.
         unsafe { std::ptr::copy_nonoverlapping(operand.from.add(i * operand.step), x.as_mut_ptr(), count) };
-        let mut exponent = x;
-        if is_erf {
-            for lane in 0..L::WIDTH {
-                exponent[lane] = -erf_far_exponent(x[lane].abs());
-            }
-        }
         let mut grown = [0.0f32; WIDTH_MAX];
-        lanes.write(&mut grown, exp(lanes, lanes.read(&exponent)));
+        lanes.write(&mut grown, exp(lanes, lanes.read(&x)));
         let mut y = [0.0f32; WIDTH_MAX];
-        // Taking a number from itself leaves zero, and of infinities and what is no number NaN.
-        #[allow(clippy::eq_op)]
         for lane in 0..L::WIDTH {
-            y[lane] = if is_erf {
-                let far = (1.0 - grown[lane]).copysign(x[lane]);
-                if x[lane].abs() < 1.0 { erf_near(x[lane]) } else { far + (x[lane] - x[lane]) }
-            } else {
-                expm1(x[lane], grown[lane])
-            };
+            y[lane] = expm1(x[lane], grown[lane]);
         }
         // SAFETY: `count` places are left.
         unsafe { std::ptr::copy_nonoverlapping(y.as_ptr(), to.add(i), count) };

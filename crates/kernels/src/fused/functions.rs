@@ -43,34 +43,6 @@ pub(super) fn expm1(x: f32, grown: f32) -> f32 {
     if grown == 0.0 || grown == f32::INFINITY { less } else { value }
 }
 
-/// `x` times a polynomial in `x²` (our own minimax fit, 1.3e-9): `erf x` for `|x| <= 1`.
-#[inline(always)]
-pub(super) fn erf_near(x: f32) -> f32 {
-    let square = x * x;
-    let mut p = 7.853_861e-5;
-    p = p * square - 0.000_801_019_35;
-    p = p * square + 0.005_188_327_7;
-    p = p * square - 0.026_853_812;
-    p = p * square + 0.112_835_85;
-    p = p * square - 0.376_126_26;
-    p = p * square + std::f32::consts::FRAC_2_SQRT_PI;
-    p * x
-}
-
-/// `-ln(1 - erf x)` for `1 <= x <= 4` (our own fit: `erf` within 3e-11 in exact arithmetic), held at 4 beyond.
-#[inline(always)]
-pub(super) fn erf_far_exponent(x: f32) -> f32 {
-    let x = if x < 4.0 { x } else { 4.0 };
-    let mut p = 2.149_604_8e-5;
-    p = p * x - 0.000_439_105_65;
-    p = p * x + 0.004_193_607_7;
-    p = p * x - 0.025_178_96;
-    p = p * x + 0.108_372_466;
-    p = p * x + 0.633_262_6;
-    p = p * x + 1.129_556_8;
-    p * x - 0.000_183_443_09
-}
-
 /// A random number in [0, 1) for place `index` of the stream that `key` names: two rounds of a multiply-and-shift hash.
 #[inline(always)]
 pub(super) fn uniform(key: u64, index: u32) -> f32 {

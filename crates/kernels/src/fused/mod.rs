@@ -8,8 +8,11 @@ mod functions;
 
 pub use functions::{random_key, random_uniform};
 
-use crate::compute::Compute;
-use crate::workspace::{View, Workspace};
+use std::ops::Range;
+
+use crate::by_rows::Touch;
+use crate::compute::{Compute, Isa};
+use crate::workspace::{Memory, View, Workspace};
 use compile::Program;
 
 /// Elements that a step of the program takes at once.
@@ -125,6 +128,8 @@ pub struct Expression {
 /// A prepared pass.
 pub struct Fused {
     shape: Vec<usize>,
+    inputs: Vec<View>,
+    outputs: Vec<View>,
     program: Program,
     needed: usize,
 }
@@ -174,7 +179,13 @@ impl Fused {
                 assert!(other.is_apart(view), "outputs overlap: {view:?} and {other:?}");
             }
         }
-        Fused { shape: expression.shape.clone(), program: Program::compile(expression), needed }
+        Fused {
+            shape: expression.shape.clone(),
+            inputs: expression.inputs.iter().map(|input| input.view.clone()).collect(),
+            outputs: expression.outputs.iter().map(|(_, view)| view.clone()).collect(),
+            program: Program::compile(expression),
+            needed,
+        }
     }
 
     pub fn run(&self, compute: &Compute, workspace: &mut Workspace) {
@@ -183,13 +194,38 @@ impl Fused {
         let chunks = program.chunks();
         let threads = compute.pool().threads();
         if program.cost() <= SERIAL || chunks < 2 || threads == 1 {
-            return execute::run(compute.isa(), program, memory, 0, 0..chunks);
+            return execute::run(compute.isa(), program, memory, 0, 0..program.rows);
         }
-        let share = chunks.div_ceil(threads);
+        let share = chunks.div_ceil(threads) * program.rows_at_once;
         compute.pool().run(|worker| {
-            let end = ((worker + 1) * share).min(chunks);
+            let end = ((worker + 1) * share).min(program.rows);
             execute::run(compute.isa(), program, memory, worker, worker * share..end);
         });
+    }
+
+    /// The first dimension, if the pass can be made over a part of it.
+    pub(crate) fn rows(&self) -> Option<usize> {
+        (self.shape.len() >= 2 && self.program.rows > 0).then(|| self.shape[0])
+    }
+
+    /// Roughly how many additions it costs.
+    pub(crate) fn cost(&self) -> usize {
+        self.program.cost()
+    }
+
+    pub(crate) fn needed(&self) -> usize {
+        self.needed
+    }
+
+    pub(crate) fn touches(&self) -> Vec<Touch<'_>> {
+        let touch = |writes: bool| move |view| Touch { view, axis: Some(0), writes };
+        self.inputs.iter().map(touch(false)).chain(self.outputs.iter().map(touch(true))).collect()
+    }
+
+    /// Makes the pass over `rows` of the first dimension, which no other worker touches.
+    pub(crate) fn some_rows(&self, isa: Isa, memory: Memory<'_>, worker: usize, rows: Range<usize>) {
+        let each = self.program.rows / self.shape[0];
+        execute::run(isa, &self.program, memory, worker, rows.start * each..rows.end * each);
     }
 }
 

@@ -8,7 +8,8 @@ use std::arch::x86_64::*;
 
 use super::pack::{Pack, offset_of};
 use super::tile::{Tile, rows_at_once};
-use super::{Block, STEPS};
+use super::{Block, STEPS, pitch};
+use crate::lanes::transpose;
 use crate::workspace::Memory;
 
 /// Values of a vector.
@@ -53,7 +54,15 @@ pub(super) unsafe fn pack_strip(pack: &Pack, memory: Memory<'_>, batch: usize, s
                 }
             }
         } else {
-            for column in 0..columns {
+            let whole = if k_stride == 1 && steps == WIDTH { columns / WIDTH * WIDTH } else { 0 };
+            for column in (0..whole).step_by(WIDTH) {
+                // SAFETY: as above, a square; the block has as many rows of two vectors.
+                unsafe {
+                    let to = block.as_mut_ptr().cast::<f32>().add(column);
+                    transpose(element(0, column), n_stride, to, 2 * WIDTH);
+                }
+            }
+            for column in whole..columns {
                 for step in 0..steps {
                     // SAFETY: as above.
                     block[step][column] = unsafe { *element(step, column) };
@@ -104,11 +113,16 @@ pub(super) unsafe fn multiply(block: &Block<'_>) {
         let pairs = steps.div_ceil(2);
         // SAFETY: a worker's scratch is its own.
         let packed = unsafe { block.memory.scratch(block.worker) };
-        // SAFETY: the block's rows and steps are inside the view of `a`, and fit the scratch.
-        unsafe {
-            let from = block.place(a, block.rows.start, 0).offset(first_step as isize * a_step);
-            pack_rows(from.cast_const(), a_row, a_step, rows, steps, packed.cast());
-        }
+        // SAFETY: the block's rows and steps are inside the view of `a`, and fit the scratch in either layout.
+        let is_in_runs = unsafe {
+            let from = block.place(a, block.rows.start, 0).offset(first_step as isize * a_step).cast_const();
+            if a_step == 1 && a_row >= 0 {
+                round_rows(from, a_row, rows, steps, packed.cast());
+            } else {
+                pack_rows(from, a_row, a_step, rows, steps, packed.cast());
+            }
+            a_step != 1 || a_row < 0
+        };
         for strip in block.strips.clone() {
             let first = strip * 2 * WIDTH;
             let strip_width = (2 * WIDTH).min(padded - first);
@@ -119,11 +133,13 @@ pub(super) unsafe fn multiply(block: &Block<'_>) {
             };
             let tile = Tile {
                 a: packed,
-                a_row: 1,
-                a_step: 0,
+                a_row: if is_in_runs { 1 } else { pitch(pairs) },
+                a_step: 1,
                 // SAFETY: the strip of the packed operand, which `Gemm::new` found inside the workspace.
                 b: unsafe {
-                    block.memory.at(gemm.b + matrix + first * k.div_ceil(2) + first_step / 2 * strip_width)
+                    block
+                        .memory
+                        .at(gemm.b.offset + matrix + first * k.div_ceil(2) + first_step / 2 * strip_width)
                 },
                 k: pairs,
                 init: init.map_or(std::ptr::null(), |init| block.place(init, block.rows.start, first)),
@@ -140,7 +156,11 @@ pub(super) unsafe fn multiply(block: &Block<'_>) {
                     let init =
                         if tile.init.is_null() { tile.init } else { tile.init.add(row * tile.init_row) };
                     let c = tile.c.add(row * tile.c_row);
-                    some_rows(Tile { a: packed.add(row * pairs), init, c, ..tile }, run, strip_width / WIDTH);
+                    let (a, a_step) = match is_in_runs {
+                        true => (packed.add(row * pairs), run),
+                        false => (packed.add(row * tile.a_row), 1),
+                    };
+                    some_rows(Tile { a: a.cast_const(), a_step, init, c, ..tile }, run, strip_width / WIDTH);
                 }
                 row += run;
             }
@@ -181,8 +201,13 @@ unsafe fn pack_rows(
                     _mm512_mask_storeu_epi32(to.add(pair * run).cast(), mask, interleaved(low, high));
                 }
             } else {
-                for r in 0..run {
-                    pack_row(from.offset(r as isize * row_stride), step_stride, steps, to.add(r), run);
+                for pair in 0..pairs {
+                    for r in 0..run {
+                        let at = from.offset(r as isize * row_stride + 2 * pair as isize * step_stride);
+                        let high = if 2 * pair + 1 < steps { *at.offset(step_stride) } else { 0.0 };
+                        let rounded = interleaved(_mm512_set1_ps(*at), _mm512_set1_ps(high));
+                        *to.add(pair * run + r) = _mm512_cvtsi512_si32(rounded) as u32;
+                    }
                 }
             }
         }
@@ -190,31 +215,25 @@ unsafe fn pack_rows(
     }
 }
 
-/// Rounds one row, of which a pair goes to each `to_stride`-th place.
+/// Rounds rows to below each other, at the distance of their pairs' [`pitch`].
 ///
 /// # Safety
-/// `from` has `steps` elements, and `to` a place for each pair.
+/// `from` is the first of `rows` rows of `steps` elements side by side; `to` has room for as many pairs at their pitch.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn pack_row(from: *const f32, step_stride: isize, steps: usize, to: *mut u32, to_stride: usize) {
-    for first in (0..steps).step_by(2 * WIDTH) {
-        let count = (2 * WIDTH).min(steps - first);
-        let mut values = [0.0f32; 2 * WIDTH];
-        let mut words = [0u32; WIDTH];
-        // SAFETY: `count` elements are left, and a pair's place is there for every second one.
+unsafe fn round_rows(from: *const f32, row_stride: isize, rows: usize, steps: usize, to: *mut u32) {
+    let pitch = pitch(steps.div_ceil(2));
+    for row in 0..rows {
+        // SAFETY: a row of either; what is beyond its end is neither read nor, but for the pitch, written.
         unsafe {
-            let from = from.offset(first as isize * step_stride);
-            if step_stride == 1 {
-                std::ptr::copy_nonoverlapping(from, values.as_mut_ptr(), count);
-            } else {
-                for (i, value) in values[..count].iter_mut().enumerate() {
-                    *value = *from.offset(i as isize * step_stride);
-                }
-            }
-            let (low, high) = (_mm512_loadu_ps(values.as_ptr()), _mm512_loadu_ps(values.as_ptr().add(WIDTH)));
-            let rounded: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
-            _mm512_storeu_si512(words.as_mut_ptr().cast(), rounded);
-            for (i, word) in words[..count.div_ceil(2)].iter().enumerate() {
-                *to.add((first / 2 + i) * to_stride) = *word;
+            let (from, to) = (from.offset(row as isize * row_stride), to.add(row * pitch));
+            for first in (0..steps).step_by(2 * WIDTH) {
+                let left = |skipped: usize| (steps - first).saturating_sub(skipped).min(WIDTH);
+                let load = |skipped: usize| {
+                    let mask = ((1u32 << left(skipped)) - 1) as __mmask16;
+                    _mm512_maskz_loadu_ps(mask, from.wrapping_add(first + skipped))
+                };
+                let rounded: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(load(WIDTH), load(0)));
+                _mm512_storeu_si512(to.add(first / 2).cast(), rounded);
             }
         }
     }
@@ -228,7 +247,12 @@ unsafe fn pack_row(from: *const f32, step_stride: isize, steps: usize, to: *mut 
 unsafe fn some_rows(tile: Tile, count: usize, vectors: usize) {
     macro_rules! sized {
         ($rows:literal) => {
-            if vectors == 2 { run::<$rows, 2>(tile) } else { run::<$rows, 1>(tile) }
+            match (vectors, tile.a_row) {
+                (2, 1) => run::<$rows, 2, true>(tile),
+                (2, _) => run::<$rows, 2, false>(tile),
+                (_, 1) => run::<$rows, 1, true>(tile),
+                _ => run::<$rows, 1, false>(tile),
+            }
         };
     }
     // SAFETY: the caller's promise.
@@ -246,9 +270,9 @@ unsafe fn some_rows(tile: Tile, count: usize, vectors: usize) {
 }
 
 /// # Safety
-/// As [`some_rows`], for `R` rows that lie side by side, `[pairs, R]`.
+/// As [`some_rows`], for `R` rows; `UNIT` says that `a_row` is 1.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn run<const R: usize, const V: usize>(tile: Tile) {
+unsafe fn run<const R: usize, const V: usize, const UNIT: bool>(tile: Tile) {
     let masks: [__mmask16; V] = std::array::from_fn(|v| {
         ((1u32 << tile.columns.saturating_sub(v * WIDTH).min(WIDTH)) - 1) as __mmask16
     });
@@ -263,22 +287,27 @@ unsafe fn run<const R: usize, const V: usize>(tile: Tile) {
                 }
             }
         }
-        let (a, b) = (tile.a.cast::<i32>(), tile.b);
-        for pair in 0..tile.k {
+        let row_step = if UNIT { 1 } else { tile.a_row };
+        let (mut a, mut b) = (tile.a.cast::<i32>(), tile.b);
+        for _ in 0..tile.k {
             let mut columns = [_mm512_setzero_si512(); V];
             for (v, columns) in columns.iter_mut().enumerate() {
-                *columns = _mm512_loadu_si512(b.add((pair * V + v) * WIDTH).cast());
+                *columns = _mm512_loadu_si512(b.add(v * WIDTH).cast());
             }
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let value: __m512bh = std::mem::transmute(_mm512_set1_epi32(*a.add(pair * R + r)));
-                for v in 0..V {
-                    sums[v] = _mm512_dpbf16_ps(
-                        sums[v],
-                        value,
-                        std::mem::transmute::<__m512i, __m512bh>(columns[v]),
-                    );
+            // Three rows a base, as in f32.
+            for base in 0..R.div_ceil(3) {
+                let rows = a.add(base * 3 * row_step);
+                for r in base * 3..(base * 3 + 3).min(R) {
+                    let value = _mm512_set1_epi32(*rows.add((r - base * 3) * row_step));
+                    let value: __m512bh = std::mem::transmute(value);
+                    for v in 0..V {
+                        let columns: __m512bh = std::mem::transmute(columns[v]);
+                        sums[r][v] = _mm512_dpbf16_ps(sums[r][v], value, columns);
+                    }
                 }
             }
+            a = a.add(tile.a_step);
+            b = b.add(V * WIDTH);
         }
         for (r, sums) in sums.iter().enumerate() {
             for (v, sum) in sums.iter().enumerate() {

@@ -9,16 +9,17 @@ mod bf16;
 mod pack;
 mod tile;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pack::offset_of;
 pub use pack::{Pack, Precision, packed_values, padded_columns, width};
 use tile::{Tile, rows_at_once};
 
-use crate::compute::Compute;
-use crate::compute::Isa;
+use crate::by_rows::Touch;
+use crate::compute::{Compute, Isa};
 use crate::lanes::{Kernel, Lanes, dispatch};
-use crate::workspace::{Memory, SCRATCH, View, Workspace};
+use crate::workspace::{LINE, Memory, SCRATCH, View, Workspace};
 
 /// Steps of `k` after which sums are put down: operands of a block stay in the second-level cache.
 const STEPS: usize = 1024;
@@ -26,8 +27,9 @@ const STEPS: usize = 1024;
 const ROWS: usize = 96;
 /// Multiply-adds below which one thread does all.
 const SERIAL: usize = 160 * 1024;
-/// Columns from which on copying rows of `a` next to each other pays.
-const COLUMNS_TO_PACK_FOR: usize = 160;
+/// Columns from which on copying rows of `a` next to each other pays, where they don't fit in the first-level cache.
+const COLUMNS_TO_COPY_FOR: usize = 160;
+const L1_VALUES: usize = 4096;
 
 /// A prepared product.
 pub struct Gemm {
@@ -36,7 +38,7 @@ pub struct Gemm {
     /// `[batch.., m, k]`.
     a: View,
     /// Strips of `[batch, k, n]` as [`Pack`] lays them out.
-    b: usize,
+    b: View,
     /// Whether all batches share the first packed matrix.
     b_shared: bool,
     init: Option<View>,
@@ -79,7 +81,7 @@ impl Gemm {
             assert!(*init == c || init.is_apart(&c), "init is c or apart from it");
             needed = needed.max(init.range().end);
         }
-        Gemm { isa, precision, a, b, b_shared, init, c, needed }
+        Gemm { isa, precision, a, b: packed, b_shared, init, c, needed }
     }
 
     /// # Panics
@@ -89,7 +91,7 @@ impl Gemm {
         let memory = workspace.memory(self.needed, compute.pool());
         let rank = self.c.shape.len();
         let (m, n, k) = (self.c.shape[rank - 2], self.c.shape[rank - 1], self.a.shape[rank - 1]);
-        let batches: usize = self.c.shape[..rank - 2].iter().product();
+        let batches = self.batches();
         if batches * m * n == 0 {
             return;
         }
@@ -117,17 +119,49 @@ impl Gemm {
                 rows: first_row..(first_row + ROWS).min(m),
                 strips: first_strip..(first_strip + strips_each).min(strips),
             };
-            match self.precision {
-                Precision::Float32 => dispatch(self.isa, block),
-                // SAFETY: the instruction set has it, as `new` found, and is `compute`'s, so the machine has that; `new`
-                // checked the views; blocks of `c` are apart.
-                #[cfg(target_arch = "x86_64")]
-                Precision::Bfloat16 => unsafe { bf16::multiply(&block) },
-                #[cfg(not(target_arch = "x86_64"))]
-                Precision::Bfloat16 => unreachable!("`new` refuses it here"),
-            }
+            block.multiply();
         };
         if batches * m * n * k <= SERIAL { work(0) } else { compute.pool().run(work) }
+    }
+
+    fn batches(&self) -> usize {
+        self.c.shape[..self.c.shape.len() - 2].iter().product()
+    }
+
+    /// The rows of the product, if it is one.
+    pub(crate) fn rows(&self) -> Option<usize> {
+        let rank = self.c.shape.len();
+        (self.batches() == 1 && self.c.elements() > 0).then(|| self.c.shape[rank - 2])
+    }
+
+    pub(crate) fn multiply_adds(&self) -> usize {
+        self.c.elements() * self.a.shape[self.a.shape.len() - 1]
+    }
+
+    pub(crate) fn needed(&self) -> usize {
+        self.needed
+    }
+
+    pub(crate) fn touches(&self) -> Vec<Touch<'_>> {
+        let axis = Some(self.c.shape.len() - 2);
+        let read = |view| Touch { view, axis, writes: false };
+        let mut touches = vec![read(&self.a), Touch { view: &self.c, axis, writes: true }];
+        touches.push(Touch { view: &self.b, axis: None, writes: false });
+        touches.extend(self.init.iter().map(read));
+        touches
+    }
+
+    /// Computes `rows` of a product of which no other worker touches those rows.
+    ///
+    /// # Panics
+    /// When `isa` is another than it was prepared for.
+    pub(crate) fn some_rows(&self, isa: Isa, memory: Memory<'_>, worker: usize, rows: Range<usize>) {
+        assert_eq!(self.isa, isa, "the instruction sets of a product and of its threads");
+        let strips = self.c.shape[self.c.shape.len() - 1].div_ceil(2 * width(self.isa));
+        for first in rows.clone().step_by(ROWS) {
+            let rows = first..(first + ROWS).min(rows.end);
+            Block { gemm: self, memory, worker, batch: 0, rows, strips: 0..strips }.multiply();
+        }
     }
 }
 
@@ -142,6 +176,18 @@ struct Block<'a> {
 }
 
 impl Block<'_> {
+    fn multiply(self) {
+        match self.gemm.precision {
+            Precision::Float32 => dispatch(self.gemm.isa, self),
+            // SAFETY: the instruction set has it, as `new` found, and is that of the threads, so the machine has that;
+            // `new` checked the views; blocks of `c` are apart.
+            #[cfg(target_arch = "x86_64")]
+            Precision::Bfloat16 => unsafe { bf16::multiply(&self) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Precision::Bfloat16 => unreachable!("`new` refuses it here"),
+        }
+    }
+
     /// The place of `(row, column)` of this batch.
     #[inline(always)]
     fn place(&self, view: &View, row: usize, column: usize) -> *mut f32 {
@@ -153,6 +199,56 @@ impl Block<'_> {
     }
 }
 
+impl Block<'_> {
+    /// How rows of `a` are best multiplied with strips of `strip_width` columns.
+    #[inline(always)]
+    fn layout(&self, strip_width: usize) -> Layout {
+        let a = &self.gemm.a;
+        let rank = a.shape.len();
+        let (rows, columns) = (self.rows.len(), self.strips.len() * strip_width);
+        let copies = rows > 1 && columns >= COLUMNS_TO_COPY_FOR && rows * a.shape[rank - 1] > L1_VALUES;
+        match (a.strides[rank - 2], a.strides[rank - 1]) {
+            (1, 1..) if copies => Layout::Runs,
+            (1.., 1) if copies => Layout::Rows,
+            (1, 1..) | (1.., 1) => Layout::AsItIs,
+            _ if rows > 1 => Layout::Runs,
+            _ => Layout::AsItIs,
+        }
+    }
+
+    /// Where the first row's elements are from `first_step` on, and the strides of rows and steps.
+    ///
+    /// # Safety
+    /// The block's rows have so many steps from there on.
+    #[inline(always)]
+    unsafe fn lay_out<L: Lanes>(
+        &self,
+        layout: Layout,
+        first_step: usize,
+        steps: usize,
+    ) -> (*const f32, usize, usize) {
+        let a = &self.gemm.a;
+        let (a_row, a_step) = (a.strides[a.shape.len() - 2], a.strides[a.shape.len() - 1]);
+        let rows = self.rows.len();
+        // SAFETY: the caller's promise; a worker's scratch is its own, and a block fits in either layout.
+        unsafe {
+            let from = self.place(a, self.rows.start, 0).offset(first_step as isize * a_step).cast_const();
+            let scratch = self.memory.scratch(self.worker);
+            match layout {
+                Layout::AsItIs => (from, a_row as usize, a_step as usize),
+                Layout::Rows => {
+                    copy_rows(from, a_row, rows, steps, scratch);
+                    (scratch.cast_const(), pitch(steps), 1)
+                }
+                Layout::Runs => {
+                    pack_rows::<L>(from, a_row, a_step, rows, steps, scratch);
+                    (scratch.cast_const(), 1, 0)
+                }
+            }
+        }
+    }
+}
+
 impl Kernel for Block<'_> {
     type Output = ();
 
@@ -161,23 +257,15 @@ impl Kernel for Block<'_> {
         let Gemm { a, c, init, .. } = self.gemm;
         let rank = c.shape.len();
         let (n, k) = (c.shape[rank - 1], a.shape[rank - 1]);
-        let (a_row, a_step) = (a.strides[rank - 2], a.strides[rank - 1]);
         let rows = self.rows.len();
-        let columns = self.strips.len() * 2 * L::WIDTH;
-        let odd = (a_row != 1 && a_step != 1) || a_row < 0 || a_step < 0;
-        let packs = rows > 1 && (odd || columns >= COLUMNS_TO_PACK_FOR);
+        let layout = self.layout(2 * L::WIDTH);
         let padded = n.div_ceil(L::WIDTH) * L::WIDTH;
         let matrix = if self.gemm.b_shared { 0 } else { self.batch * k * padded };
         let mut first_step = 0;
         loop {
             let steps = STEPS.min(k - first_step);
-            let from = self.place(a, self.rows.start, 0);
-            // SAFETY: the block's rows and steps are inside the view of `a`.
-            let from = unsafe { from.offset(first_step as isize * a_step) }.cast_const();
-            if packs {
-                // SAFETY: as above; a worker's scratch is its own, and a block fits.
-                unsafe { pack_rows::<L>(from, a_row, a_step, rows, steps, self.memory.scratch(self.worker)) };
-            }
+            // SAFETY: the block's rows have these steps.
+            let (from, a_row, a_step) = unsafe { self.lay_out::<L>(layout, first_step, steps) };
             for strip in self.strips.clone() {
                 let first = strip * 2 * L::WIDTH;
                 let strip_width = (2 * L::WIDTH).min(padded - first);
@@ -189,12 +277,12 @@ impl Kernel for Block<'_> {
                 let start_row = if first_step == 0 { init.as_ref().unwrap_or(c) } else { c };
                 let tile = Tile {
                     a: from,
-                    a_row: a_row as usize,
-                    a_step: a_step as usize,
+                    a_row,
+                    a_step,
                     // SAFETY: the strip of the packed operand, which `new` found inside the workspace.
                     b: unsafe {
                         let at = matrix + first * k + first_step * strip_width;
-                        self.memory.at(self.gemm.b + at)
+                        self.memory.at(self.gemm.b.offset + at)
                     },
                     k: steps,
                     init: start,
@@ -204,12 +292,13 @@ impl Kernel for Block<'_> {
                     columns: strip_width.min(n - first),
                 };
                 let vectors = strip_width / L::WIDTH;
-                if packs {
-                    // SAFETY: the scratch holds `rows` rows of `steps`, and the rest is as below.
-                    unsafe { packed_rows(lanes, tile, rows, vectors, self.memory.scratch(self.worker)) };
-                } else {
-                    // SAFETY: the tile lies in views that `new` found inside the workspace; blocks of `c` are apart.
-                    unsafe { tile::rows(lanes, tile, rows, vectors) };
+                // SAFETY: the tile lies in the scratch and in views that `new` found inside the workspace; blocks of `c` are
+                // apart.
+                unsafe {
+                    match layout {
+                        Layout::Runs => packed_rows(lanes, tile, rows, vectors, from),
+                        _ => tile::rows(lanes, tile, rows, vectors),
+                    }
                 }
             }
             first_step += steps;
@@ -220,7 +309,38 @@ impl Kernel for Block<'_> {
     }
 }
 
-const _: () = assert!(ROWS * STEPS <= SCRATCH);
+/// Where a block's rows of `a` are multiplied.
+#[derive(Clone, Copy)]
+enum Layout {
+    AsItIs,
+    /// Copied below each other at a distance of [`pitch`].
+    Rows,
+    /// In runs, as [`pack_rows`] lays them out.
+    Runs,
+}
+
+/// The distance of copied rows: not a power of two, so that they don't take each other's place in the first-level cache.
+#[inline(always)]
+fn pitch(steps: usize) -> usize {
+    steps.next_multiple_of(LINE) + LINE
+}
+
+const _: () = assert!(ROWS * (STEPS + LINE) <= SCRATCH && STEPS.is_multiple_of(LINE));
+
+/// Copies rows to below each other.
+///
+/// # Safety
+/// `from` is the first of `rows` rows of `steps` elements side by side; `to` has room for as many at their [`pitch`].
+#[inline(always)]
+unsafe fn copy_rows(from: *const f32, row_stride: isize, rows: usize, steps: usize, to: *mut f32) {
+    for row in 0..rows {
+        // SAFETY: a row of either.
+        unsafe {
+            let from = from.offset(row as isize * row_stride);
+            std::ptr::copy_nonoverlapping(from, to.add(row * pitch(steps)), steps);
+        }
+    }
+}
 
 /// Lays rows out in runs: `[steps, run]` for each run of rows that a tile takes at once.
 ///

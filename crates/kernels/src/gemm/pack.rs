@@ -126,7 +126,7 @@ impl Kernel for Strip<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self, _: L) {
+    fn run<L: Lanes>(self, lanes: L) {
         let from = &self.pack.from;
         let rank = from.shape.len();
         let (k, n) = (from.shape[rank - 2], from.shape[rank - 1]);
@@ -150,16 +150,38 @@ impl Kernel for Strip<'_> {
                     let at = self.memory.at((start + i as isize * k_stride) as usize);
                     std::slice::from_raw_parts(at, columns)
                 };
-                row[..columns].copy_from_slice(values);
+                // A call for so few takes longer than they do.
+                if columns == 2 * L::WIDTH {
+                    lanes.write(row, lanes.read(values));
+                    lanes.write(&mut row[L::WIDTH..], lanes.read(&values[L::WIDTH..]));
+                } else {
+                    row[..columns].copy_from_slice(values);
+                }
             }
         }
         if n_stride == 1 {
             return;
         }
         // Sixteen steps of k at a time: the lines that a column's values are read from stay in the first cache.
+        let whole_columns = if k_stride == 1 { columns / L::WIDTH * L::WIDTH } else { 0 };
         for block in (0..k).step_by(16) {
+            let steps = 16.min(k - block);
+            let whole_steps = steps / L::WIDTH * L::WIDTH;
+            for column in (0..whole_columns).step_by(L::WIDTH) {
+                for step in (block..block + whole_steps).step_by(L::WIDTH) {
+                    let at = start + step as isize + column as isize * n_stride;
+                    let to = &mut to[step * strip_width + column..];
+                    assert!(to.len() > (L::WIDTH - 1) * strip_width + L::WIDTH - 1);
+                    // SAFETY: a square of the view, inside the workspace, and as just seen of the strip.
+                    unsafe {
+                        let from = self.memory.at(at as usize).cast_const();
+                        lanes.transpose(from, n_stride, to.as_mut_ptr(), strip_width);
+                    }
+                }
+            }
             for column in 0..columns {
-                for i in block..(block + 16).min(k) {
+                let first = if column < whole_columns { block + whole_steps } else { block };
+                for i in first..block + steps {
                     let at = start + i as isize * k_stride + column as isize * n_stride;
                     // SAFETY: an element of the view, inside the workspace.
                     to[i * strip_width + column] = unsafe { *self.memory.at(at as usize) };

@@ -25,6 +25,8 @@ pub(super) struct Tile {
 #[inline(always)]
 pub(super) fn rows_at_once(left: usize, rows_max: usize) -> usize {
     match left.min(rows_max) {
+        // Eight twice are faster than twelve and four.
+        12.. if left == 16 => 8,
         12.. => 12,
         8.. => 8,
         6.. => 6,

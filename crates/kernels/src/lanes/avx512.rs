@@ -171,4 +171,51 @@ impl Lanes for Avx512 {
         // SAFETY: `self` proves that the machine has it.
         unsafe { _mm512_reduce_max_ps(a) }
     }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_stride: isize, to: *mut f32, to_stride: usize) {
+        // SAFETY: the caller's promise; `self` proves the instructions.
+        unsafe { transpose(from, from_stride, to, to_stride) }
+    }
+}
+
+/// As [`Lanes::transpose`].
+///
+/// # Safety
+/// As there, and the machine has AVX-512 F.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) unsafe fn transpose(from: *const f32, from_stride: isize, to: *mut f32, to_stride: usize) {
+    // SAFETY: the caller's promise.
+    let rows: [__m512; 16] =
+        std::array::from_fn(|i| unsafe { _mm512_loadu_ps(from.offset(i as isize * from_stride)) });
+    // Of four rows each, what belongs to columns `column`, `4 + column`, `8 + column` and `12 + column`.
+    let fours: [[__m512; 4]; 4] = std::array::from_fn(|group| {
+        let [a, b, c, d] = [0, 1, 2, 3].map(|row| rows[4 * group + row]);
+        let (low, high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+        let (low_2, high_2) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+        let [low, low_2, high, high_2] = [low, low_2, high, high_2].map(|part| _mm512_castps_pd(part));
+        [
+            _mm512_unpacklo_pd(low, low_2),
+            _mm512_unpackhi_pd(low, low_2),
+            _mm512_unpacklo_pd(high, high_2),
+            _mm512_unpackhi_pd(high, high_2),
+        ]
+        .map(|part| _mm512_castpd_ps(part))
+    });
+    for column in 0..4 {
+        let [a, b, c, d] = fours.map(|four| four[column]);
+        let (even, odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+        let (even_2, odd_2) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
+        let columns = [
+            _mm512_shuffle_f32x4::<0x88>(even, even_2),
+            _mm512_shuffle_f32x4::<0x88>(odd, odd_2),
+            _mm512_shuffle_f32x4::<0xdd>(even, even_2),
+            _mm512_shuffle_f32x4::<0xdd>(odd, odd_2),
+        ];
+        for (quarter, values) in columns.into_iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { _mm512_storeu_ps(to.add((4 * quarter + column) * to_stride), values) };
+        }
+    }
 }

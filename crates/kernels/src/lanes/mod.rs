@@ -13,8 +13,10 @@ mod element;
 mod functions;
 mod portable;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::transpose;
 pub(crate) use element::{Element, for_runs_of_rows};
-pub(crate) use functions::{exp, sigmoid, tanh};
+pub(crate) use functions::{erf, exp, sigmoid, tanh};
 pub(crate) use portable::Portable;
 
 use half::{bf16, f16};
@@ -105,6 +107,21 @@ pub(crate) trait Lanes: Copy {
     /// The largest lane.
     fn largest(self, a: Self::F) -> f32;
 
+    /// Writes a square of `WIDTH` by `WIDTH` values transposed: what is at `from + i * from_stride + j` goes to
+    /// `to + j * to_stride + i`.
+    ///
+    /// # Safety
+    /// All of the square is readable and writable, and `from` and `to` are apart.
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_stride: isize, to: *mut f32, to_stride: usize) {
+        for i in 0..Self::WIDTH {
+            for j in 0..Self::WIDTH {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(j * to_stride + i) = *from.offset(i as isize * from_stride + j as isize) };
+            }
+        }
+    }
+
     /// The first `WIDTH` of `values`.
     #[inline(always)]
     fn read(self, values: &[f32]) -> Self::F {
@@ -155,5 +172,37 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
             unsafe { avx512::call(kernel) }
         }
         _ => panic!("this machine has no {isa}; it has {:?}", Isa::available()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Transpose<'a>(&'a [f32], &'a mut [f32]);
+
+    impl Kernel for Transpose<'_> {
+        type Output = usize;
+
+        #[inline(always)]
+        fn run<L: Lanes>(self, lanes: L) -> usize {
+            // SAFETY: both are as long as the greatest square at these strides.
+            unsafe { lanes.transpose(self.0.as_ptr(), 19, self.1.as_mut_ptr(), 23) };
+            L::WIDTH
+        }
+    }
+
+    #[test]
+    fn squares_are_transposed_and_nothing_else_is_written() {
+        let from: Vec<f32> = (0..19 * WIDTH_MAX).map(|i| i as f32).collect();
+        for isa in Isa::available() {
+            let mut to = vec![-1.0; 23 * WIDTH_MAX];
+            let width = dispatch(isa, Transpose(&from, &mut to));
+            for (place, &found) in to.iter().enumerate() {
+                let (j, i) = (place / 23, place % 23);
+                let expected = if j < width && i < width { from[i * 19 + j] } else { -1.0 };
+                assert_eq!(found, expected, "{isa} at {j}, {i}");
+            }
+        }
     }
 }

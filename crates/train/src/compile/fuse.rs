@@ -11,7 +11,7 @@ use super::nodes::{Kind, Nodes};
 use crate::graph::Id;
 
 /// Steps and inputs of a pass, at most: its values must fit in registers of the fused kernels.
-const SIZE_MAX: usize = 32;
+pub(super) const SIZE_MAX: usize = 32;
 
 pub(super) struct Group {
     /// Nodes in rising order.

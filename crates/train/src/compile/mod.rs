@@ -2,11 +2,14 @@
 
 mod drafts;
 mod fuse;
+mod merge;
 mod nodes;
 mod places;
 mod plan;
 mod program;
+mod rows;
 mod schedule;
+mod sink;
 mod views;
 
 use kernels::compute::Isa;
@@ -75,7 +78,8 @@ pub fn compile(
     let updates: Vec<(usize, Id)> =
         updates.iter().map(|(variable, _)| *variable).zip(new_values.to_vec()).collect();
     let nodes = Nodes::new(&graph, &moved);
-    let groups = Groups::new(&nodes);
+    let mut groups = Groups::new(&nodes);
+    sink::sink(&mut groups, &nodes);
     let places = Places::new(&nodes, &groups, &variables.offsets, &updates);
     let order = schedule::order(&nodes, &groups, &places);
     let mut drafts = Drafts::new(&nodes, &groups, places, arithmetic);
@@ -89,8 +93,11 @@ pub fn compile(
         drafts.copy(from, to);
     }
     let Drafts { mut drafts, mut places, .. } = drafts;
+    rows::pack_first(&mut drafts, &places.storages);
+    merge::neighbours(&mut drafts);
     plan::reuse_in_place(&mut drafts, &mut places.storages);
-    let (offsets, end) = plan::offsets(&drafts, &places.storages, variables.end);
+    let runs = rows::runs(&drafts, &places.storages, arithmetic.isa);
+    let (offsets, end) = plan::offsets(&drafts, &places.storages, variables.end, &runs);
     let leaves =
         (0..graph.len()).map(|index| Id(index as u32)).filter(|id| nodes.kinds[id.index()] == Kind::Leaf);
     let mut program = Program::new(end);
@@ -106,7 +113,13 @@ pub fn compile(
     for place in output_places {
         program.add_output(offsets[place.storage], place.view.elements());
     }
-    drafts.iter().for_each(|draft| program.add(draft, &offsets, arithmetic.isa));
+    let mut next = 0;
+    for run in runs {
+        drafts[next..run.start].iter().for_each(|draft| program.add(draft, &offsets, arithmetic.isa));
+        program.add_by_rows(&drafts[run.clone()], &offsets, arithmetic.isa);
+        next = run.end;
+    }
+    drafts[next..].iter().for_each(|draft| program.add(draft, &offsets, arithmetic.isa));
     Ok(program)
 }
 

@@ -1,6 +1,8 @@
 //! Offsets for storages: those that aren't alive together may share memory, and results take the place of operands
 //! that nothing needs any more.
 
+use std::ops::Range;
+
 use super::drafts::Draft;
 use super::places::{Place, Storage};
 
@@ -94,8 +96,14 @@ fn rename(draft: &mut Draft, instead: &[usize]) {
     }
 }
 
-/// An offset for each storage from `start` on, and the end of all. Offsets are multiples of a cache line.
-pub(super) fn offsets(drafts: &[Draft], storages: &[Storage], start: usize) -> (Vec<usize>, usize) {
+/// An offset for each storage from `start` on, and the end of all. Offsets are multiples of a cache line. What a run of
+/// operations touches lives as long as the run: some rows are through with it while others aren't there yet.
+pub(super) fn offsets(
+    drafts: &[Draft],
+    storages: &[Storage],
+    start: usize,
+    runs: &[Range<usize>],
+) -> (Vec<usize>, usize) {
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; storages.len()];
     for (storage, life) in storages.iter().zip(&mut lives) {
         if storage.from_start {
@@ -106,6 +114,13 @@ pub(super) fn offsets(drafts: &[Draft], storages: &[Storage], start: usize) -> (
         for place in draft.reads().into_iter().chain(draft.writes()) {
             let life = lives[place.storage].get_or_insert((index, index));
             life.1 = index;
+        }
+    }
+    for run in runs {
+        for life in lives.iter_mut().flatten() {
+            if life.0 < run.end && run.start <= life.1 {
+                *life = (life.0.min(run.start), life.1.max(run.end - 1));
+            }
         }
     }
     for (storage, life) in storages.iter().zip(&mut lives) {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use kernels::by_rows::{self, ByRows};
 use kernels::compute::{Compute, Isa};
 use kernels::convolution::pooling::{Pool, Pooling};
 use kernels::convolution::{Convolution, Operands, Target};
@@ -16,6 +17,7 @@ use super::drafts::Draft;
 use super::places::Place;
 
 enum Operation {
+    ByRows(ByRows),
     Fused(Fused),
     Pack(Pack),
     Gemm(Gemm),
@@ -28,6 +30,7 @@ enum Operation {
 impl Operation {
     fn run(&self, compute: &Compute, workspace: &mut Workspace) {
         match self {
+            Operation::ByRows(by_rows) => by_rows.run(compute, workspace),
             Operation::Fused(fused) => fused.run(compute, workspace),
             Operation::Pack(pack) => pack.run(compute, workspace),
             Operation::Gemm(gemm) => gemm.run(compute, workspace),
@@ -40,6 +43,10 @@ impl Operation {
 
     fn name(&self) -> String {
         match self {
+            Operation::ByRows(by_rows) => {
+                let operations = by_rows.operations();
+                format!("{} operations over {:?} rows", operations.len(), operations[0].rows())
+            }
             Operation::Fused(fused) => format!("pass {fused:?}"),
             Operation::Pack(_) => "pack".to_owned(),
             Operation::Gemm(gemm) => format!("product {gemm:?}"),
@@ -79,55 +86,13 @@ impl Program {
     }
 
     pub(super) fn add(&mut self, draft: &Draft, offsets: &[usize], isa: Isa) {
-        let view =
-            |place: &Place| View { offset: place.view.offset + offsets[place.storage], ..place.view.clone() };
-        let at = |place: &Place| view(place).offset;
-        let operation = match draft {
-            Draft::Fused { shape, inputs, steps, outputs } => Operation::Fused(Fused::new(&Expression {
-                shape: shape.clone(),
-                inputs: inputs.iter().map(|(place, row)| Input { view: view(place), row: *row }).collect(),
-                steps: steps.clone(),
-                outputs: outputs.iter().map(|(step, place)| (*step, view(place))).collect(),
-            })),
-            Draft::Pack { precision, from, to } => {
-                Operation::Pack(Pack::new((isa, *precision), view(from), at(to)))
-            }
-            Draft::Gemm { precision, a, b, b_shared, init, c } => {
-                let init = init.as_ref().map(view);
-                Operation::Gemm(Gemm::new((isa, *precision), view(a), at(b), *b_shared, init, view(c)))
-            }
-            Draft::Reduce { reduction, dims, from, to, working } => {
-                Operation::Reduce(Reduce::new(*reduction, *dims, at(from), at(to), at(working)))
-            }
-            Draft::Convolution { target, geometry, read, to, working } => {
-                let working = working.as_ref().map_or(0, at);
-                let (first, second, to) = (at(&read[0]), at(&read[1]), at(to));
-                // A packed kernel is at `w` too where it isn't read: only its place counts.
-                let operands = match target {
-                    Target::Output => Operands { x: first, w: second, packed: second, y: to, working },
-                    Target::Input => Operands { w: first, packed: first, y: second, x: to, working },
-                    Target::Kernel => Operands { x: first, y: second, w: to, packed: 0, working },
-                };
-                Operation::Convolution(Convolution::new(isa, *geometry, *target, operands))
-            }
-            Draft::Pool { pooling, geometry, read, to } => {
-                let to = at(to);
-                let operation = match pooling {
-                    Pooling::Sum => Pool::new(*geometry, *pooling, 0, at(&read[0]), to),
-                    Pooling::Spread => Pool::new(*geometry, *pooling, 0, to, at(&read[0])),
-                    Pooling::Take => Pool::new(*geometry, *pooling, at(&read[0]), at(&read[1]), to),
-                    Pooling::Put => Pool::new(*geometry, *pooling, at(&read[0]), to, at(&read[1])),
-                };
-                Operation::Pool(operation)
-            }
-            Draft::Rows { adds, table, indices, values } => {
-                let dims = [table.view.shape[0], table.view.shape[1]];
-                let count = indices.view.elements();
-                let prepare = if *adds { Rows::add } else { Rows::take };
-                Operation::Rows(prepare(dims, count, at(table), at(indices), at(values)))
-            }
-        };
-        self.operations.push(operation);
+        self.operations.push(operation(draft, offsets, isa));
+    }
+
+    /// Adds operations through which threads go with rows of their own.
+    pub(super) fn add_by_rows(&mut self, drafts: &[Draft], offsets: &[usize], isa: Isa) {
+        let operations = drafts.iter().filter_map(|draft| by_rows(draft, offsets, isa)).collect();
+        self.operations.push(Operation::ByRows(ByRows::new(operations)));
     }
 
     /// Values that a workspace must have for it.
@@ -187,5 +152,65 @@ impl Program {
             format!("{:10.1} us  {:4} x {name}\n", time / runs as f64, count / runs.max(1))
         };
         times.iter().map(line).collect()
+    }
+}
+
+/// A pass or a product.
+pub(super) fn by_rows(draft: &Draft, offsets: &[usize], isa: Isa) -> Option<by_rows::Operation> {
+    match operation(draft, offsets, isa) {
+        Operation::Fused(fused) => Some(by_rows::Operation::Pass(fused)),
+        Operation::Gemm(gemm) => Some(by_rows::Operation::Product(gemm)),
+        _ => None,
+    }
+}
+
+fn operation(draft: &Draft, offsets: &[usize], isa: Isa) -> Operation {
+    let view =
+        |place: &Place| View { offset: place.view.offset + offsets[place.storage], ..place.view.clone() };
+    let at = |place: &Place| view(place).offset;
+    match draft {
+        Draft::Fused { shape, inputs, steps, outputs } => Operation::Fused(Fused::new(&Expression {
+            shape: shape.clone(),
+            inputs: inputs.iter().map(|(place, row)| Input { view: view(place), row: *row }).collect(),
+            steps: steps.clone(),
+            outputs: outputs.iter().map(|(step, place)| (*step, view(place))).collect(),
+        })),
+        Draft::Pack { precision, from, to } => {
+            Operation::Pack(Pack::new((isa, *precision), view(from), at(to)))
+        }
+        Draft::Gemm { precision, a, b, b_shared, init, c } => {
+            let init = init.as_ref().map(view);
+            Operation::Gemm(Gemm::new((isa, *precision), view(a), at(b), *b_shared, init, view(c)))
+        }
+        Draft::Reduce { reduction, dims, from, to, working } => {
+            Operation::Reduce(Reduce::new(*reduction, *dims, at(from), at(to), at(working)))
+        }
+        Draft::Convolution { target, geometry, read, to, working } => {
+            let working = working.as_ref().map_or(0, at);
+            let (first, second, to) = (at(&read[0]), at(&read[1]), at(to));
+            // A packed kernel is at `w` too where it isn't read: only its place counts.
+            let operands = match target {
+                Target::Output => Operands { x: first, w: second, packed: second, y: to, working },
+                Target::Input => Operands { w: first, packed: first, y: second, x: to, working },
+                Target::Kernel => Operands { x: first, y: second, w: to, packed: 0, working },
+            };
+            Operation::Convolution(Convolution::new(isa, *geometry, *target, operands))
+        }
+        Draft::Pool { pooling, geometry, read, to } => {
+            let to = at(to);
+            let operation = match pooling {
+                Pooling::Sum => Pool::new(*geometry, *pooling, 0, at(&read[0]), to),
+                Pooling::Spread => Pool::new(*geometry, *pooling, 0, to, at(&read[0])),
+                Pooling::Take => Pool::new(*geometry, *pooling, at(&read[0]), at(&read[1]), to),
+                Pooling::Put => Pool::new(*geometry, *pooling, at(&read[0]), to, at(&read[1])),
+            };
+            Operation::Pool(operation)
+        }
+        Draft::Rows { adds, table, indices, values } => {
+            let dims = [table.view.shape[0], table.view.shape[1]];
+            let count = indices.view.elements();
+            let prepare = if *adds { Rows::add } else { Rows::take };
+            Operation::Rows(prepare(dims, count, at(table), at(indices), at(values)))
+        }
     }
 }

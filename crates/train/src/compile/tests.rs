@@ -142,6 +142,60 @@ fn check_recurrence(axis: usize) {
 }
 
 #[test]
+fn small_steps_over_rows_are_gone_through_at_once() {
+    let steps = |graph: &mut Graph, x: &[Id], width: usize| {
+        let mut h = x[0];
+        for _ in 0..8 {
+            let sums = graph.matmul(h, x[1])?;
+            let halves = [0, 1].map(|which| graph.slice_axis(sums, 1, which * width, width));
+            let [gate, cell] = halves;
+            let gate = graph.map(Function::Sigmoid, gate?);
+            let cell = graph.map(Function::Tanh, cell?);
+            h = graph.mul(gate, cell)?;
+        }
+        Ok(h)
+    };
+    // All of the way there is one operation after packing the weights, and all of the way back beside their gradient.
+    let forward = check(&[&[32, 40], &[40, 80]], |graph, x| Ok(vec![steps(graph, x, 40)?]));
+    assert_eq!(forward, 2);
+    let operations = check_with_gradients(&[&[32, 40], &[40, 80]], |graph, x| steps(graph, x, 40));
+    assert!(operations <= 24, "{operations} operations");
+    // Rows that see each other can't be.
+    check_with_gradients(&[&[32, 32], &[32, 32]], |graph, x| {
+        let mut h = x[0];
+        for _ in 0..6 {
+            let sums = graph.matmul(h, x[1])?;
+            let turned = graph.transpose(sums, &[1, 0])?;
+            h = graph.map(Function::Tanh, turned);
+        }
+        Ok(h)
+    });
+}
+
+#[test]
+fn factors_of_a_gradient_are_not_kept_when_they_follow_from_what_is() {
+    let mut graph = Graph::new();
+    let (x, w, wanted) = (graph.input(0, &[8, 5]), graph.input(1, &[5, 5]), graph.input(2, &[8, 5]));
+    let sums = graph.matmul(x, w).unwrap();
+    let y = graph.map(Function::Tanh, sums);
+    let product = graph.matmul(y, w).unwrap();
+    let difference = graph.sub(product, wanted).unwrap();
+    let square = graph.square(difference).unwrap();
+    let loss = graph.sum_all(square).unwrap();
+    let gradients = graph.gradients(loss, &[w]).unwrap();
+    let (graph, moved) = graph.reduced(&gradients).unwrap();
+    let nodes = Nodes::new(&graph, &moved);
+    let mut groups = Groups::new(&nodes);
+    let tanh = (0..graph.len()).find(|&i| graph.node(Id(i as u32)).op == Op::Map(Function::Tanh)).unwrap();
+    let steps_beside_tanh = |groups: &Groups| {
+        groups.groups[groups.group_of[tanh]].members.iter().filter(|id| id.index() != tanh).count()
+    };
+    assert!(steps_beside_tanh(&groups) > 0, "1 - y² is computed with y, and would be kept");
+    sink::sink(&mut groups, &nodes);
+    assert_eq!(steps_beside_tanh(&groups), 0);
+}
+
+#[test]
 fn convolutions_and_pooling_match() {
     let windows = |size: usize, stride: usize, padding: usize| Windows {
         kernel: vec![size; 2],
