@@ -1,5 +1,6 @@
 //! Times a training step of the networks of `bench/train`: `bench [NAME...]` prints a line of JSON for each. Steps are
-//! those of `fit`, with shuffling, the gathering of batches and the metric. MIXED computes products in bfloat16, PROFILE tells
+//! those of `fit`, with shuffling, the gathering of batches and the metric. MIXED computes products in bfloat16, CHECKPOINT computes
+//! activations again, PROFILE tells
 //! where the time goes.
 
 use std::time::Instant;
@@ -99,6 +100,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if std::env::var_os("MIXED").is_some() {
             model.set_dtype_policy(DtypePolicy::MixedBfloat16)?;
         }
+        model.set_checkpoint_activations(std::env::var_os("CHECKPOINT").is_some());
         model.compile(Adam, SparseCategoricalCrossentropy, [Accuracy])?;
         let fit = Fit::epochs(1).batch_size(network.batch);
         model.fit(network.x.clone(), &network.y, &fit)?;
@@ -113,8 +115,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         times.sort_by(f64::total_cmp);
         let (median, best) = (times[times.len() / 2], times[0]);
+        let bytes = model.step_bytes(network.batch)?;
         println!(
-            r#"{{"who": "tureen", "network": "{}", "step_us": {median:.1}, "best_us": {best:.1}, "first_epoch_ms": {compile_ms}}}"#,
+            r#"{{"who": "tureen", "network": "{}", "step_us": {median:.1}, "best_us": {best:.1}, "step_bytes": {bytes}, "first_epoch_ms": {compile_ms}}}"#,
             network.name
         );
         if let Some(profile) = std::env::var_os("PROFILE") {

@@ -20,6 +20,8 @@ const PACKED_FIRST_MAX: usize = 32 * 1024;
 const ROWS_MAX: usize = 1024;
 /// Operations from which on a run is worth it.
 const LEN_MIN: usize = 3;
+/// Operations of a run, at most: what they touch lives as long as it.
+const LEN_MAX: usize = 32;
 
 /// Moves the packing of small operands to the front where nothing before makes them: there it stands between no others.
 pub(super) fn pack_first(drafts: &mut Vec<Draft>, storages: &[Storage]) {
@@ -54,7 +56,7 @@ pub(super) fn runs(drafts: &[Draft], storages: &[Storage], isa: Isa) -> Vec<Rang
     for (index, draft) in drafts.iter().enumerate() {
         let operation = small(draft, storages, &offsets, isa);
         let rows = operation.as_ref().and_then(Operation::rows);
-        if run.first().is_some_and(|first| first.rows() != rows) {
+        if run.len() == LEN_MAX || run.first().is_some_and(|first| first.rows() != rows) {
             found(index, &mut run, &mut runs);
         }
         run.extend(operation);

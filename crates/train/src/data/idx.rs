@@ -5,15 +5,14 @@
 use std::io::Read;
 use std::path::Path;
 
-use super::checked_len;
+use super::arrays::ArrayFile;
 use crate::error::{Result, TrainError};
-use crate::model::Array;
 
-/// Reads the array of the file.
+/// Opens the array of the file.
 ///
 /// # Errors
-/// When it isn't IDX, or has fewer or more values than its header says.
-pub(super) fn read(path: &Path) -> Result<Array> {
+/// When it isn't IDX.
+pub(super) fn open(path: &Path) -> Result<ArrayFile<'static>> {
     let file = path.display().to_string();
     let failed = |error: std::io::Error| TrainError::file(path, "read", &error);
     let opened = std::io::BufReader::new(crate::files::open(path).map_err(failed)?);
@@ -23,23 +22,23 @@ pub(super) fn read(path: &Path) -> Result<Array> {
     }
 }
 
-fn parse(file: &str, mut from: impl Read) -> Result<Array> {
+fn parse(file: &str, mut from: impl Read + 'static) -> Result<ArrayFile<'static>> {
     let cut = |_| TrainError::data(file, "it ends before its header says");
     let mut magic = [0u8; 4];
     from.read_exact(&mut magic).map_err(cut)?;
     let [0, 0, kind, rank] = magic else {
         return Err(TrainError::data(file, "it isn't an IDX file, which begins with two zeros"));
     };
-    let width = match kind {
-        0x08 | 0x09 => 1,
-        0x0b => 2,
-        0x0c | 0x0d => 4,
-        0x0e => 8,
+    let (width, value): (usize, fn(&[u8]) -> f32) = match kind {
+        0x08 => (1, |x| f32::from(x[0])),
+        0x09 => (1, |x| f32::from(x[0] as i8)),
+        0x0b => (2, |x| f32::from(i16::from_be_bytes([x[0], x[1]]))),
+        0x0c => (4, |x| i32::from_be_bytes([x[0], x[1], x[2], x[3]]) as f32),
+        0x0d => (4, |x| f32::from_be_bytes([x[0], x[1], x[2], x[3]])),
+        0x0e => (8, |x| f64::from_be_bytes([x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]]) as f32),
         _ => {
-            return Err(TrainError::data(
-                file,
-                format!("its values are of type {kind:#04x}, which IDX has not"),
-            ));
+            let problem = format!("its values are of type {kind:#04x}, which IDX has not");
+            return Err(TrainError::data(file, problem));
         }
     };
     let mut shape = vec![];
@@ -48,26 +47,5 @@ fn parse(file: &str, mut from: impl Read) -> Result<Array> {
         from.read_exact(&mut size).map_err(cut)?;
         shape.push(u32::from_be_bytes(size) as usize);
     }
-    if shape.is_empty() {
-        return Err(TrainError::data(file, "it has no dimensions"));
-    }
-    let len = checked_len(file, &shape)?;
-    let mut bytes = vec![];
-    from.take((len * width) as u64 + 1).read_to_end(&mut bytes).map_err(cut)?;
-    if bytes.len() != len * width {
-        let found = if bytes.len() < len * width { "fewer" } else { "more" };
-        return Err(TrainError::data(
-            file,
-            format!("it has {found} values than the {len} of its shape {shape:?}"),
-        ));
-    }
-    let values = match kind {
-        0x08 => bytes.iter().map(|&x| x as f32).collect(),
-        0x09 => bytes.iter().map(|&x| x as i8 as f32).collect(),
-        0x0b => bytes.as_chunks().0.iter().map(|x| i16::from_be_bytes(*x) as f32).collect(),
-        0x0c => bytes.as_chunks().0.iter().map(|x| i32::from_be_bytes(*x) as f32).collect(),
-        0x0d => bytes.as_chunks().0.iter().map(|x| f32::from_be_bytes(*x)).collect(),
-        _ => bytes.as_chunks().0.iter().map(|x| f64::from_be_bytes(*x) as f32).collect(),
-    };
-    Array::new(shape, values)
+    ArrayFile::new(file, shape, from, width, value)
 }

@@ -1,6 +1,7 @@
 //! Samples out of files: what a definition's `[data]` names becomes arrays as the model takes them, with errors that say
 //! the file and the line or sample.
 
+mod arrays;
 mod chosen;
 mod csv;
 mod idx;
@@ -53,8 +54,8 @@ pub enum Target {
 /// Where samples stand, for errors.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Places {
-    /// Sample numbers of a file, from 0.
-    Samples(String),
+    /// Sample numbers of a file, from this one on.
+    Samples(String, usize),
     /// Lines of a file, from 1.
     Lines(String, Vec<u64>),
     /// Rows of a CSV file, by where they begin.
@@ -70,7 +71,7 @@ pub enum Places {
 impl Places {
     pub fn of(&self, sample: usize) -> String {
         match self {
-            Places::Samples(file) => format!("{file}, sample {sample}"),
+            Places::Samples(file, first) => format!("{file}, sample {}", first + sample),
             Places::Lines(file, lines) => {
                 format!("{file}, line {}", lines.get(sample).copied().unwrap_or_default())
             }
@@ -218,7 +219,7 @@ pub fn load(
     inputs: &[(String, Vec<usize>)],
     outputs: &[String],
 ) -> Result<Loaded> {
-    shaped(together(|each| read(base, data, part, inputs, outputs, each))?, inputs)
+    shaped(together(|each| read(base, data, part, (inputs, outputs), false, each))?, inputs)
 }
 
 /// All blocks that `read` hands on, as one.
@@ -247,17 +248,18 @@ pub(crate) fn spool(
     folder: &Path,
 ) -> Result<Spool> {
     let mut spooling = spool::Spooling::new(folder)?;
-    read(base, data, part, inputs, outputs, &mut |block| spooling.add(block))?;
+    read(base, data, part, (inputs, outputs), true, &mut |block| spooling.add(block))?;
     spooling.finish()
 }
 
-/// Hands the samples that `data` names to `each`, block after block, at least one.
+/// Hands the samples that `data` names to `each`, block after block, at least one. Where they are not `streamed`, all must fit
+/// in memory.
 fn read(
     base: &Path,
     data: &Data,
     part: Option<&Part>,
-    inputs: &[(String, Vec<usize>)],
-    outputs: &[String],
+    (inputs, outputs): (&[(String, Vec<usize>)], &[String]),
+    streamed: bool,
     each: Each<'_>,
 ) -> Result<()> {
     let path = part.and_then(|part| part.path.as_ref()).or(data.path.as_ref());
@@ -272,14 +274,14 @@ fn read(
     };
     let format = format(data, path, &wanted)?;
     match (format, path) {
-        (Format::Npy | Format::Idx, _) => each(arrays(base, format, &wanted)?),
+        (Format::Npy | Format::Idx, _) => array_files(base, format, &wanted, streamed, each),
         (_, None) => Err(TrainError::data("[data]", "it needs `path`, the file or folder with the samples")),
         (Format::Csv, Some(path)) => {
             csv::read(&base.join(path), data.delimiter.unwrap_or(','), &wanted, each)
         }
         (Format::Jsonl, Some(path)) => jsonl::read(&base.join(path), &wanted, each),
         (Format::Parquet, Some(path)) => parquet::read(&base.join(path), &wanted, each),
-        (Format::Npz, Some(path)) => each(npy::read_archive(&base.join(path), &wanted)?),
+        (Format::Npz, Some(path)) => npy::read_archive(&base.join(path), &wanted, streamed, each),
         (Format::Images, Some(path)) => {
             let size = inputs.first().map_or(&[][..], |(_, shape)| shape);
             images::read(&base.join(path), size, each)
@@ -299,7 +301,7 @@ fn read(
                     "text has no x, y or weights: the target is what follows",
                 ));
             }
-            each(text::read(&base.join(path), length, data.stride.unwrap_or(length))?)
+            text::read(&base.join(path), length, data.stride.unwrap_or(length), each)
         }
     }
 }
@@ -378,9 +380,9 @@ fn format(data: &Data, path: Option<&PathBuf>, wanted: &Wanted) -> Result<Format
 }
 
 /// Inputs and targets that are a file each.
-fn arrays(base: &Path, format: Format, wanted: &Wanted) -> Result<Columns> {
+fn array_files(base: &Path, format: Format, wanted: &Wanted, streamed: bool, each: Each<'_>) -> Result<()> {
     let mut first = String::new();
-    let mut read = |names: &[String]| -> Result<Array> {
+    let mut open = |names: &[String]| {
         let [name] = names else {
             return Err(TrainError::data("[data]", format!("x and y are a file each; received {names:?}")));
         };
@@ -388,38 +390,14 @@ fn arrays(base: &Path, format: Format, wanted: &Wanted) -> Result<Columns> {
             first = name.clone();
         }
         match format {
-            Format::Idx => idx::read(&base.join(name)),
-            _ => npy::read(&base.join(name)),
+            Format::Idx => idx::open(&base.join(name)),
+            _ => npy::open(&base.join(name)),
         }
     };
-    let x: Vec<Array> =
-        wanted.x.as_deref().unwrap_or_default().iter().map(|names| read(names)).collect::<Result<_>>()?;
-    let y: Vec<Array> = wanted.y.iter().map(|names| read(names)).collect::<Result<_>>()?;
-    let weights = wanted.weights.as_ref().map(|name| read(std::slice::from_ref(name))).transpose()?;
-    joined(first, x, y, weights)
-}
-
-/// Arrays with one first size, as columns.
-fn joined(file: String, x: Vec<Array>, y: Vec<Array>, weights: Option<Array>) -> Result<Columns> {
-    let Some(samples) = x.first().map(Array::samples) else {
-        return Err(TrainError::data("[data]", "it needs `x`, what the model's input is read from"));
-    };
-    let all = x.iter().chain(&y).chain(&weights);
-    if let Some(other) = all.map(Array::samples).find(|&other| other != samples) {
-        return Err(TrainError::data(
-            file,
-            format!("x has {samples} samples, and another array has {other}"),
-        ));
-    }
-    let column =
-        |array: Array| Column { shape: array.shape[1..].to_vec(), values: Values::Numbers(array.values) };
-    Ok(Columns {
-        x: x.into_iter().map(column).collect(),
-        y: y.into_iter().map(column).collect(),
-        weights: weights.map(|array| array.values),
-        samples,
-        places: Places::Samples(file),
-    })
+    let x = wanted.x.as_deref().unwrap_or_default().iter().map(|names| open(names)).collect::<Result<_>>()?;
+    let y = wanted.y.iter().map(|names| open(names)).collect::<Result<_>>()?;
+    let weights = wanted.weights.as_ref().map(|name| open(std::slice::from_ref(name))).transpose()?;
+    arrays::ArrayFiles { x, y, weights }.read(&first, streamed, each)
 }
 
 /// Columns in the shapes of the model's inputs, every value a finite number.
@@ -478,18 +456,6 @@ fn check_finite(what: &str, values: &[f32], samples: usize, places: &Places) -> 
                 format!("{what} has {}{place}; every value is a finite number", values[at]),
             ))
         }
-    }
-}
-
-/// The product of sizes from a file, if there are not too many of them or of values.
-fn checked_len(place: &str, shape: &[usize]) -> Result<usize> {
-    let len = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
-    match len.filter(|&len| len <= VALUES_MAX && shape.len() <= DIMENSIONS_MAX) {
-        Some(len) => Ok(len),
-        None => Err(TrainError::data(
-            place,
-            format!("the shape {shape:?} has more than {VALUES_MAX} values or {DIMENSIONS_MAX} dimensions"),
-        )),
     }
 }
 

@@ -5,19 +5,19 @@
 use std::io::Read;
 use std::path::Path;
 
-use super::{Columns, Wanted, checked_len, joined};
+use super::arrays::{ArrayFile, ArrayFiles};
+use super::{Each, Wanted};
 use crate::definition::nearest;
 use crate::error::{Result, TrainError};
-use crate::model::Array;
 
 /// Bytes of a header.
 const HEADER_BYTES_MAX: usize = 1 << 16;
 
-/// Reads the array of a .npy file.
+/// Opens the array of a .npy file.
 ///
 /// # Errors
 /// When it isn't one, or has values of a type that isn't read.
-pub(super) fn read(path: &Path) -> Result<Array> {
+pub(super) fn open(path: &Path) -> Result<ArrayFile<'static>> {
     let opened = crate::files::open(path).map_err(|error| TrainError::file(path, "read", &error))?;
     parse(&path.display().to_string(), std::io::BufReader::new(opened))
 }
@@ -25,18 +25,28 @@ pub(super) fn read(path: &Path) -> Result<Array> {
 /// Reads the wanted arrays of a .npz archive.
 ///
 /// # Errors
-/// As [`read`], and when an array isn't there.
-pub(super) fn read_archive(path: &Path, wanted: &Wanted) -> Result<Columns> {
+/// As [`open`], and when an array isn't there.
+pub(super) fn read_archive(path: &Path, wanted: &Wanted, streamed: bool, each: Each<'_>) -> Result<()> {
     let file = path.display().to_string();
-    let opened = crate::files::open(path).map_err(|error| TrainError::file(path, "read", &error))?;
     let broken = |error: zip::result::ZipError| TrainError::data(&file, error.to_string());
-    let mut archive = zip::ZipArchive::new(std::io::BufReader::new(opened)).map_err(broken)?;
+    let opened = || {
+        let opened = crate::files::open(path).map_err(|error| TrainError::file(path, "read", &error))?;
+        zip::ZipArchive::new(std::io::BufReader::new(opened)).map_err(broken)
+    };
     let mut names = vec![];
-    for name in archive.file_names() {
+    for name in opened()?.file_names() {
         names.push(name.map_err(broken)?.trim_end_matches(".npy").to_owned());
     }
-    let mut array = |given: &[String]| -> Result<Array> {
-        let [name] = given else {
+    let Some(x) = &wanted.x else {
+        return Err(TrainError::data("[data]", format!("it needs `x`; {file} has: {}", names.join(", "))));
+    };
+    let weights: Vec<Vec<String>> = wanted.weights.iter().map(|name| vec![name.clone()]).collect();
+    let chosen: Vec<&Vec<String>> = x.iter().chain(&wanted.y).chain(&weights).collect();
+    // Each array is read beside the others, so each has the archive opened for itself.
+    let mut archives = chosen.iter().map(|_| opened()).collect::<Result<Vec<_>>>()?;
+    let mut arrays = vec![];
+    for (given, archive) in chosen.into_iter().zip(&mut archives) {
+        let [name] = &given[..] else {
             return Err(TrainError::data("[data]", format!("x and y are an array each; received {given:?}")));
         };
         if !names.contains(name) {
@@ -45,18 +55,14 @@ pub(super) fn read_archive(path: &Path, wanted: &Wanted) -> Result<Columns> {
             return Err(TrainError::data(&file, problem));
         }
         let entry = archive.by_name(&format!("{name}.npy")).map_err(broken)?;
-        parse(&format!("{file}: {name}"), entry)
-    };
-    let Some(x) = &wanted.x else {
-        return Err(TrainError::data("[data]", format!("it needs `x`; {file} has: {}", names.join(", "))));
-    };
-    let x = x.iter().map(|names| array(names)).collect::<Result<_>>()?;
-    let y = wanted.y.iter().map(|names| array(names)).collect::<Result<_>>()?;
-    let weights = wanted.weights.as_ref().map(|name| array(std::slice::from_ref(name))).transpose()?;
-    joined(file, x, y, weights)
+        arrays.push(parse(&format!("{file}: {name}"), entry)?);
+    }
+    let weights = arrays.pop_if(|_| wanted.weights.is_some());
+    let y = arrays.split_off(x.len());
+    ArrayFiles { x: arrays, y, weights }.read(&file, streamed, each)
 }
 
-fn parse(file: &str, mut from: impl Read) -> Result<Array> {
+fn parse<'a>(file: &str, mut from: impl Read + 'a) -> Result<ArrayFile<'a>> {
     let cut = |_| TrainError::data(file, "it ends before its header says");
     let mut start = [0u8; 8];
     from.read_exact(&mut start).map_err(cut)?;
@@ -84,35 +90,15 @@ fn parse(file: &str, mut from: impl Read) -> Result<Array> {
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         parts.map(|part| part.parse().ok()).collect()
     });
-    let Some(shape) = sizes.filter(|shape| !shape.is_empty()) else {
-        return Err(TrainError::data(file, "its header has no shape with a dimension or more"));
+    let Some(shape) = sizes else {
+        return Err(TrainError::data(file, "its header has no shape"));
     };
-    let len = checked_len(file, &shape)?;
     let element = Element::new(descr).ok_or_else(|| {
         let problem = format!("its values are of type {descr:?}; floats, integers and booleans are read");
         TrainError::data(file, problem)
     })?;
-    let mut bytes = vec![];
-    let bytes_len = len * element.width;
-    Read::by_ref(&mut from).take(bytes_len as u64).read_to_end(&mut bytes).map_err(cut)?;
-    if bytes.len() != bytes_len {
-        return Err(TrainError::data(
-            file,
-            format!("it has fewer values than the {len} of its shape {shape:?}"),
-        ));
-    }
-    // To the end, where an archive's sum is compared.
-    match from.read(&mut [0u8]) {
-        Ok(0) => {}
-        Ok(_) => {
-            let problem = format!("it has more values than the {len} of its shape {shape:?}");
-            return Err(TrainError::data(file, problem));
-        }
-        Err(error) => return Err(TrainError::data(file, format!("it is damaged: {error}"))),
-    }
-    let values: Vec<f32> = bytes.chunks_exact(element.width).map(|bytes| element.value(bytes)).collect();
-    let values = if fortran { rows_first(&shape, &values) } else { values };
-    Array::new(shape, values)
+    let array = ArrayFile::new(file, shape, from, element.width, move |bytes| element.value(bytes))?;
+    if fortran { array.reordered(rows_first) } else { Ok(array) }
 }
 
 fn between<'a>(text: &'a str, start: &str, end: char) -> Option<&'a str> {

@@ -137,7 +137,7 @@ fn npy_values_of_every_type_are_numbers() {
     let error = |file: &str| folder.error(&format!("x = '{file}'"), &[2]);
     assert!(error("o.npy").contains("o.npy: its values are of type \"|O\""));
     assert!(error("cut.npy").contains("fewer values than the 4"));
-    assert!(error("huge.npy").contains("has more than"));
+    assert!(error("huge.npy").contains("samples of more than"));
     assert!(error("text.npy").contains("isn't a .npy file"));
 }
 
@@ -311,7 +311,7 @@ fn sequences_of_labels_are_checked() {
 /// What is read from the disk in any order is what would be in memory.
 #[test]
 fn samples_on_the_disk_are_those_in_memory() {
-    let folder = Folder::new()
+    let folder = many_samples()
         .with("a.csv", "a,b,w,kind,n\n1,2,0.5,10,4\n3,-4e1,1,9,5\n5,6,2,9,6.5\n7,8,1,10,7\n")
         .with("a.jsonl", "{\"a\": [1, 2], \"kind\": \"dog\"}\n\n{\"a\": [3, 4], \"kind\": \"cat\"}\n");
     let check = |data: &str, which: &[usize]| {
@@ -337,12 +337,80 @@ fn samples_on_the_disk_are_those_in_memory() {
         let chosen = |weights: &Vec<f32>| which.iter().map(|&sample| weights[sample]).collect::<Vec<f32>>();
         assert_eq!(read.weights, expected.weights.as_ref().map(chosen));
         assert_eq!(read.places.of(1), expected.places.of(which[1]));
-        let listing: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
-        assert_eq!(listing.len(), 2, "the file has no name");
+        let names = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name();
+        let listing: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(names).collect();
+        assert!(!listing.iter().any(|name| name.to_string_lossy().contains("spool")), "{listing:?}");
         spool.names(0)
     };
     assert_eq!(check("path = 'a.csv'\nx = ['a', 'b']\ny = 'kind'\nweights = 'w'", &[3, 0, 1]), None);
     assert_eq!(check("path = 'a.csv'\nx = ['a', 'b']\ny = ['n', 'w']", &[1, 2, 3, 0]), None);
     let names = check("path = 'a.jsonl'\nx = 'a'\ny = 'kind'", &[1, 0]);
     assert_eq!(names, Some(vec!["cat".to_owned(), "dog".to_owned()]));
+    // Arrays of several blocks each.
+    let last = 2 * BLOCK_VALUES;
+    for data in [
+        "x = 'x.npy'\ny = 'y.npy'\nweights = 'w.npy'",
+        "x = 'fortran.npy'\ny = 'y.npy'",
+        "path = 'a.npz'\nx = 'x'\ny = 'y'\nweights = 'w'",
+        "x = 'x-idx2-ubyte.gz'\ny = 'y-idx1-ubyte'",
+        "path = 'a.txt'\nstride = 1",
+    ] {
+        assert_eq!(check(data, &[last, 3, last - 1, 0, 1]), None, "{data}");
+    }
+}
+
+/// Files of arrays and text, with samples for several blocks.
+fn many_samples() -> Folder {
+    let count = 2 * BLOCK_VALUES + 5;
+    let bytes = |len: usize| (0..len).map(|i| (i * 7919 % 251) as u8).collect::<Vec<u8>>();
+    let idx = |shape: &[usize], bytes: Vec<u8>| {
+        let sizes = shape.iter().flat_map(|&size| (size as u32).to_be_bytes());
+        [0, 0, 8, shape.len() as u8].into_iter().chain(sizes).chain(bytes).collect::<Vec<u8>>()
+    };
+    let wide: Vec<u8> = bytes(2 * count).iter().flat_map(|&x| (f32::from(x) / 8.0).to_le_bytes()).collect();
+    let x = npy("<f4", &format!("({count}, 2)"), false, &wide);
+    let y = npy("|u1", &format!("({count},)"), false, &bytes(count));
+    let weights = npy("|u1", &format!("({count}, 1)"), false, &bytes(count));
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(vec![]));
+    for (name, bytes) in [("x.npy", &x), ("y.npy", &y), ("w.npy", &weights)] {
+        archive.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        archive.write_all(bytes).unwrap();
+    }
+    let mut packed = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+    packed.write_all(&idx(&[count, 2], bytes(2 * count))).unwrap();
+    Folder::new()
+        .with("fortran.npy", npy("|u1", &format!("({count}, 2)"), true, &bytes(2 * count)))
+        .with("cut.npy", &x[..x.len() - 1])
+        .with("longer.npy", [&x[..], &[0]].concat())
+        .with("w2.npy", &x)
+        .with("x.npy", x)
+        .with("y.npy", y)
+        .with("w.npy", weights)
+        .with("a.npz", archive.finish().unwrap().into_inner())
+        .with("x-idx2-ubyte.gz", packed.finish().unwrap())
+        .with("y-idx1-ubyte", idx(&[count], bytes(count)))
+        .with("a.txt", bytes(count + 2))
+}
+
+#[test]
+fn what_is_wrong_behind_the_first_block_is_found() {
+    let folder = many_samples();
+    let samples = 2 * BLOCK_VALUES + 5;
+    let fewer = format!("cut.npy: it has fewer values than the {}", 2 * samples);
+    assert!(folder.error("x = 'cut.npy'", &[2]).contains(&fewer));
+    assert!(folder.error("x = 'longer.npy'", &[2]).contains("more values than"));
+    let weights = folder.error("x = 'x.npy'\nweights = 'w2.npy'", &[2]);
+    assert!(weights.contains("w2.npy: weights are one number a sample"), "{weights}");
+    let mut bytes = std::fs::read(folder.path().join("x.npy")).unwrap();
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    let folder = folder.with("nan.npy", bytes);
+    let error = folder.error("x = 'nan.npy'", &[2]);
+    assert_eq!(
+        error,
+        format!(
+            "nan.npy, sample {}: x has NaN at place 1 of the sample; every value is a finite number",
+            samples - 1
+        )
+    );
 }

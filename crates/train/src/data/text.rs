@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Column, Columns, Places, VALUES_MAX, Values};
+use super::{BLOCK_VALUES, Column, Columns, Each, Places, Values};
 use crate::error::{Result, TrainError};
 use crate::model::Array;
 
@@ -15,38 +15,42 @@ const FILES_MAX: usize = 1 << 20;
 ///
 /// # Errors
 /// When nothing can be read, or no file is longer than a window.
-pub fn read(path: &Path, length: usize, stride: usize) -> Result<Columns> {
+pub(super) fn read(path: &Path, length: usize, stride: usize, each: Each<'_>) -> Result<()> {
     let place = path.display().to_string();
     if length == 0 || stride == 0 {
         return Err(TrainError::data(place, "windows have 1 byte or more, and stride is 1 or more"));
     }
-    let (mut x, mut y, mut places) = (vec![], vec![], vec![]);
+    let most = (BLOCK_VALUES / length).max(1);
+    let mut is_empty = true;
     for file in files(path)? {
         let bytes = crate::files::read(&file).map_err(|error| TrainError::file(&file, "read", &error))?;
         let count = bytes.len().checked_sub(length + 1).map_or(0, |rest| rest / stride + 1);
-        if count.saturating_mul(length).saturating_add(x.len()) > VALUES_MAX {
-            let problem = format!("there are more than {VALUES_MAX} bytes in windows: raise stride");
-            return Err(TrainError::data(file.display().to_string(), problem));
-        }
-        for start in (0..count).map(|window| window * stride) {
-            x.extend(bytes[start..start + length].iter().map(|&byte| f32::from(byte)));
-            y.extend(bytes[start + 1..][..length].iter().map(|&byte| f32::from(byte)));
-            places.push(file.clone());
+        for first in (0..count).step_by(most) {
+            let starts: Vec<usize> =
+                (first..(first + most).min(count)).map(|window| window * stride).collect();
+            let column = |moved_on: usize| {
+                let window =
+                    |&start: &usize| bytes[start + moved_on..][..length].iter().map(|&byte| f32::from(byte));
+                Column {
+                    shape: vec![length],
+                    values: Values::Numbers(starts.iter().flat_map(window).collect()),
+                }
+            };
+            is_empty = false;
+            each(Columns {
+                x: vec![column(0)],
+                y: vec![column(1)],
+                weights: None,
+                samples: starts.len(),
+                places: Places::Files(vec![file.clone(); starts.len()]),
+            })?;
         }
     }
-    let samples = places.len();
-    if samples == 0 {
+    if is_empty {
         let problem = format!("no text there is longer than {length} bytes, the length of the model's input");
         return Err(TrainError::data(place, problem));
     }
-    let column = |values| Column { shape: vec![length], values: Values::Numbers(values) };
-    Ok(Columns {
-        x: vec![column(x)],
-        y: vec![column(y)],
-        weights: None,
-        samples,
-        places: Places::Files(places),
-    })
+    Ok(())
 }
 
 fn files(path: &Path) -> Result<Vec<PathBuf>> {

@@ -28,6 +28,10 @@ pub struct Compiling {
     /// What the products of training steps are computed in.
     #[serde(default)]
     pub dtype_policy: DtypePolicy,
+    /// Keep only a part of what layers yield for the gradient, and compute the rest again: less memory for about a third
+    /// more time a step.
+    #[serde(default)]
+    pub checkpoint_activations: bool,
 }
 
 fn adam() -> Named {
@@ -194,6 +198,7 @@ impl Compiling {
     /// When something named isn't known, or has an argument that isn't.
     pub fn apply(&self, model: &mut Model) -> Result<()> {
         model.set_dtype_policy(self.dtype_policy)?;
+        model.set_checkpoint_activations(self.checkpoint_activations);
         let losses = self.losses()?;
         let each: Vec<Vec<Metric>> = self
             .metrics

@@ -277,6 +277,11 @@ impl Gan {
         places
     }
 
+    /// Bytes of weights, the optimisers' slots and what programs so far need beside them.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        size_of_val(self.workspace.values()) as u64
+    }
+
     /// Steps of the generator's and of the discriminator's optimiser so far.
     pub fn iterations(&self) -> [u64; 2] {
         [self.makes.iterations, self.scores.iterations]

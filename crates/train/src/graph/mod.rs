@@ -6,6 +6,7 @@
 mod build;
 mod gradient;
 mod movement;
+mod recompute;
 pub mod reference;
 mod simplify;
 mod spatial;
@@ -58,6 +59,8 @@ pub enum Op {
         step: Vec<usize>,
     },
     Reverse(Vec<usize>),
+    /// The operand: what is computed from this isn't what was computed from that, but computed again.
+    Again,
     Concat(usize),
     Sum(Vec<usize>),
     Max(Vec<usize>),

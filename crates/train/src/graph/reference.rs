@@ -158,7 +158,7 @@ fn evaluate(node: &Node, inputs: &[&[f64]], shapes: &[&[usize]]) -> Result<Vec<f
             let operand = |which: usize, i: usize| inputs.get(which).map_or(0.0, |values| values[i]);
             (0..elements).map(|i| function(*map, [operand(0, i), operand(1, i), operand(2, i)])).collect()
         }
-        Op::Reshape => inputs[0].to_vec(),
+        Op::Reshape | Op::Again => inputs[0].to_vec(),
         Op::Transpose(axes) => gathered(&|at| {
             let mut from = vec![0; at.len()];
             axes.iter().zip(at).for_each(|(&axis, &at)| from[axis] = at);

@@ -28,6 +28,7 @@ impl Graph {
             Op::Slice { start, step } => self.pad(g, start, step, &from)?,
             Op::Pad { start, step } => self.slice(g, start, step, &from)?,
             Op::Reverse(axes) => self.reverse(g, axes)?,
+            Op::Again => g,
             Op::Concat(axis) => {
                 let start = node.inputs[..which].iter().map(|&part| self.shape(part)[*axis]).sum();
                 self.slice_axis(g, *axis, start, from[*axis])?

@@ -140,10 +140,32 @@ impl Model {
         Ok(updates)
     }
 
+    /// Chooses whether training steps keep what layers yield for the gradient, or a part of it and compute the rest again:
+    /// less memory for about a third more time.
+    pub fn set_checkpoint_activations(&mut self, checkpoint: bool) {
+        if checkpoint != self.checkpoint_activations {
+            self.checkpoint_activations = checkpoint;
+            self.programs.retain(|key, _| key.mode != Mode::Train);
+            self.resident = None;
+        }
+    }
+
+    /// Bytes that a training step on `batch` samples takes beside weights and the optimiser's slots.
+    ///
+    /// # Errors
+    /// When the model isn't compiled, or shapes don't go together.
+    pub fn step_bytes(&mut self, batch: usize) -> Result<usize> {
+        let key = Key { mode: Mode::Train, batch, weighted: false, labels: 0 };
+        self.ensure(key)?;
+        let floats = self.programs.get(&key).map_or(0, |entry| entry.program.floats());
+        Ok((floats - self.variables.end()) * size_of::<f32>())
+    }
+
     /// Makes the program of `key`, unless there is one.
     pub(super) fn ensure(&mut self, key: Key) -> Result<()> {
         if !self.programs.contains_key(&key) {
             let mut forward = self.forward(key.batch, key.mode == Mode::Train)?;
+            let mut forward_len = None;
             let (outputs, updates) = match (key.mode, &self.compiled) {
                 (Mode::Predict, _) => (forward.outputs.clone(), vec![]),
                 (_, None) => {
@@ -153,15 +175,25 @@ impl Model {
                 }
                 (mode, Some(compiled)) => {
                     let (loss, mut sums) = self.loss(&mut forward, compiled, key)?;
-                    let training = mode == Mode::Train;
-                    let updates =
-                        if training { self.training(&mut forward, compiled, loss)? } else { vec![] };
+                    let updates = match mode {
+                        Mode::Train => {
+                            forward_len = Some(forward.graph.len());
+                            self.training(&mut forward, compiled, loss)?
+                        }
+                        _ => vec![],
+                    };
                     sums.insert(0, loss);
                     (sums, updates)
                 }
             };
             let arithmetic = self.arithmetic(key.mode);
-            let program = compile(&forward.graph, &outputs, &updates, &self.variables, arithmetic)?;
+            let (graph, outputs, updates) = match forward_len {
+                Some(len) if self.checkpoint_activations => {
+                    forgetful(&forward.graph, len, &outputs, &updates)
+                }
+                _ => (forward.graph, outputs, updates),
+            };
+            let program = compile(&graph, &outputs, &updates, &self.variables, arithmetic)?;
             self.workspace.grow(program.floats());
             self.programs.insert(key, Entry { program });
         }
@@ -180,6 +212,21 @@ impl Model {
         debug_assert_eq!(shape.first(), Some(&PROBE));
         format!("(None{}{})", if sizes.is_empty() { "" } else { ", " }, sizes.join(", "))
     }
+}
+
+/// The graph of a step whose forward pass is the first `len` nodes, with activation checkpointing, and what it yields.
+fn forgetful(
+    graph: &Graph,
+    len: usize,
+    outputs: &[Id],
+    updates: &[(usize, Id)],
+) -> (Graph, Vec<Id>, Vec<(usize, Id)>) {
+    let new_values = updates.iter().map(|(_, id)| *id);
+    let wanted: Vec<Id> = outputs.iter().copied().chain(new_values).collect();
+    let (graph, mut moved) = graph.recomputed(len, &wanted);
+    let new_values = moved.split_off(outputs.len());
+    let variables = updates.iter().map(|(variable, _)| *variable);
+    (graph, moved, variables.zip(new_values).collect())
 }
 
 /// Losses `[batch, ..]` where what is masked is 0 and the rest so much more that the mean of all is the mean of what counts

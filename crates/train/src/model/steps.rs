@@ -27,6 +27,11 @@ impl Model {
         self.weights.iter().map(|placed| placed.range.len()).sum()
     }
 
+    /// Bytes of weights, the optimiser's slots and what programs so far need beside them.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        size_of_val(self.workspace.values()) as u64
+    }
+
     /// The instruction set and the number of threads that it computes with.
     pub(crate) fn machine(&self) -> (String, usize) {
         (self.compute.isa().name().to_owned(), self.compute.pool().threads())

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::activations::*;
-use crate::layers::{Add, Conv2D, Dense, Dropout, LSTM};
+use crate::layers::{
+    Add, BatchNormalization, Conv2D, Dense, Dropout, Flatten, LSTM, LayerNormalization, MultiHeadAttention,
+};
 use crate::losses::{CategoricalCrossentropy, Loss, MeanSquaredError, SparseCategoricalCrossentropy};
 use crate::metrics::{Accuracy, Metric};
 use crate::optimizers::{Adam, Lamb, Lion, Muon, Nadam, Optimizer, RMSprop, SGD, Settings};
@@ -117,6 +119,42 @@ fn mixed_precision_ends_at_the_same_loss_with_the_same_bits_on_any_threads() {
     assert!(bits != exact_bits, "nothing was rounded");
     assert!((mixed / exact - 1.0).abs() < 0.01, "{mixed} instead of {exact}");
     assert_eq!(fitted_to_waves(DtypePolicy::MixedBfloat16, 3).map(|(_, bits)| bits), Some(bits));
+}
+
+/// Blocks of a transformer with all that follows from seeds and running means.
+fn deep() -> Model {
+    let inputs = Input::new([32, 16]);
+    let mut x = BatchNormalization::new().on(&inputs);
+    for _ in 0..12 {
+        let h = LayerNormalization::new().on(&x);
+        let h = MultiHeadAttention::new(2, 8).use_causal_mask(true).on([&h, &h]);
+        x = Add::new().on([&x, &Dropout::new(0.1).on(&h)]);
+        let h = LayerNormalization::new().on(&x);
+        let h = Dense::new(64).activation(Gelu).on(&h);
+        x = Add::new().on([&x, &Dense::new(16).on(&h)]);
+    }
+    let outputs = Dense::new(4).activation(Softmax).on(Flatten::new().on(&x));
+    let mut model = Model::with(&inputs, &outputs, 5, 2).unwrap();
+    model.compile(Adam, SparseCategoricalCrossentropy, [Accuracy]).unwrap();
+    model
+}
+
+#[test]
+fn checkpointing_activations_takes_less_memory_for_the_same_bits() {
+    let x = Array::new([24, 32, 16], (0..24 * 512).map(|i| (i as f32 * 0.37).sin()).collect()).unwrap();
+    let y = Array::new([24], (0..24).map(|i| (i % 4) as f32).collect()).unwrap();
+    let fitted = |checkpoint: bool| {
+        let mut model = deep();
+        model.set_checkpoint_activations(checkpoint);
+        let bytes = model.step_bytes(8).unwrap();
+        let history = model.fit(&x, &y, &Fit::epochs(3).batch_size(8)).unwrap();
+        let bits = model.weights().flat_map(|(_, _, values)| values.iter().map(|x| x.to_bits()));
+        (bytes, history.of("loss").to_vec(), bits.collect::<Vec<_>>())
+    };
+    let ((all, losses, bits), (fewer, same_losses, same_bits)) = (fitted(false), fitted(true));
+    assert!(fewer * 2 < all, "{fewer} bytes instead of {all}");
+    assert_eq!(same_losses, losses);
+    assert!(same_bits == bits, "other weights");
 }
 
 #[test]

@@ -9,8 +9,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// The fit begins, or goes on after `step` steps.
-    Started { parameters: usize, samples: usize, steps_per_epoch: usize, epochs: usize, step: u64 },
+    /// The fit begins, or goes on after `step` steps. `memory_bytes` are those of weights, the optimiser's slots and a step;
+    /// samples come on top.
+    Started {
+        parameters: usize,
+        samples: usize,
+        steps_per_epoch: usize,
+        epochs: usize,
+        step: u64,
+        #[serde(default)]
+        memory_bytes: u64,
+    },
     /// Now and then: figures over the epoch so far. Epochs and steps count from 1.
     Step {
         epoch: usize,

@@ -89,6 +89,7 @@ impl<'a> Fitting<'a> {
             steps_per_epoch: self.steps,
             epochs,
             step: self.session.model.iterations(),
+            memory_bytes: self.session.model.memory_bytes(),
         };
         let mut stop = on(&started).is_break();
         while !stop && !self.progress.done && self.progress.epoch < epochs {

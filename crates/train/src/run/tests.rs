@@ -85,7 +85,16 @@ fn a_run_learns_and_publishes() {
         assert!(report.contains(part), "the report lacks {part}");
     }
     assert!(!report.contains("http"), "the report needs nothing else");
-    let started = Event::Started { parameters: 649, samples: 240, steps_per_epoch: 8, epochs: 40, step: 0 };
+    let Event::Started { memory_bytes, .. } = events[0] else { panic!("{:?}", events[0]) };
+    assert!((649 * 4 * 3..1 << 20).contains(&memory_bytes), "{memory_bytes}");
+    let started = Event::Started {
+        parameters: 649,
+        samples: 240,
+        steps_per_epoch: 8,
+        epochs: 40,
+        step: 0,
+        memory_bytes,
+    };
     assert_eq!(events[0], started);
     assert_eq!(events.iter().filter(|event| matches!(event, Event::Epoch { .. })).count(), 40);
     assert!(matches!(events.last(), Some(Event::Finished { .. })));

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::table::size;
 use crate::recipes::train::Event;
 use crate::terminal::say;
 
@@ -22,12 +23,14 @@ pub struct Epochs {
 impl Epochs {
     pub fn show(&mut self, event: &Event) {
         match event {
-            Event::Started { parameters, samples, steps_per_epoch, epochs, step } => {
+            Event::Started { parameters, samples, steps_per_epoch, epochs, step, memory_bytes } => {
                 (self.epochs, self.steps) = (*epochs, *steps_per_epoch);
                 self.began = Some(Instant::now());
                 let from = if *step > 0 { format!(", going on after step {step}") } else { String::new() };
+                let memory = size(*memory_bytes);
                 self.say(&format!(
-                    "{parameters} parameters, {samples} samples, {steps_per_epoch} steps an epoch, {epochs} epochs{from}"
+                    "{parameters} parameters, {samples} samples, {steps_per_epoch} steps an epoch, {epochs} epochs, \
+                     {memory} of memory beside the samples{from}"
                 ));
                 if std::io::stderr().is_terminal() {
                     self.bar = Some(bar(*steps_per_epoch as u64));

@@ -291,7 +291,7 @@ impl<'a> Lowering<'a> {
             }
             Op::Convolution { target, geometry } => self.convolution(id, *target, geometry)?,
             Op::Pool { pooling, geometry } => self.pool(id, *pooling, geometry)?,
-            Op::Variable(_) | Op::Put => {
+            Op::Variable(_) | Op::Put | Op::Again => {
                 return Err(failed(format!("{:?} is no part of a prediction", node.op)));
             }
         };

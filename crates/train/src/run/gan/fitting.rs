@@ -67,6 +67,7 @@ impl<'a> Fitting<'a> {
             steps_per_epoch: self.steps,
             epochs,
             step: self.session.gan.iterations()[1],
+            memory_bytes: self.session.gan.memory_bytes(),
         };
         let mut stop = on(&started).is_break();
         self.measure = Measure::new(self.session, self.classifier.take())?;
