@@ -76,22 +76,29 @@ fn check_with(
     optimizer: impl Into<Optimizer>,
 ) {
     let golden = Golden::read(name);
-    let mut model = Model::new(wired.0, &wired.1).unwrap();
-    let mut set = 0;
-    for (path, (_, values)) in &golden.0 {
-        if let Some(path) = path.strip_prefix("weight:") {
-            model.set_weight(path, values).unwrap();
-            set += 1;
-        }
-    }
-    assert_eq!(set, model.weights().count(), "{name}: weights");
-    model.compile(optimizer, loss, metrics.to_vec()).unwrap();
+    let optimizer = optimizer.into();
+    let begun = || {
+        let mut model = Model::new(wired.0.clone(), &wired.1).unwrap();
+        let weights =
+            golden.0.iter().filter_map(|(path, (_, values))| Some((path.strip_prefix("weight:")?, values)));
+        let set = weights.map(|(path, values)| model.set_weight(path, values).unwrap()).count();
+        assert_eq!(set, model.weights().count(), "{name}: weights");
+        model.compile(optimizer.clone(), loss.clone(), metrics.to_vec()).unwrap();
+        model
+    };
+    let mut model = begun();
+    // The same bits where activations aren't kept.
+    let mut forgetful = begun();
+    forgetful.set_checkpoint_activations(true);
     let y = if golden.0.contains_key("targets") { golden.array("targets") } else { xs[0].clone() };
     let expected = &golden.0["losses"].1;
     let mut worst = (0.0f32, 0);
     for step in 0..STEPS {
         let x: Vec<Array> = xs.iter().map(|x| batch(x, step % BATCHES)).collect();
+        let again =
+            (step < 3).then(|| forgetful.train_on_batch(x.clone(), batch(&y, step % BATCHES)).unwrap());
         let loss = model.train_on_batch(x, batch(&y, step % BATCHES)).unwrap();
+        assert!(again.is_none_or(|again| again == loss), "{name}, step {step}: {again:?}, not {loss}");
         let error = (loss / expected[step] - 1.0).abs();
         if step < 20 {
             assert!(error < 1e-4, "{name}, step {step}: {loss}, not {}", expected[step]);

@@ -25,6 +25,8 @@ use crate::workspace::{LINE, Memory, SCRATCH, View, Workspace};
 const STEPS: usize = 1024;
 /// Rows of a task: a multiple of every number of rows that tiles have.
 const ROWS: usize = 96;
+/// Rows of a task where there would be too few for all threads.
+const ROWS_LEAST: usize = 24;
 /// Multiply-adds below which one thread does all.
 const SERIAL: usize = 160 * 1024;
 /// Columns from which on copying rows of `a` next to each other pays, where they don't fit in the first-level cache.
@@ -97,7 +99,11 @@ impl Gemm {
         }
         let threads = compute.pool().threads();
         let strips = n.div_ceil(2 * width(self.isa));
-        let row_blocks = m.div_ceil(ROWS);
+        let mut rows_each = ROWS;
+        while rows_each > ROWS_LEAST && batches * m.div_ceil(rows_each) * strips < 2 * threads {
+            rows_each /= 2;
+        }
+        let row_blocks = m.div_ceil(rows_each);
         let column_blocks = (4 * threads).div_ceil(batches * row_blocks).min(strips);
         let strips_each = strips.div_ceil(column_blocks);
         let column_blocks = strips.div_ceil(strips_each);
@@ -109,14 +115,14 @@ impl Gemm {
                 return;
             }
             let (block, batch) = (item % (row_blocks * column_blocks), item / (row_blocks * column_blocks));
-            let first_row = block / column_blocks * ROWS;
+            let first_row = block / column_blocks * rows_each;
             let first_strip = block % column_blocks * strips_each;
             let block = Block {
                 gemm: self,
                 memory,
                 worker,
                 batch,
-                rows: first_row..(first_row + ROWS).min(m),
+                rows: first_row..(first_row + rows_each).min(m),
                 strips: first_strip..(first_strip + strips_each).min(strips),
             };
             block.multiply();
