@@ -15,6 +15,8 @@ from workloads import is_over_http
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 OURS = "tureen"
+# Packed weights of earlier starts (`packed_max`).
+PACKED = ROOT / ".cache/bench/packed"
 LLAMA_SERVER = ROOT / ".cache/bench/llama-server/llama-server"
 
 
@@ -33,7 +35,7 @@ class Variant:
     def command(self, path, threads, workload, seed):
         common = [str(path), str(threads), workload, str(seed)]
         if self.script == "bench":
-            return [str(target() / "examples" / "bench"), *common]
+            return [str(target() / "examples" / "bench"), *common, *self.flags]
         return [sys.executable, str(HERE / self.script), *common, *self.flags]
 
 
@@ -66,4 +68,6 @@ def variants(workload):
     if not (kind == "batch" and int(number) > 1):
         taking.append(Variant("OpenVINO GenAI", "SDPA", "peer_openvino.py", ("sdpa",)))
     taking.append(Variant("mistral.rs", "", "peer_mistralrs.py"))
+    if kind == "start":
+        taking.append(Variant(OURS, "packed weights kept", "bench", (str(PACKED),)))
     return taking, {}

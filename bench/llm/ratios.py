@@ -25,7 +25,9 @@ BETWEEN_TOKENS_MOST = 0.5
 
 
 def ours(runs, name, workload):
-    return next((of for engine, _, of, _ in engines(runs, name, workload) if engine == OURS and of), None)
+    """The runs at the best of our settings, and which these are."""
+    found = ((of, variant) for engine, variant, of, _ in engines(runs, name, workload) if engine == OURS and of)
+    return next(found, (None, None))
 
 
 def holds(condition):
@@ -39,11 +41,11 @@ def line(work, name, mine, peer, ratio, least, aim, holds_least, holds_aim):
 def against_peers(runs):
     for work, names, workload, least, aim in TIMES:
         for name in names:
-            mine, peer = ours(runs, name, workload), best_peer(runs, name, workload)
+            (mine, setting), peer = ours(runs, name, workload), best_peer(runs, name, workload)
             if not mine or not peer:
                 continue
             variant, theirs = peer
-            median = runs.median(name, workload, OURS)
+            median = runs.median(name, workload, setting)
             ratio = times_as_good(workload, median, theirs)
             yield line(work, name, number(median), f"{number(theirs)} ({variant})", f"{ratio:.2f}", least, aim or "-",
                        ratio >= least, aim and ratio >= aim)
@@ -63,14 +65,14 @@ def between_tokens(runs):
 
 def against_the_machine(runs, weights):
     for name in LARGE:
-        if ours(runs, name, "decode:0"):
+        if ours(runs, name, "decode:0")[0]:
             median = runs.median(name, "decode:0", OURS)
             share, _ = runs.share(name, "decode:0", OURS, weights[name])
             yield line("single decode, of the read bandwidth", name, number(median), "what the machine reads",
                        f"{share:.0%}", "85%", "95%", share >= READ_SHARE_LEAST, share >= READ_SHARE_AIM)
     for name, model in weights.items():
         for workload in ("decode:2048", "decode:0"):
-            mine = ours(runs, name, workload)
+            mine, _ = ours(runs, name, workload)
             if mine:
                 resident = statistics.median(run["resident_mib"] for run in mine)
                 needed = model.file_mib + statistics.median(run["kv_mib"] for run in mine)

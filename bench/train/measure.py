@@ -43,8 +43,8 @@ def lines(command, **environment):
 
 def round_of(examples, names):
     """Who: network: microseconds a step."""
-    bench = str(examples / "bench")
-    found = {OURS: lines([bench, *names]), MIXED: lines([bench, *names], MIXED="1")}
+    step = str(examples / "training_step")
+    found = {OURS: lines([step, *names]), MIXED: lines([step, *names], MIXED="1")}
     for peer in PEERS:
         found[peer] = lines([sys.executable, str(HERE / "peers.py"), peer, *names])
     return {who: {line["network"]: line["step_us"] for line in told} for who, told in found.items()}

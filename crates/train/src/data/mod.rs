@@ -267,12 +267,16 @@ fn read(
     let y = part.and_then(|part| part.y.as_ref()).or(data.y.as_ref());
     let input_names: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
     let output_names: Vec<&str> = outputs.iter().map(String::as_str).collect();
-    let wanted = Wanted {
+    let mut wanted = Wanted {
         x: x.map(|x| chosen("x", x, &input_names)).transpose()?,
         y: y.map(|y| chosen("y", y, &output_names)).transpose()?.unwrap_or_default(),
-        weights: data.weights.clone(),
+        weights: part.and_then(|part| part.weights.as_ref()).or(data.weights.as_ref()).cloned(),
     };
     let format = format(data, path, &wanted)?;
+    if let (Format::Npy | Format::Idx, Some(Part { x: Some(_), weights: None, .. })) = (format, part) {
+        // Those of [data] are a file with as many numbers as there are samples there.
+        wanted.weights = None;
+    }
     match (format, path) {
         (Format::Npy | Format::Idx, _) => array_files(base, format, &wanted, streamed, each),
         (_, None) => Err(TrainError::data("[data]", "it needs `path`, the file or folder with the samples")),

@@ -308,6 +308,28 @@ fn sequences_of_labels_are_checked() {
     check("[1, 1, 1]", "3 labels that take 5 steps; the model has 4");
 }
 
+#[test]
+fn a_part_has_weights_of_its_own() {
+    let folder = Folder::new()
+        .with("a.csv", "a,w,v\n1,0.5,3\n2,1,4\n")
+        .with("x.npy", npy("|u1", "(3, 1)", false, &[1, 2, 3]))
+        .with("w.npy", npy("|u1", "(3,)", false, &[4, 5, 6]))
+        .with("x2.npy", npy("|u1", "(2, 1)", false, &[7, 8]))
+        .with("w2.npy", npy("|u1", "(2,)", false, &[9, 10]));
+    let weights = |data: &str, part: &str| {
+        let data: Data = toml::from_str(data).unwrap();
+        let part: Part = toml::from_str(part).unwrap();
+        let inputs = [("input".to_owned(), vec![1])];
+        load(folder.path(), &data, Some(&part), &inputs, &["output".to_owned()]).unwrap().weights
+    };
+    let table = "path = 'a.csv'\nx = 'a'\nweights = 'w'";
+    assert_eq!(weights(table, "path = 'a.csv'"), Some(vec![0.5, 1.0]));
+    assert_eq!(weights(table, "path = 'a.csv'\nweights = 'v'"), Some(vec![3.0, 4.0]));
+    let files = "x = 'x.npy'\nweights = 'w.npy'";
+    assert_eq!(weights(files, "x = 'x2.npy'"), None);
+    assert_eq!(weights(files, "x = 'x2.npy'\nweights = 'w2.npy'"), Some(vec![9.0, 10.0]));
+}
+
 /// What is read from the disk in any order is what would be in memory.
 #[test]
 fn samples_on_the_disk_are_those_in_memory() {

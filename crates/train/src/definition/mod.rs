@@ -125,7 +125,8 @@ pub struct Data {
     /// The target, in the same way. Left out, the target is the input, as for autoencoders.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub y: Option<Selection>,
-    /// The column or key of the samples' weights.
+    /// The column or key of the samples' weights, or a file of them (NPY, IDX): what each counts in the loss, of training and of
+    /// validation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
     /// What separates values of a CSV file; a comma otherwise.
@@ -174,6 +175,9 @@ pub struct Part {
     /// As in [data].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub y: Option<Selection>,
+    /// As in [data]; where inputs are files of their own (NPY, IDX), left out means that each sample counts the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
 }
 
 /// How the fit goes.

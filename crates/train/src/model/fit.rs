@@ -20,11 +20,20 @@ pub struct Fit {
     pub shuffle: bool,
     pub validation: Option<(Arrays, Arrays)>,
     pub sample_weight: Option<Vec<f32>>,
+    /// What each sample of the validation counts in its loss.
+    pub validation_sample_weight: Option<Vec<f32>>,
 }
 
 impl Default for Fit {
     fn default() -> Fit {
-        Fit { epochs: 1, batch_size: 32, shuffle: true, validation: None, sample_weight: None }
+        Fit {
+            epochs: 1,
+            batch_size: 32,
+            shuffle: true,
+            validation: None,
+            sample_weight: None,
+            validation_sample_weight: None,
+        }
     }
 }
 
@@ -50,6 +59,11 @@ impl Fit {
 
     pub fn sample_weight(mut self, weights: Vec<f32>) -> Fit {
         self.sample_weight = Some(weights);
+        self
+    }
+
+    pub fn validation_sample_weight(mut self, weights: Vec<f32>) -> Fit {
+        self.validation_sample_weight = Some(weights);
         self
     }
 }
@@ -157,10 +171,7 @@ impl Model {
     pub fn fit(&mut self, x: impl Into<Arrays>, y: impl Into<Arrays>, fit: &Fit) -> Result<History> {
         let (x, y) = (x.into().0, y.into().0);
         let samples = self.check_data(&x, Some(&y))?;
-        if let Some(weights) = fit.sample_weight.as_ref().filter(|weights| weights.len() != samples) {
-            let expected = format!("{samples} weights, one a sample");
-            return Err(wrong("fit", "sample_weight", expected, weights.len().to_string()));
-        }
+        check_weights("sample_weight", fit.sample_weight.as_deref(), samples)?;
         let mut history = History::default();
         for epoch in 0..fit.epochs {
             let order = self.order(samples, epoch, fit.shuffle, self.iterations);
@@ -173,7 +184,8 @@ impl Model {
             }
             let mut figures = self.figures(&sums, "");
             if let Some((x, y)) = &fit.validation {
-                let sums = self.evaluated(&x.0, &y.0, fit.batch_size)?;
+                let weights = fit.validation_sample_weight.as_deref();
+                let sums = self.evaluated(&x.0, &y.0, weights, fit.batch_size)?;
                 figures.extend(self.figures(&sums, "val_"));
             }
             history.epochs.push(figures);
@@ -198,7 +210,7 @@ impl Model {
         y: impl Into<Arrays>,
         batch_size: usize,
     ) -> Result<Vec<(String, f64)>> {
-        let sums = self.evaluated(&x.into().0, &y.into().0, batch_size)?;
+        let sums = self.evaluated(&x.into().0, &y.into().0, None, batch_size)?;
         Ok(self.figures(&sums, ""))
     }
 
@@ -243,12 +255,20 @@ impl Model {
         Sums { loss: 0.0, samples: 0, metrics: vec![vec![]; metrics] }
     }
 
-    pub(crate) fn evaluated(&mut self, x: &[Array], y: &[Array], batch_size: usize) -> Result<Sums> {
+    /// Sums over the data, of which each sample counts its weight in the loss, and the same in metrics, as in Keras.
+    pub(crate) fn evaluated(
+        &mut self,
+        x: &[Array],
+        y: &[Array],
+        weights: Option<&[f32]>,
+        batch_size: usize,
+    ) -> Result<Sums> {
         let samples = self.check_data(x, Some(y))?;
+        check_weights("validation_sample_weight", weights, samples)?;
         let order: Vec<usize> = (0..samples).collect();
         let mut sums = self.no_sums();
         for batch in order.chunks(batch_size.max(1)) {
-            self.step(x, y, None, batch, Mode::Evaluate, &mut sums)?;
+            self.step(x, y, weights, batch, Mode::Evaluate, &mut sums)?;
         }
         Ok(sums)
     }
@@ -429,6 +449,16 @@ pub(super) fn write_scalars(program: &Program, workspace: &mut Workspace, scalar
 
 fn wrong(place: &str, argument: &'static str, expected: String, received: String) -> TrainError {
     TrainError::Argument { place: place.to_owned(), argument, expected, received }
+}
+
+fn check_weights(argument: &'static str, weights: Option<&[f32]>, samples: usize) -> Result<()> {
+    match weights.filter(|weights| weights.len() != samples) {
+        None => Ok(()),
+        Some(weights) => {
+            let expected = format!("{samples} weights, one a sample");
+            Err(wrong("fit", argument, expected, weights.len().to_string()))
+        }
+    }
 }
 
 /// A loss, or one for each output.

@@ -121,6 +121,28 @@ fn mixed_precision_ends_at_the_same_loss_with_the_same_bits_on_any_threads() {
     assert_eq!(fitted_to_waves(DtypePolicy::MixedBfloat16, 3).map(|(_, bits)| bits), Some(bits));
 }
 
+/// The figures are those of Keras 3.15 for the same.
+#[test]
+fn samples_of_the_validation_count_their_weight_in_its_loss_alone() {
+    let inputs = Input::new([1]);
+    let output = Dense::new(1)
+        .use_bias(false)
+        .kernel_initializer(crate::initializers::Initializer::Ones {})
+        .on(&inputs);
+    let mut model = Model::new(&inputs, &output).unwrap();
+    let mae = Metric::Mean { name: "mae".to_owned(), loss: crate::losses::MeanAbsoluteError.into() };
+    model.compile(SGD.learning_rate(0.0), MeanSquaredError, [mae]).unwrap();
+    let x = Array::new([10, 1], (0..10).map(|i| i as f32).collect()).unwrap();
+    let y = Array::new([10, 1], (0..10).map(|i| 2.0 * i as f32).collect()).unwrap();
+    let weights = vec![0.0, 1.0, 2.0, 3.0, 4.0, 0.5, 0.0, 1.0, 1.0, 2.0];
+    let fit = Fit::epochs(1).batch_size(4).validation(x.clone(), y.clone());
+    let history = model.fit(&x, &y, &fit.clone().validation_sample_weight(weights)).unwrap();
+    assert!((history.of("val_loss")[0] - 38.75).abs() < 1e-5, "{history:?}");
+    assert_eq!((history.of("val_mae")[0], history.of("loss")[0]), (4.5, 28.5));
+    let error = model.fit(&x, &y, &fit.validation_sample_weight(vec![1.0; 9])).unwrap_err().to_string();
+    assert!(error.contains("validation_sample_weight") && error.contains("10 weights"), "{error}");
+}
+
 /// Blocks of a transformer with all that follows from seeds and running means.
 fn deep() -> Model {
     let inputs = Input::new([32, 16]);

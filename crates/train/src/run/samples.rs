@@ -221,13 +221,14 @@ impl Source {
     pub fn evaluated(&self, model: &mut Model, batch_size: usize) -> Result<Sums> {
         let mut all = model.no_sums();
         if let Source::Memory(samples) = self {
-            return model.evaluated(&samples.x, &samples.y, batch_size);
+            return model.evaluated(&samples.x, &samples.y, samples.weights.as_deref(), batch_size);
         }
         let order: Vec<usize> = (0..self.count()).collect();
         let ahead = self.ahead(&order, batch_size, 0);
         for part in order.chunks(batch_size) {
             let batch = ahead.next(self, part)?;
-            all.add(&model.evaluated(&batch.samples.x, &batch.samples.y, batch_size)?);
+            let Samples { x, y, weights } = &*batch.samples;
+            all.add(&model.evaluated(x, y, weights.as_deref(), batch_size)?);
         }
         Ok(all)
     }

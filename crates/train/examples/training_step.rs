@@ -1,4 +1,4 @@
-//! Times a training step of the networks of `bench/train`: `bench [NAME...]` prints a line of JSON for each. Steps are
+//! Times a training step of the networks of `bench/train`: `training_step [NAME...]` prints a line of JSON for each. Steps are
 //! those of `fit`, with shuffling, the gathering of batches and the metric. MIXED computes products in bfloat16, CHECKPOINT computes
 //! activations again, PROFILE tells
 //! where the time goes.
