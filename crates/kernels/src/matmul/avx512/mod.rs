@@ -181,13 +181,17 @@ unsafe fn products<const T: usize, const R: usize>(
         };
     }
     for group in 0..GROUPS {
-        let half = if halves(format) { group / (GROUPS / 2) } else { 0 };
+        // In two chains in any case: one waits for itself.
+        let half = group / (GROUPS / 2);
         // SAFETY: four activations of the block.
         let x = unsafe {
             let x = rows.codes.add(at * BLOCK + group * GROUP);
             _mm512_set1_epi32(x.cast::<i32>().read_unaligned())
         };
         sums[half] = _mm512_dpbusd_epi32(sums[half], weights[group], x);
+    }
+    if !halves(format) {
+        sums[0] = _mm512_add_epi32(sums[0], sums[1]);
     }
     sums
 }
