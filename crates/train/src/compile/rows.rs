@@ -16,8 +16,8 @@ const COST_MAX: usize = 1024 * 1024;
 const PACKED_MAX: usize = 128 * 1024;
 /// Values of an operand that is packed first, at most: a larger one would be gone from the cache when it is needed.
 const PACKED_FIRST_MAX: usize = 32 * 1024;
-/// More rows are never small.
-const ROWS_MAX: usize = 1024;
+/// More rows are seldom small, and comparing each with each takes long.
+const ROWS_MAX: usize = 256;
 /// Operations from which on a run is worth it.
 const LEN_MIN: usize = 3;
 /// Operations of a run, at most: what they touch lives as long as it.
