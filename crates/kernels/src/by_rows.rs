@@ -42,10 +42,10 @@ impl Operation {
         }
     }
 
-    fn needed(&self) -> usize {
+    fn run(&self, compute: &Compute, workspace: &mut Workspace) {
         match self {
-            Operation::Product(gemm) => gemm.needed(),
-            Operation::Pass(fused) => fused.needed(),
+            Operation::Product(gemm) => gemm.run(compute, workspace),
+            Operation::Pass(fused) => fused.run(compute, workspace),
         }
     }
 }
@@ -137,6 +137,12 @@ pub struct ByRows {
     cost: usize,
 }
 
+impl std::fmt::Debug for ByRows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} operations over {} rows", self.operations.len(), self.rows)
+    }
+}
+
 impl ByRows {
     /// # Panics
     /// When the operations have different numbers of rows, or their rows aren't apart.
@@ -144,13 +150,10 @@ impl ByRows {
         let rows = operations.first().and_then(Operation::rows).unwrap_or(0);
         assert!(operations.iter().all(|operation| operation.rows() == Some(rows)), "all have {rows} rows");
         assert!(rows_are_apart(&operations), "rows need what others write");
-        let needed = operations.iter().map(Operation::needed).max().unwrap_or(0);
+        let touches = operations.iter().flat_map(Operation::touches);
+        let needed = touches.map(|touch| touch.view.range().end).max().unwrap_or(0);
         let cost = operations.iter().map(Operation::cost).sum();
         ByRows { operations, rows, needed, cost }
-    }
-
-    pub fn operations(&self) -> &[Operation] {
-        &self.operations
     }
 
     /// # Panics
@@ -158,13 +161,7 @@ impl ByRows {
     pub fn run(&self, compute: &Compute, workspace: &mut Workspace) {
         let threads = compute.pool().threads();
         if threads == 1 || self.rows < ROWS_EACH * threads || self.cost <= SERIAL {
-            for operation in &self.operations {
-                match operation {
-                    Operation::Product(gemm) => gemm.run(compute, workspace),
-                    Operation::Pass(fused) => fused.run(compute, workspace),
-                }
-            }
-            return;
+            return self.operations.iter().for_each(|operation| operation.run(compute, workspace));
         }
         let memory = workspace.memory(self.needed, compute.pool());
         let share = self.rows.div_ceil(threads);

@@ -65,12 +65,7 @@ fn last_state(isa: Isa, threads: usize, together: bool) -> Vec<u32> {
     if together {
         ByRows::new(operations).run(&compute, &mut workspace);
     } else {
-        for operation in &operations {
-            match operation {
-                Operation::Product(gemm) => gemm.run(&compute, &mut workspace),
-                Operation::Pass(fused) => fused.run(&compute, &mut workspace),
-            }
-        }
+        operations.iter().for_each(|operation| operation.run(&compute, &mut workspace));
     }
     workspace.values()[floats - ROWS * UNITS..floats].iter().map(|x| x.to_bits()).collect()
 }

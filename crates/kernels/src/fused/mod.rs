@@ -213,10 +213,6 @@ impl Fused {
         self.program.cost()
     }
 
-    pub(crate) fn needed(&self) -> usize {
-        self.needed
-    }
-
     pub(crate) fn touches(&self) -> Vec<Touch<'_>> {
         let touch = |writes: bool| move |view| Touch { view, axis: Some(0), writes };
         self.inputs.iter().map(touch(false)).chain(self.outputs.iter().map(touch(true))).collect()

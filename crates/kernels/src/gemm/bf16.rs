@@ -105,6 +105,7 @@ pub(super) unsafe fn multiply(block: &Block<'_>) {
     let rank = c.shape.len();
     let (n, k) = (c.shape[rank - 1], a.shape[rank - 1]);
     let (a_row, a_step) = (a.strides[rank - 2], a.strides[rank - 1]);
+    let stands_in_rows = a_step == 1 && a_row >= 0;
     let rows = block.rows.len();
     let padded = n.div_ceil(WIDTH) * WIDTH;
     let matrix = if gemm.b_shared { 0 } else { block.batch * k.div_ceil(2) * padded };
@@ -114,15 +115,14 @@ pub(super) unsafe fn multiply(block: &Block<'_>) {
         // SAFETY: a worker's scratch is its own.
         let packed = unsafe { block.memory.scratch(block.worker) };
         // SAFETY: the block's rows and steps are inside the view of `a`, and fit the scratch in either layout.
-        let is_in_runs = unsafe {
+        unsafe {
             let from = block.place(a, block.rows.start, 0).offset(first_step as isize * a_step).cast_const();
-            if a_step == 1 && a_row >= 0 {
+            if stands_in_rows {
                 round_rows(from, a_row, rows, steps, packed.cast());
             } else {
                 pack_rows(from, a_row, a_step, rows, steps, packed.cast());
             }
-            a_step != 1 || a_row < 0
-        };
+        }
         for strip in block.strips.clone() {
             let first = strip * 2 * WIDTH;
             let strip_width = (2 * WIDTH).min(padded - first);
@@ -133,7 +133,7 @@ pub(super) unsafe fn multiply(block: &Block<'_>) {
             };
             let tile = Tile {
                 a: packed,
-                a_row: if is_in_runs { 1 } else { pitch(pairs) },
+                a_row: if stands_in_rows { pitch(pairs) } else { 1 },
                 a_step: 1,
                 // SAFETY: the strip of the packed operand, which `Gemm::new` found inside the workspace.
                 b: unsafe {
@@ -156,9 +156,9 @@ pub(super) unsafe fn multiply(block: &Block<'_>) {
                     let init =
                         if tile.init.is_null() { tile.init } else { tile.init.add(row * tile.init_row) };
                     let c = tile.c.add(row * tile.c_row);
-                    let (a, a_step) = match is_in_runs {
-                        true => (packed.add(row * pairs), run),
-                        false => (packed.add(row * tile.a_row), 1),
+                    let (a, a_step) = match stands_in_rows {
+                        true => (packed.add(row * tile.a_row), 1),
+                        false => (packed.add(row * pairs), run),
                     };
                     some_rows(Tile { a: a.cast_const(), a_step, init, c, ..tile }, run, strip_width / WIDTH);
                 }

@@ -144,10 +144,6 @@ impl Gemm {
         self.c.elements() * self.a.shape[self.a.shape.len() - 1]
     }
 
-    pub(crate) fn needed(&self) -> usize {
-        self.needed
-    }
-
     pub(crate) fn touches(&self) -> Vec<Touch<'_>> {
         let axis = Some(self.c.shape.len() - 2);
         let read = |view| Touch { view, axis, writes: false };
@@ -203,9 +199,7 @@ impl Block<'_> {
         // SAFETY: an element of a view that `new` found inside the workspace.
         unsafe { self.memory.at((view.offset as isize + batch + at) as usize) }
     }
-}
 
-impl Block<'_> {
     /// How rows of `a` are best multiplied with strips of `strip_width` columns.
     #[inline(always)]
     fn layout(&self, strip_width: usize) -> Layout {

@@ -10,6 +10,16 @@ const EXP_HIGH: f32 = 88.376_26;
 const LN_2_HIGH: f32 = 0.693_359_4;
 const LN_2_LOW: f32 = -2.121_944_4e-4;
 
+/// The polynomial of `x` with these coefficients, that of the highest power first (Horner).
+#[inline(always)]
+fn polynomial<L: Lanes, const N: usize>(lanes: L, x: L::F, coefficients: [f32; N]) -> L::F {
+    let mut sum = lanes.splat(coefficients[0]);
+    for coefficient in &coefficients[1..] {
+        sum = lanes.fma(sum, x, lanes.splat(*coefficient));
+    }
+    sum
+}
+
 /// `e^x`: `2^n * (1 + r + r^2 P(r))` with `n` the nearest integer to `x / ln 2` and `|r| <= ln(2)/2`.
 ///
 /// `P` is our own minimax fit (relative error of the whole 3.1e-9 in exact arithmetic); with rounding the result is
@@ -29,12 +39,8 @@ fn exp_within<L: Lanes>(lanes: L, x: L::F) -> L::F {
     let n = lanes.round(lanes.mul(x, lanes.splat(std::f32::consts::LOG2_E)));
     let r = lanes.fma(n, lanes.splat(-LN_2_HIGH), x);
     let r = lanes.fma(n, lanes.splat(-LN_2_LOW), r);
-    let mut p = lanes.splat(0.001_381_446_7);
-    p = lanes.fma(p, r, lanes.splat(0.008_368_781));
-    p = lanes.fma(p, r, lanes.splat(0.041_668_393));
-    p = lanes.fma(p, r, lanes.splat(0.166_665_2));
-    p = lanes.fma(p, r, lanes.splat(0.499_999_94));
-    p = lanes.fma(p, lanes.mul(r, r), r);
+    let p = polynomial(lanes, r, [0.001_381_446_7, 0.008_368_781, 0.041_668_393, 0.166_665_2, 0.499_999_94]);
+    let p = lanes.fma(p, lanes.mul(r, r), r);
     lanes.mul(lanes.add(p, lanes.splat(1.0)), lanes.power_of_two(n))
 }
 
@@ -57,11 +63,8 @@ pub(crate) fn tanh<L: Lanes>(lanes: L, x: L::F) -> L::F {
     let minus_x = lanes.sub(zero, x);
     let size = lanes.max(minus_x, x);
     let square = lanes.mul(x, x);
-    let mut p = lanes.splat(-0.005_705_41);
-    p = lanes.fma(p, square, lanes.splat(0.020_639_414));
-    p = lanes.fma(p, square, lanes.splat(-0.053_739_8));
-    p = lanes.fma(p, square, lanes.splat(0.133_314_43));
-    p = lanes.fma(p, square, lanes.splat(-0.333_332_8));
+    let p =
+        polynomial(lanes, square, [-0.005_705_41, 0.020_639_414, -0.053_739_8, 0.133_314_43, -0.333_332_8]);
     let near = lanes.fma(lanes.mul(p, square), x, x);
     // 1 long before 30.
     let grown = exp_within(lanes, lanes.min(lanes.splat(30.0), lanes.add(size, size)));
@@ -76,24 +79,36 @@ pub(crate) fn tanh<L: Lanes>(lanes: L, x: L::F) -> L::F {
 pub(crate) fn erf<L: Lanes>(lanes: L, x: L::F) -> L::F {
     let (zero, one, four) = (lanes.splat(0.0), lanes.splat(1.0), lanes.splat(4.0));
     let square = lanes.mul(x, x);
-    let mut p = lanes.splat(7.853_861e-5);
-    p = lanes.fma(p, square, lanes.splat(-0.000_801_019_35));
-    p = lanes.fma(p, square, lanes.splat(0.005_188_327_7));
-    p = lanes.fma(p, square, lanes.splat(-0.026_853_812));
-    p = lanes.fma(p, square, lanes.splat(0.112_835_85));
-    p = lanes.fma(p, square, lanes.splat(-0.376_126_26));
-    p = lanes.fma(p, square, lanes.splat(std::f32::consts::FRAC_2_SQRT_PI));
+    let p = polynomial(
+        lanes,
+        square,
+        [
+            7.853_861e-5,
+            -0.000_801_019_35,
+            0.005_188_327_7,
+            -0.026_853_812,
+            0.112_835_85,
+            -0.376_126_26,
+            std::f32::consts::FRAC_2_SQRT_PI,
+        ],
+    );
     let near = lanes.mul(p, x);
     let size = lanes.max(lanes.sub(zero, x), x);
     let held = lanes.min(four, size);
-    let mut p = lanes.splat(2.149_604_8e-5);
-    p = lanes.fma(p, held, lanes.splat(-0.000_439_105_65));
-    p = lanes.fma(p, held, lanes.splat(0.004_193_607_7));
-    p = lanes.fma(p, held, lanes.splat(-0.025_178_96));
-    p = lanes.fma(p, held, lanes.splat(0.108_372_466));
-    p = lanes.fma(p, held, lanes.splat(0.633_262_6));
-    p = lanes.fma(p, held, lanes.splat(1.129_556_8));
-    p = lanes.fma(p, held, lanes.splat(-0.000_183_443_09));
+    let p = polynomial(
+        lanes,
+        held,
+        [
+            2.149_604_8e-5,
+            -0.000_439_105_65,
+            0.004_193_607_7,
+            -0.025_178_96,
+            0.108_372_466,
+            0.633_262_6,
+            1.129_556_8,
+            -0.000_183_443_09,
+        ],
+    );
     let far = lanes.sub(one, exp_within(lanes, lanes.sub(zero, p)));
     let far = lanes.select(lanes.less(x, zero), lanes.sub(zero, far), far);
     lanes.select(lanes.less(size, one), near, far)

@@ -33,12 +33,12 @@ fn both(first: &Draft, second: &Draft) -> Option<Draft> {
         first.reads().into_iter().chain(first.writes()).map(|place| place.storage).collect();
     let is_touched = |place: &&Place| touched.contains(&place.storage);
     let is_written = |place: &&Place| outputs.iter().any(|(_, to)| to.storage == place.storage);
-    if shape != other_shape || second.writes().iter().any(is_touched) || second.reads().iter().any(is_written)
-    {
+    let shares_one = others.iter().any(|input| inputs.contains(input));
+    let is_apart = !second.writes().iter().any(is_touched) && !second.reads().iter().any(is_written);
+    if shape != other_shape || !shares_one || !is_apart {
         return None;
     }
     let (mut inputs, mut steps, mut outputs) = (inputs.clone(), steps.clone(), outputs.clone());
-    let shares_one = others.iter().any(|input| inputs.contains(input));
     let place_of: Vec<usize> = others
         .iter()
         .map(|input| {
@@ -58,7 +58,7 @@ fn both(first: &Draft, second: &Draft) -> Option<Draft> {
         Step { arguments: step.arguments.iter().map(moved).collect(), ..step.clone() }
     }));
     outputs.extend(other_outputs.iter().map(|(step, to)| (first_step + step, to.clone())));
-    (shares_one && inputs.len() + steps.len() <= SIZE_MAX).then(|| Draft::Fused {
+    (inputs.len() + steps.len() <= SIZE_MAX).then(|| Draft::Fused {
         shape: shape.clone(),
         inputs,
         steps,

@@ -3,7 +3,7 @@
 use kernels::fused::ROW_MAX;
 use kernels::workspace::View;
 
-use super::views::{is_movement, moved};
+use super::views::moved;
 use crate::graph::{Function, Graph, Id, Op};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -96,7 +96,7 @@ impl<'a> Nodes<'a> {
         let node = self.graph.node(id);
         match &node.op {
             Op::Input(_) | Op::Variable(_) | Op::Constant(_) => Kind::Leaf,
-            op if is_movement(op) => {
+            op if op.is_movement() => {
                 let view = self.bases[node.inputs[0].index()].as_ref().map(|(_, view)| view);
                 if view.and_then(|view| moved(op, &node.shape, view)).is_some() {
                     Kind::Alias

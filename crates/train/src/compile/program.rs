@@ -43,10 +43,7 @@ impl Operation {
 
     fn name(&self) -> String {
         match self {
-            Operation::ByRows(by_rows) => {
-                let operations = by_rows.operations();
-                format!("{} operations over {:?} rows", operations.len(), operations[0].rows())
-            }
+            Operation::ByRows(by_rows) => format!("{by_rows:?}"),
             Operation::Fused(fused) => format!("pass {fused:?}"),
             Operation::Pack(_) => "pack".to_owned(),
             Operation::Gemm(gemm) => format!("product {gemm:?}"),

@@ -94,10 +94,10 @@ fn longest_apart(run: &[Operation]) -> usize {
 
 /// The operation, if it is a small one over rows.
 fn small(draft: &Draft, storages: &[Storage], offsets: &[usize], isa: Isa) -> Option<Operation> {
-    if let Draft::Gemm { b, .. } = draft
-        && storages[b.storage].len > PACKED_MAX
-    {
-        return None;
+    match draft {
+        Draft::Fused { .. } => {}
+        Draft::Gemm { b, .. } if storages[b.storage].len <= PACKED_MAX => {}
+        _ => return None,
     }
     let operation = by_rows(draft, offsets, isa)?;
     let is_small = operation.rows()? <= ROWS_MAX && operation.cost() <= COST_MAX;

@@ -4,14 +4,6 @@ use kernels::workspace::View;
 
 use crate::graph::Op;
 
-/// Whether an operation can be a view of its operand.
-pub(super) fn is_movement(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Reshape | Op::Transpose(_) | Op::Broadcast | Op::Slice { .. } | Op::Reverse(_) | Op::Again
-    )
-}
-
 /// The view of what `op` yields, with `shape`, when its operand is at `from`; none if no strides describe it.
 pub(super) fn moved(op: &Op, shape: &[usize], from: &View) -> Option<View> {
     match op {

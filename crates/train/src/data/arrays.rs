@@ -13,15 +13,15 @@ pub(super) struct ArrayFile<'a> {
     source: Source<'a>,
 }
 
-/// A number out of its bytes.
-type Number<'a> = Box<dyn Fn(&[u8]) -> f32 + 'a>;
+/// Numbers out of their bytes.
+type Numbers<'a> = Box<dyn Fn(&[u8]) -> Vec<f32> + 'a>;
 
 enum Source<'a> {
     Bytes {
         from: Box<dyn Read + 'a>,
         /// Bytes of a value.
         width: usize,
-        value: Number<'a>,
+        numbers: Numbers<'a>,
     },
     /// What couldn't be read in order.
     Values(std::vec::IntoIter<f32>),
@@ -53,7 +53,8 @@ impl<'a> ArrayFile<'a> {
             );
             return Err(TrainError::data(file, problem));
         }
-        let source = Source::Bytes { from: Box::new(from), width, value: Box::new(value) };
+        let numbers = move |bytes: &[u8]| bytes.chunks_exact(width).map(&value).collect();
+        let source = Source::Bytes { from: Box::new(from), width, numbers: Box::new(numbers) };
         Ok(ArrayFile { file: file.to_owned(), shape, source })
     }
 
@@ -87,14 +88,14 @@ impl<'a> ArrayFile<'a> {
         let len = samples * self.sample_len();
         match &mut self.source {
             Source::Values(values) => Ok(values.take(len).collect()),
-            Source::Bytes { from, width, value } => {
+            Source::Bytes { from, width, numbers } => {
                 let mut bytes = vec![];
                 let read = Read::take(from, (len * *width) as u64).read_to_end(&mut bytes);
                 read.map_err(|error| TrainError::data(&self.file, format!("it is damaged: {error}")))?;
                 if bytes.len() != len * *width {
                     return Err(self.another_length("fewer"));
                 }
-                Ok(bytes.chunks_exact(*width).map(value).collect())
+                Ok(numbers(&bytes))
             }
         }
     }
@@ -156,7 +157,7 @@ impl ArrayFiles<'_> {
         let most = (BLOCK_VALUES / of_sample.max(1)).max(1);
         let mut first = 0;
         // At least one block: that there are no samples is found by who takes them.
-        while first == 0 || first < samples {
+        loop {
             let count = most.min(samples - first);
             let column = |array: &mut ArrayFile<'_>| {
                 let values = Values::Numbers(array.next(count)?);
@@ -171,7 +172,7 @@ impl ArrayFiles<'_> {
             };
             each(block)?;
             first += count;
-            if count == 0 {
+            if first >= samples {
                 break;
             }
         }

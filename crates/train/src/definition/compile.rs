@@ -28,8 +28,8 @@ pub struct Compiling {
     /// What the products of training steps are computed in.
     #[serde(default)]
     pub dtype_policy: DtypePolicy,
-    /// Keep only a part of what layers yield for the gradient, and compute the rest again: less memory for about a third
-    /// more time a step.
+    /// Keep only a part of what layers yield for the gradient, and compute the rest again: less memory for a tenth to a
+    /// quarter more time a step.
     #[serde(default)]
     pub checkpoint_activations: bool,
 }

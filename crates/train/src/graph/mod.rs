@@ -83,6 +83,16 @@ pub enum Op {
     Put,
 }
 
+impl Op {
+    /// Whether it only shows its operand's values in another way: strides may say which.
+    pub(crate) fn is_movement(&self) -> bool {
+        matches!(
+            self,
+            Op::Reshape | Op::Transpose(_) | Op::Broadcast | Op::Slice { .. } | Op::Reverse(_) | Op::Again
+        )
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Node {
     pub op: Op,

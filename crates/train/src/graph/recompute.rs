@@ -71,7 +71,7 @@ impl<'a> Pass<'a> {
     fn look_at(&mut self, index: usize) {
         let node = &self.graph.nodes[index];
         let is_given = matches!(node.op, Op::Input(_) | Op::Variable(_) | Op::Constant(_));
-        if shows_its_operand(&node.op) {
+        if node.op.is_movement() {
             self.root[index] = self.root[node.inputs[0].index()];
         }
         // What follows from constants alone is worked out ahead.
@@ -107,7 +107,7 @@ impl<'a> Pass<'a> {
         for index in 0..self.forward {
             let len = self.len(index) as isize;
             across[index] += len;
-            across[self.last_reader[index].min(self.forward)] -= len;
+            across[self.last_reader[index]] -= len;
         }
         let mut sum = 0;
         across.iter_mut().for_each(|x| {
@@ -161,14 +161,6 @@ impl<'a> Pass<'a> {
         }
         handed_on + segments.into_iter().max().unwrap_or(0)
     }
-}
-
-/// Whether an operation only moves values.
-fn shows_its_operand(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Reshape | Op::Transpose(_) | Op::Broadcast | Op::Slice { .. } | Op::Reverse(_) | Op::Again
-    )
 }
 
 fn segment(cuts: &[usize], index: usize) -> usize {

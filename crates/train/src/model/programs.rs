@@ -141,7 +141,7 @@ impl Model {
     }
 
     /// Chooses whether training steps keep what layers yield for the gradient, or a part of it and compute the rest again:
-    /// less memory for about a third more time.
+    /// less memory for a tenth to a quarter more time.
     pub fn set_checkpoint_activations(&mut self, checkpoint: bool) {
         if checkpoint != self.checkpoint_activations {
             self.checkpoint_activations = checkpoint;
