@@ -7,8 +7,8 @@ use crate::threads::Pool;
 /// f32 values that a cache line holds; storage begins at multiples of it.
 pub const LINE: usize = 16;
 
-/// f32 values of scratch for each worker: half a second-level cache.
-pub const SCRATCH: usize = 128 * 1024;
+/// f32 values of scratch for each worker: half a second-level cache, and what keeps rows of products apart.
+pub const SCRATCH: usize = 130 * 1024;
 
 /// One block of f32 for weights and intermediate values, and a scratch for each worker; on huge pages where the system has
 /// them: strides of training reach over many small ones.

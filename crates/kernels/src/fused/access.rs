@@ -1,9 +1,12 @@
 //! How operands of a fused pass stand in memory: one after the other, all the same, or at strides.
 
+use crate::lanes::WIDTH_MAX;
 use crate::workspace::{Memory, View};
 
 /// Dimensions that a collapsed view may have.
 const RANK_MAX: usize = 8;
+/// The longest run that is computed on where it stands.
+const LINE_MAX: usize = 1024;
 
 /// Where an operand's elements are, in the order of the pass.
 #[derive(Clone, Debug)]
@@ -44,6 +47,18 @@ impl Access {
 }
 
 impl Strided {
+    /// The length and the distance of runs of whole vectors, if it is nothing but such runs.
+    pub(super) fn lines(&self) -> Option<(usize, usize)> {
+        let pitch = usize::try_from(self.strides[0]).ok()?;
+        let len = self.sizes[1];
+        let is_lines = self.rank == 2 && self.strides[1] == 1 && len.is_multiple_of(WIDTH_MAX);
+        (is_lines && len <= LINE_MAX).then_some((len, pitch))
+    }
+
+    pub(super) fn offset(&self) -> usize {
+        self.offset
+    }
+
     /// Calls `$each(offset of the run's first element, stride, length, done)` for the runs of the last dimension that
     /// make up elements `start..start + count`.
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! Turns the steps of a pass into code: which values stand in which register, and when outputs are written.
 
-use super::access::Access;
+use super::access::{Access, Strided};
 use super::{Argument, CHUNK, Expression, Function, REGISTERS_MAX, ROW_MAX};
 use crate::lanes::WIDTH_MAX;
 use crate::workspace::{SCRATCH, View};
@@ -13,6 +13,11 @@ pub(super) enum Place {
     Memory {
         offset: usize,
         row: bool,
+    },
+    /// Lines of the program's `line` elements, of which the first elements are `pitch` apart.
+    Lines {
+        offset: usize,
+        pitch: usize,
     },
     Constant(f32),
     /// One value of the workspace for all elements.
@@ -36,15 +41,23 @@ pub(super) struct Code {
     pub row: bool,
 }
 
+impl Code {
+    pub(super) fn has_lines(&self) -> bool {
+        self.arguments.iter().chain([&self.to]).any(|place| matches!(place, Place::Lines { .. }))
+    }
+}
+
 /// The code of a pass.
 pub(super) struct Program {
     pub code: Vec<Code>,
-    pub accesses: Vec<Access>,
+    pub accesses: Vec<Strided>,
     pub rows: usize,
     /// Elements of a row; when rows don't matter, all elements are one row each of 1.
     pub row_len: usize,
     /// Rows that are taken at once.
     pub rows_at_once: usize,
+    /// Elements of a line: what is taken at once is whole lines.
+    pub line: usize,
     /// Floats of a register.
     pub register_len: usize,
     weight: usize,
@@ -67,10 +80,12 @@ impl Program {
         let row_len = if uses_rows { expression.shape.last().copied().unwrap_or(1) } else { 1 };
         assert!(row_len <= ROW_MAX, "a row of {row_len}, at most {ROW_MAX}");
         let rows = elements.checked_div(row_len).unwrap_or(0);
-        let rows_at_once = (CHUNK / row_len.max(1)).max(1);
+        let line = if uses_rows { None } else { line(expression) };
+        let unit = line.unwrap_or(row_len).max(1);
+        let rows_at_once = (CHUNK / unit).max(1) * unit / row_len.max(1);
         let register_len = (rows_at_once * row_len).max(1).next_multiple_of(WIDTH_MAX);
         let weight = expression.steps.iter().map(|step| step.function.weight()).sum::<usize>() + 1;
-        let mut builder = Builder::new(expression);
+        let mut builder = Builder::new(expression, line);
         builder.all_steps();
         let registers = builder.registers_used;
         assert!(registers * register_len <= SCRATCH, "{registers} registers of {register_len} don't fit");
@@ -80,16 +95,27 @@ impl Program {
             rows,
             row_len,
             rows_at_once,
+            line: line.unwrap_or(1),
             register_len,
             weight,
         }
     }
 }
 
+/// The length of the lines that operands which don't stand in order consist of: that of the first such.
+fn line(expression: &Expression) -> Option<usize> {
+    let inputs = expression.inputs.iter().map(|input| &input.view);
+    inputs.chain(expression.outputs.iter().map(|(_, view)| view)).find_map(|view| match Access::of(view) {
+        Access::Strided(strided) => strided.lines().map(|(line, _)| line),
+        _ => None,
+    })
+}
+
 struct Builder<'a> {
     expression: &'a Expression,
+    line: Option<usize>,
     code: Vec<Code>,
-    accesses: Vec<Access>,
+    accesses: Vec<Strided>,
     free: Vec<usize>,
     registers_used: usize,
     /// The last step that reads each step's result; `usize::MAX` for results that are stored at the end.
@@ -102,7 +128,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(expression: &'a Expression) -> Builder<'a> {
+    fn new(expression: &'a Expression, line: Option<usize>) -> Builder<'a> {
         let mut step_last = vec![0; expression.steps.len()];
         let mut input_last = vec![0; expression.inputs.len()];
         for (index, step) in expression.steps.iter().enumerate() {
@@ -127,6 +153,7 @@ impl<'a> Builder<'a> {
         }
         Builder {
             expression,
+            line,
             code: Vec::new(),
             accesses: Vec::new(),
             free: Vec::new(),
@@ -202,13 +229,13 @@ impl<'a> Builder<'a> {
         let place = match Access::of(&given.view) {
             Access::Flat(offset) => Place::Memory { offset, row: given.row },
             Access::Scalar(offset) => Place::Scalar(offset),
-            access => {
+            Access::Strided(strided) => self.lines(&strided).unwrap_or_else(|| {
                 let to = Place::Register(self.register());
-                self.accesses.push(access);
+                self.accesses.push(strided);
                 let action = Action::Load(self.accesses.len() - 1);
                 self.code.push(Code { action, arguments: [to; 3], to, row: given.row });
                 to
-            }
+            }),
         };
         self.input_place[input] = Some(place);
         place
@@ -241,21 +268,31 @@ impl<'a> Builder<'a> {
         let (step, view) = &self.expression.outputs[output];
         match Access::of(view) {
             Access::Flat(offset) => Some(Place::Memory { offset, row: self.expression.steps[*step].row }),
-            _ => None,
+            Access::Strided(strided) => self.lines(&strided),
+            Access::Scalar(_) => None,
         }
+    }
+
+    /// The place of a view that consists of lines of the program's length.
+    fn lines(&self, strided: &Strided) -> Option<Place> {
+        let (line, pitch) = strided.lines()?;
+        (Some(line) == self.line).then_some(Place::Lines { offset: strided.offset(), pitch })
     }
 
     fn store(&mut self, output: usize, step: usize) {
         let (_, view) = &self.expression.outputs[output];
         let row = self.expression.steps[step].row;
         let from = self.step_place[step].unwrap_or(Place::Constant(f32::NAN));
+        let copy = Action::Compute(Function::Copy);
         let (action, to) = match Access::of(view) {
-            Access::Flat(offset) => (Action::Compute(Function::Copy), Place::Memory { offset, row }),
-            Access::Scalar(offset) => (Action::Compute(Function::Copy), Place::Memory { offset, row }),
-            access => {
-                self.accesses.push(access);
-                (Action::Store(self.accesses.len() - 1), from)
-            }
+            Access::Flat(offset) | Access::Scalar(offset) => (copy, Place::Memory { offset, row }),
+            Access::Strided(strided) => match self.lines(&strided) {
+                Some(lines) => (copy, lines),
+                None => {
+                    self.accesses.push(strided);
+                    (Action::Store(self.accesses.len() - 1), from)
+                }
+            },
         };
         self.code.push(Code { action, arguments: [from; 3], to, row });
     }

@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::Function;
-use super::access::Access;
 use super::compile::{Action, Code, Place, Program};
 use super::functions::{expm1, log, log1p, random_key, uniform};
 use crate::compute::Isa;
@@ -45,47 +44,80 @@ struct Span<'a> {
     rows: usize,
 }
 
-/// An operand: values one after the other (`step` 1), or the same vector again and again (`step` 0).
+/// An operand: values one after the other (`step` 1), or the same vector again and again (`step` 0); `pitch` from one line
+/// to the next.
 #[derive(Clone, Copy)]
 struct Operand {
     from: *const f32,
     step: usize,
+    pitch: usize,
 }
 
-/// The loop over a chunk's vectors. The rest goes through copies, so that nothing beyond the chunk is touched and an
-/// element's place doesn't change its bits.
+impl Operand {
+    /// # Safety
+    /// It has such a line.
+    #[inline(always)]
+    unsafe fn at(self, line: usize) -> Operand {
+        // SAFETY: the caller's promise.
+        Operand { from: unsafe { self.from.add(line * self.pitch) }, ..self }
+    }
+}
+
+/// Where a result goes: one line `pitch` from the other.
+#[derive(Clone, Copy)]
+struct Target {
+    to: *mut f32,
+    pitch: usize,
+}
+
+impl Target {
+    /// # Safety
+    /// It has such a line.
+    #[inline(always)]
+    unsafe fn at(self, line: usize) -> *mut f32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.to.add(line * self.pitch) }
+    }
+}
+
+/// The loop over the vectors of some lines of `n` values each. What is left of a line goes through copies, so that nothing
+/// beyond it is touched and an element's place doesn't change its bits.
 macro_rules! vectors {
-    ($lanes:ident, $n:ident, $operands:ident, $to:ident, |$($x:ident),+| $value:expr) => {{
-        let mut i = 0;
-        while i + L::WIDTH <= $n {
-            let mut operands = $operands.iter();
-            $(let $x = match operands.next() {
-                // SAFETY: the operand has `n` values, or one vector at step 0.
-                Some(operand) => unsafe { $lanes.load(operand.from.add(i * operand.step)) },
-                None => $lanes.splat(0.0),
-            };)+
-            // SAFETY: the result has room for `n` values.
-            unsafe { $lanes.store($to.add(i), $value) };
-            i += L::WIDTH;
-        }
-        if i < $n {
-            let mut operands = $operands.iter();
-            $(let mut rest = [0.0f32; WIDTH_MAX];
-            let $x = match operands.next() {
-                Some(operand) => {
-                    // SAFETY: as above, for the values that are left.
-                    unsafe {
-                        let from = operand.from.add(i * operand.step);
-                        std::ptr::copy_nonoverlapping(from, rest.as_mut_ptr(), $n - i);
+    ($lanes:ident, $lines:ident, $n:ident, $operands:ident, $to:ident, |$($x:ident),+| $value:expr) => {{
+        for line in 0..if LINES { $lines } else { 1 } {
+            // SAFETY: each operand and the result have so many lines.
+            let (operands, to) = unsafe { ($operands.map(|operand| operand.at(line)), $to.at(line)) };
+            let mut i = 0;
+            while i + L::WIDTH <= $n {
+                let mut operands = operands.iter();
+                $(let $x = match operands.next() {
+                    // SAFETY: the operand has `n` values, or one vector at step 0.
+                    Some(operand) => unsafe { $lanes.load(operand.from.add(i * operand.step)) },
+                    None => $lanes.splat(0.0),
+                };)+
+                // SAFETY: the result has room for `n` values.
+                unsafe { $lanes.store(to.add(i), $value) };
+                i += L::WIDTH;
+            }
+            if i < $n {
+                let mut operands = operands.iter();
+                $(let mut rest = [0.0f32; WIDTH_MAX];
+                let $x = match operands.next() {
+                    Some(operand) => {
+                        // SAFETY: as above, for the values that are left.
+                        unsafe {
+                            let from = operand.from.add(i * operand.step);
+                            std::ptr::copy_nonoverlapping(from, rest.as_mut_ptr(), $n - i);
+                        }
+                        $lanes.read(&rest)
                     }
-                    $lanes.read(&rest)
-                }
-                None => $lanes.splat(0.0),
-            };)+
-            let mut rest = [0.0f32; WIDTH_MAX];
-            $lanes.write(&mut rest, $value);
-            // SAFETY: `n - i` places are left.
-            unsafe { std::ptr::copy_nonoverlapping(rest.as_ptr(), $to.add(i), $n - i) };
+                    None => $lanes.splat(0.0),
+                };)+
+                let mut rest = [0.0f32; WIDTH_MAX];
+                $lanes.write(&mut rest, $value);
+                // SAFETY: `n - i` places are left.
+                unsafe { std::ptr::copy_nonoverlapping(rest.as_ptr(), to.add(i), $n - i) };
+            }
         }
     }};
 }
@@ -124,19 +156,30 @@ impl Span<'_> {
         unsafe { self.chunks.memory.at(offset + start) }
     }
 
+    /// The first line of this chunk of lines `pitch` apart from `offset` on.
+    #[inline(always)]
+    fn lines(&self, offset: usize, pitch: usize) -> *mut f32 {
+        let program = self.chunks.program;
+        let line = self.first_row * program.row_len / program.line;
+        // SAFETY: the chunk begins with a line, inside a view that `Fused::new` found inside the workspace.
+        unsafe { self.chunks.memory.at(offset + line * pitch) }
+    }
+
     #[inline(always)]
     fn operand(&self, place: Place, splat: &mut [f32; WIDTH_MAX]) -> Operand {
+        let line = self.chunks.program.line;
         match place {
-            Place::Register(index) => Operand { from: self.register(index), step: 1 },
-            Place::Memory { offset, row } => Operand { from: self.values(offset, row), step: 1 },
+            Place::Register(index) => Operand { from: self.register(index), step: 1, pitch: line },
+            Place::Memory { offset, row } => Operand { from: self.values(offset, row), step: 1, pitch: line },
+            Place::Lines { offset, pitch } => Operand { from: self.lines(offset, pitch), step: 1, pitch },
             Place::Constant(value) => {
                 *splat = [value; WIDTH_MAX];
-                Operand { from: splat.as_ptr(), step: 0 }
+                Operand { from: splat.as_ptr(), step: 0, pitch: 0 }
             }
             Place::Scalar(offset) => {
                 // SAFETY: a scalar of a view inside the workspace.
                 *splat = [unsafe { *self.chunks.memory.at(offset) }; WIDTH_MAX];
-                Operand { from: splat.as_ptr(), step: 0 }
+                Operand { from: splat.as_ptr(), step: 0, pitch: 0 }
             }
         }
     }
@@ -153,23 +196,22 @@ impl Span<'_> {
             self.operand(code.arguments[1], s1),
             self.operand(code.arguments[2], s2),
         ];
-        let to = match code.to {
-            Place::Register(index) => self.register(index),
-            Place::Memory { offset, row } => self.values(offset, row),
+        let line = self.chunks.program.line;
+        let (to, to_pitch) = match code.to {
+            Place::Register(index) => (self.register(index), line),
+            Place::Memory { offset, row } => (self.values(offset, row), line),
+            Place::Lines { offset, pitch } => (self.lines(offset, pitch), pitch),
             Place::Constant(_) | Place::Scalar(_) => return,
         };
         match code.action {
             Action::Load(index) => {
-                if let Access::Strided(strided) = &self.chunks.program.accesses[index] {
-                    // SAFETY: the view is inside the workspace, and a register holds a chunk.
-                    unsafe { strided.load(self.chunks.memory, start, n, to) };
-                }
+                // SAFETY: the view is inside the workspace, and a register holds a chunk.
+                unsafe { self.chunks.program.accesses[index].load(self.chunks.memory, start, n, to) };
             }
             Action::Store(index) => {
-                if let Access::Strided(strided) = &self.chunks.program.accesses[index] {
-                    // SAFETY: the view is inside the workspace, a chunk's elements are its own.
-                    unsafe { strided.store(self.chunks.memory, start, n, operands[0].from) };
-                }
+                let access = &self.chunks.program.accesses[index];
+                // SAFETY: the view is inside the workspace, a chunk's elements are its own.
+                unsafe { access.store(self.chunks.memory, start, n, operands[0].from) };
             }
             Action::Compute(Function::RowSum | Function::RowMax) => {
                 let greatest = matches!(code.action, Action::Compute(Function::RowMax));
@@ -190,7 +232,14 @@ impl Span<'_> {
                     }
                 }
             }
-            Action::Compute(function) => elementwise(lanes, function, operands, n, start, to),
+            Action::Compute(function) => {
+                let to = Target { to, pitch: to_pitch };
+                if line > 1 && code.has_lines() {
+                    elementwise::<L, true>(lanes, function, operands, (n / line, line), start, to);
+                } else {
+                    elementwise::<L, false>(lanes, function, operands, (1, n), start, to);
+                }
+            }
         }
     }
 }
@@ -226,42 +275,46 @@ unsafe fn reduce<L: Lanes>(lanes: L, from: *const f32, step: usize, n: usize, gr
 }
 
 #[inline(always)]
-fn elementwise<L: Lanes>(
+fn elementwise<L: Lanes, const LINES: bool>(
     lanes: L,
     function: Function,
     operands: [Operand; 3],
-    n: usize,
+    (lines, n): (usize, usize),
     start: usize,
-    to: *mut f32,
+    to: Target,
 ) {
     let (zero, one) = (lanes.splat(0.0), lanes.splat(1.0));
     match function {
-        Function::Copy => vectors!(lanes, n, operands, to, |x| x),
-        Function::Neg => vectors!(lanes, n, operands, to, |x| lanes.sub(zero, x)),
-        Function::Exp => vectors!(lanes, n, operands, to, |x| exp(lanes, x)),
-        Function::Sqrt => vectors!(lanes, n, operands, to, |x| lanes.sqrt(x)),
-        Function::Erf => vectors!(lanes, n, operands, to, |x| erf(lanes, x)),
-        Function::Tanh => vectors!(lanes, n, operands, to, |x| tanh(lanes, x)),
-        Function::Sigmoid => vectors!(lanes, n, operands, to, |x| sigmoid(lanes, x)),
-        Function::Add => vectors!(lanes, n, operands, to, |x, y| lanes.add(x, y)),
-        Function::Sub => vectors!(lanes, n, operands, to, |x, y| lanes.sub(x, y)),
-        Function::Mul => vectors!(lanes, n, operands, to, |x, y| lanes.mul(x, y)),
-        Function::Div => vectors!(lanes, n, operands, to, |x, y| lanes.div(x, y)),
-        Function::Max => vectors!(lanes, n, operands, to, |x, y| lanes.max(y, x)),
-        Function::Min => vectors!(lanes, n, operands, to, |x, y| lanes.min(y, x)),
-        Function::Abs => vectors!(lanes, n, operands, to, |x| lanes.max(x, lanes.sub(zero, x))),
-        Function::Less => vectors!(lanes, n, operands, to, |x, y| lanes.select(lanes.less(x, y), one, zero)),
+        Function::Copy => vectors!(lanes, lines, n, operands, to, |x| x),
+        Function::Neg => vectors!(lanes, lines, n, operands, to, |x| lanes.sub(zero, x)),
+        Function::Exp => vectors!(lanes, lines, n, operands, to, |x| exp(lanes, x)),
+        Function::Sqrt => vectors!(lanes, lines, n, operands, to, |x| lanes.sqrt(x)),
+        Function::Erf => vectors!(lanes, lines, n, operands, to, |x| erf(lanes, x)),
+        Function::Tanh => vectors!(lanes, lines, n, operands, to, |x| tanh(lanes, x)),
+        Function::Sigmoid => vectors!(lanes, lines, n, operands, to, |x| sigmoid(lanes, x)),
+        Function::Add => vectors!(lanes, lines, n, operands, to, |x, y| lanes.add(x, y)),
+        Function::Sub => vectors!(lanes, lines, n, operands, to, |x, y| lanes.sub(x, y)),
+        Function::Mul => vectors!(lanes, lines, n, operands, to, |x, y| lanes.mul(x, y)),
+        Function::Div => vectors!(lanes, lines, n, operands, to, |x, y| lanes.div(x, y)),
+        Function::Max => vectors!(lanes, lines, n, operands, to, |x, y| lanes.max(y, x)),
+        Function::Min => vectors!(lanes, lines, n, operands, to, |x, y| lanes.min(y, x)),
+        Function::Abs => vectors!(lanes, lines, n, operands, to, |x| lanes.max(x, lanes.sub(zero, x))),
+        Function::Less => {
+            vectors!(lanes, lines, n, operands, to, |x, y| lanes.select(lanes.less(x, y), one, zero))
+        }
         Function::Equal => {
-            vectors!(lanes, n, operands, to, |x, y| lanes.select(lanes.equal(x, y), one, zero))
+            vectors!(lanes, lines, n, operands, to, |x, y| lanes.select(lanes.equal(x, y), one, zero))
         }
         Function::Select => {
-            vectors!(lanes, n, operands, to, |x, y, z| lanes.select(lanes.equal(x, zero), z, y));
+            vectors!(lanes, lines, n, operands, to, |x, y, z| lanes.select(lanes.equal(x, zero), z, y));
         }
-        Function::Sign => {
-            numbers!(n, operands, to, |x| if x == 0.0 { 0.0 } else { 1.0f32.copysign(x) })
+        _ => {
+            for line in 0..lines {
+                // SAFETY: each operand and the result have so many lines.
+                let (operands, to) = unsafe { (operands.map(|operand| operand.at(line)), to.at(line)) };
+                rarer(lanes, function, operands, n, start + line * n, to);
+            }
         }
-        Function::Floor => numbers!(n, operands, to, |x| x.floor()),
-        _ => rarer(lanes, function, operands, n, start, to),
     }
 }
 
@@ -275,6 +328,10 @@ fn rarer<L: Lanes>(
     to: *mut f32,
 ) {
     match function {
+        Function::Sign => {
+            numbers!(n, operands, to, |x| if x == 0.0 { 0.0 } else { 1.0f32.copysign(x) })
+        }
+        Function::Floor => numbers!(n, operands, to, |x| x.floor()),
         Function::Log => numbers!(n, operands, to, |x| log(x)),
         Function::Log1p => numbers!(n, operands, to, |x| log1p(x)),
         Function::Sin => numbers!(n, operands, to, |x| x.sin()),

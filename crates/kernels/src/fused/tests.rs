@@ -121,3 +121,50 @@ fn strides_and_broadcasts_are_read_and_written() {
         }
     }
 }
+
+/// Columns of a wider matrix are computed on where they stand, with the bits of contiguous ones.
+#[test]
+fn lines_of_a_matrix_are_computed_in_place() {
+    const ROWS: usize = 37;
+    let columns = |first: usize, len: usize, strides: usize| View {
+        offset: first,
+        shape: vec![ROWS, len],
+        strides: vec![strides as isize, 1],
+    };
+    // Lengths and what else a row has; the last lines are too long to stay where they are.
+    for (len, other) in [(48, 64), (128, 5), (1040, 16)] {
+        let wide = 3 * len + other;
+        let expression = |gathered: bool| {
+            let part = |which: usize| match gathered {
+                true => columns(which * ROWS * len, len, len),
+                false => columns(which * len, len, wide),
+            };
+            let step = |function, arguments| Step { function, arguments, row: false };
+            use Argument::{Constant, Input as In, Step as At};
+            Expression {
+                shape: vec![ROWS, len],
+                inputs: [part(0), part(1)].map(|view| Input { view, row: false }).to_vec(),
+                steps: vec![
+                    step(Function::Sigmoid, vec![In(0)]),
+                    step(Function::Floor, vec![In(1)]),
+                    step(Function::Mul, vec![At(0), At(1)]),
+                    step(Function::Uniform(3), vec![Constant(1.0), Constant(2.0)]),
+                    step(Function::Select, vec![At(1), At(2), At(3)]),
+                ],
+                outputs: vec![(4, part(2)), (0, part(0))],
+            }
+        };
+        let value = |row: usize, column: usize| ((row * wide + column) * 7919 % 1009) as f32 / 100.0 - 5.0;
+        let together: Vec<f32> = (0..ROWS * wide).map(|i| value(i / wide, i % wide)).collect();
+        let parts = (0..3).flat_map(|part| (0..ROWS * len).map(move |i| (i / len, part * len + i % len)));
+        let apart: Vec<f32> = parts.clone().map(|(row, column)| value(row, column)).collect();
+        for isa in Isa::available() {
+            let expected = run(isa, 1, &expression(true), &apart);
+            for threads in [1, 3] {
+                let found = run(isa, threads, &expression(false), &together);
+                let found: Vec<f32> = parts.clone().map(|(row, column)| found[row * wide + column]).collect();
+                assert_eq!(found, expected, "{isa}, lines of {len}, {threads} threads");
+            }
+        }
+    }
+}

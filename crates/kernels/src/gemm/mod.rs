@@ -23,8 +23,8 @@ use crate::workspace::{LINE, Memory, SCRATCH, View, Workspace};
 
 /// Steps of `k` after which sums are put down: operands of a block stay in the second-level cache.
 const STEPS: usize = 1024;
-/// Rows of a task: a multiple of every number of rows that tiles have.
-const ROWS: usize = 96;
+/// Rows of a task.
+const ROWS: usize = 128;
 /// Rows of a task where there would be too few for all threads.
 const ROWS_LEAST: usize = 24;
 /// Multiply-adds below which one thread does all.
@@ -104,7 +104,7 @@ impl Gemm {
             rows_each /= 2;
         }
         let row_blocks = m.div_ceil(rows_each);
-        let column_blocks = (4 * threads).div_ceil(batches * row_blocks).min(strips);
+        let column_blocks = (2 * threads).div_ceil(batches * row_blocks).min(strips);
         let strips_each = strips.div_ceil(column_blocks);
         let column_blocks = strips.div_ceil(strips_each);
         let items = batches * row_blocks * column_blocks;

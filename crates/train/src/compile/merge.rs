@@ -29,10 +29,11 @@ fn both(first: &Draft, second: &Draft) -> Option<Draft> {
     else {
         return None;
     };
-    let touched: Vec<usize> =
-        first.reads().into_iter().chain(first.writes()).map(|place| place.storage).collect();
-    let is_touched = |place: &&Place| touched.contains(&place.storage);
-    let is_written = |place: &&Place| outputs.iter().any(|(_, to)| to.storage == place.storage);
+    let overlaps =
+        |place: &Place, other: &Place| place.storage == other.storage && !place.view.is_apart(&other.view);
+    let is_touched =
+        |place: &&Place| first.reads().into_iter().chain(first.writes()).any(|other| overlaps(place, other));
+    let is_written = |place: &&Place| outputs.iter().any(|(_, to)| overlaps(place, to));
     let shares_one = others.iter().any(|input| inputs.contains(input));
     let is_apart = !second.writes().iter().any(is_touched) && !second.reads().iter().any(is_written);
     if shape != other_shape || !shares_one || !is_apart {

@@ -92,10 +92,10 @@ pub fn compile(
     for (from, to) in copies {
         drafts.copy(from, to);
     }
-    let Drafts { mut drafts, mut places, .. } = drafts;
+    let Drafts { mut drafts, places, .. } = drafts;
     rows::pack_first(&mut drafts, &places.storages);
     merge::neighbours(&mut drafts);
-    plan::reuse_in_place(&mut drafts, &mut places.storages);
+    plan::reuse_in_place(&mut drafts, &places.storages);
     let runs = rows::runs(&drafts, &places.storages, arithmetic.isa);
     let (offsets, end) = plan::offsets(&drafts, &places.storages, variables.end, &runs);
     let leaves =

@@ -3,65 +3,122 @@
 
 use std::ops::Range;
 
+use kernels::workspace::View;
+
 use super::drafts::Draft;
 use super::places::{Place, Storage};
 
-/// Lets results take the place of operands that are read for the last time.
-pub(super) fn reuse_in_place(drafts: &mut [Draft], storages: &mut [Storage]) {
-    let mut last_read = vec![0; storages.len()];
-    let mut writes = vec![0; storages.len()];
+/// Lets results take the place of operands that are read for the last time, be they parts of a storage.
+pub(super) fn reuse_in_place(drafts: &mut [Draft], storages: &[Storage]) {
+    let mut planned = Planned {
+        storages,
+        writes: vec![0; storages.len()],
+        touches: vec![vec![]; storages.len()],
+        instead: vec![None; storages.len()],
+    };
     for (index, draft) in drafts.iter().enumerate() {
-        draft.reads().iter().for_each(|place| last_read[place.storage] = index);
-        draft.writes().iter().for_each(|place| writes[place.storage] += 1);
+        for place in draft.reads().into_iter().chain(draft.writes()) {
+            planned.touches[place.storage].push((index, place.view.clone()));
+        }
+        draft.writes().iter().for_each(|place| planned.writes[place.storage] += 1);
     }
-    let mut instead: Vec<usize> = (0..storages.len()).collect();
-    for index in 0..drafts.len() {
-        rename(&mut drafts[index], &instead);
-        let draft = &drafts[index];
-        let candidates: Vec<&Place> = match draft {
-            Draft::Fused { inputs, outputs, steps, .. } => {
-                let row = |step: usize| steps[step].row;
-                let rows = outputs.iter().map(|(step, _)| row(*step)).collect::<Vec<_>>();
-                inputs.iter().filter(|(_, row)| rows.contains(row)).map(|(place, _)| place).collect()
-            }
-            Draft::Gemm { init: Some(init), .. } => vec![init],
-            _ => continue,
-        };
-        let mut renamed = Vec::new();
+    for (index, draft) in drafts.iter_mut().enumerate() {
+        rename(draft, &planned.instead);
+        let mut taken: Vec<(usize, Place)> = Vec::new();
         for to in draft.writes() {
-            let storage = &storages[to.storage];
-            let is_fresh = storage.fixed.is_none()
-                && !storage.from_start
-                && !storage.to_end
-                && writes[to.storage] == 1
-                && to.view.is_contiguous()
-                && to.view.elements() == storage.len;
-            if !is_fresh {
-                continue;
-            }
             let fits = |from: &&&Place| {
-                let source = &storages[from.storage];
-                let readers = draft.reads().into_iter().filter(|place| place.storage == from.storage);
-                from.view == to.view
-                    && source.fixed.is_none()
-                    && !source.to_end
-                    && source.len == storage.len
-                    && last_read[from.storage] == index
-                    && readers.clone().all(|place| place.view == from.view)
-                    && (readers.count() == 1 || matches!(draft, Draft::Fused { .. }))
-                    && !renamed.iter().any(|(_, taken)| *taken == from.storage)
-                    && row_of(draft, from, false) == row_of(draft, to, true)
+                !taken.iter().any(|(_, other)| overlap(other, from))
+                    && planned.may_take(index, draft, from, to)
             };
-            if let Some(from) = candidates.iter().find(fits) {
-                renamed.push((to.storage, from.storage));
+            if planned.is_fresh(to)
+                && let Some(from) = candidates(draft).iter().find(fits)
+            {
+                taken.push((to.storage, (*from).clone()));
             }
         }
-        for (old, new) in renamed {
-            instead[old] = new;
-            last_read[new] = last_read[old].max(last_read[new]);
-            writes[new] += writes[old];
+        for (old, from) in taken {
+            planned.take(old, from);
         }
-        rename(&mut drafts[index], &instead);
+        rename(draft, &planned.instead);
+    }
+}
+
+/// Operands whose place a result may take.
+fn candidates(draft: &Draft) -> Vec<&Place> {
+    match draft {
+        Draft::Fused { inputs, outputs, steps, .. } => {
+            let rows: Vec<bool> = outputs.iter().map(|(step, _)| steps[*step].row).collect();
+            inputs.iter().filter(|(_, row)| rows.contains(row)).map(|(place, _)| place).collect()
+        }
+        Draft::Gemm { init: Some(init), .. } => vec![init],
+        _ => vec![],
+    }
+}
+
+fn overlap(place: &Place, other: &Place) -> bool {
+    place.storage == other.storage && !place.view.is_apart(&other.view)
+}
+
+/// What is known of storages while results take places.
+struct Planned<'a> {
+    storages: &'a [Storage],
+    /// How many operations write to each.
+    writes: Vec<usize>,
+    /// Which operations touch which parts of each.
+    touches: Vec<Vec<(usize, View)>>,
+    instead: Vec<Option<Moved>>,
+}
+
+/// Where a storage that takes the place of a part of another one is: from `by` on in `storage`.
+#[derive(Clone, Copy)]
+struct Moved {
+    storage: usize,
+    by: usize,
+}
+
+impl Planned<'_> {
+    /// Whether a result is all that its storage is for.
+    fn is_fresh(&self, to: &Place) -> bool {
+        let storage = &self.storages[to.storage];
+        storage.fixed.is_none()
+            && !storage.from_start
+            && !storage.to_end
+            && self.writes[to.storage] == 1
+            && to.view.is_contiguous()
+            && to.view.elements() == storage.len
+    }
+
+    /// Whether operation `index` may write to `from` what it would write to `to`.
+    fn may_take(&self, index: usize, draft: &Draft, from: &Place, to: &Place) -> bool {
+        let source = &self.storages[from.storage];
+        let last = |storage: usize| self.touches[storage].iter().map(|(index, _)| index).max();
+        // A small part should not keep the whole alive.
+        let lives_no_longer =
+            source.len == self.storages[to.storage].len || last(to.storage) <= last(from.storage);
+        let readers = draft.reads().into_iter().filter(|place| overlap(place, from));
+        let is_read_in_step = readers.clone().all(|place| place.view == from.view)
+            && (readers.count() == 1 || matches!(draft, Draft::Fused { .. }));
+        let is_touched_later = |(other, view): &(usize, View)| *other > index && !view.is_apart(&from.view);
+        from.view.shape == to.view.shape
+            && from.view.strides == to.view.strides
+            && source.fixed.is_none()
+            && !source.to_end
+            && lives_no_longer
+            && is_read_in_step
+            && !draft.writes().into_iter().any(|place| overlap(place, from))
+            && row_of(draft, from, false) == row_of(draft, to, true)
+            && !self.touches[from.storage].iter().any(is_touched_later)
+    }
+
+    /// Puts storage `old` where `from` is.
+    fn take(&mut self, old: usize, from: Place) {
+        let Place { storage, view } = from;
+        self.instead[old] = Some(Moved { storage, by: view.offset });
+        for (index, mut touched) in std::mem::take(&mut self.touches[old]) {
+            touched.offset += view.offset;
+            self.touches[storage].push((index, touched));
+        }
+        self.writes[storage] += self.writes[old];
     }
 }
 
@@ -74,10 +131,11 @@ fn row_of(draft: &Draft, place: &Place, written: bool) -> Option<bool> {
     inputs.iter().find(|(from, _)| from == place).map(|(_, row)| *row)
 }
 
-fn rename(draft: &mut Draft, instead: &[usize]) {
+fn rename(draft: &mut Draft, instead: &[Option<Moved>]) {
     let change = |place: &mut Place| {
-        while instead[place.storage] != place.storage {
-            place.storage = instead[place.storage];
+        while let Some(Moved { storage, by }) = instead[place.storage] {
+            place.storage = storage;
+            place.view.offset += by;
         }
     };
     match draft {

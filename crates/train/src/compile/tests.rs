@@ -173,6 +173,34 @@ fn small_steps_over_rows_are_gone_through_at_once() {
 }
 
 #[test]
+fn sums_that_begin_with_parts_of_a_tensor_take_their_place() {
+    let build = |graph: &mut Graph, x: &[Id]| {
+        let projected = graph.matmul(x[0], x[1])?;
+        let mut h = x[2];
+        for step in 0..8 {
+            let part = graph.slice_axis(projected, 0, step * 32, 32)?;
+            let product = graph.matmul(h, x[3])?;
+            let sums = graph.add(part, product)?;
+            let gate = graph.slice_axis(sums, 1, 0, 40)?;
+            let gate = graph.map(Function::Sigmoid, gate);
+            let cell = graph.slice_axis(sums, 1, 40, 40)?;
+            h = graph.mul(gate, cell)?;
+        }
+        Ok(vec![h])
+    };
+    let shapes: [&[usize]; 4] = [&[8 * 32, 16], &[16, 80], &[32, 40], &[40, 80]];
+    check(&shapes, build);
+    let mut graph = Graph::new();
+    let inputs: Vec<Id> = shapes.iter().enumerate().map(|(i, shape)| graph.input(i, shape)).collect();
+    let outputs = build(&mut graph, &inputs).unwrap();
+    let program = compile(&graph, &outputs, &[], &Variables::default(), Isa::Portable).unwrap();
+    // Beside the inputs and their packed forms: what is projected, and the states of a run.
+    let operands = 8 * 32 * 16 + 2 * 16 * 80 + 32 * 40 + 2 * 40 * 80;
+    let needed = operands + 8 * 32 * 80 + 8 * 32 * 40;
+    assert!(program.floats() <= needed, "{} values, {needed} needed", program.floats());
+}
+
+#[test]
 fn factors_of_a_gradient_are_not_kept_when_they_follow_from_what_is() {
     let mut graph = Graph::new();
     let (x, w, wanted) = (graph.input(0, &[8, 5]), graph.input(1, &[5, 5]), graph.input(2, &[8, 5]));
