@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use kernels::compute::{Compute, Isa};
-use kernels::gemm::{Gemm, Pack, Precision, packed_values};
+use kernels::gemm::{Gemm, Pack, Packed, Precision, packed_values};
 use kernels::workspace::{View, Workspace};
 
 const RUNS: usize = 3000;
@@ -44,7 +44,7 @@ fn measure(compute: &Compute, size: &str, precision: Precision) {
     let mut workspace = Workspace::new(packed + packed_values(kind.0, precision, k, n), 2);
     workspace.values_mut().iter_mut().enumerate().for_each(|(i, x)| *x = (i % 251) as f32 / 251.0);
     let pack = Pack::new(kind, b, packed);
-    let gemm = Gemm::new(kind, a, packed, true, None, c);
+    let gemm = Gemm::new(kind, a, Packed::whole(packed, k), true, None, c);
     let mut best = |run: &dyn Fn(&mut Workspace)| {
         let times = (0..RUNS).map(|_| {
             let started = Instant::now();

@@ -1,7 +1,7 @@
 //! Sums of `x' x` over the rows `x` that products read, each scaled to a mean square of 1: how columns of weights can make up for each other.
 
 use kernels::compute::Compute;
-use kernels::gemm::{Gemm, Pack, Precision, packed_values};
+use kernels::gemm::{Gemm, Pack, Packed, Precision, packed_values};
 use kernels::workspace::{LINE, View, Workspace};
 
 /// One square matrix for each input that is watched.
@@ -58,7 +58,7 @@ impl InputProducts {
         let sums = View::contiguous(at, &[n, n]);
         let with = (compute.isa(), Precision::Float32);
         Pack::new(with, rows, self.packed_at).run(compute, &mut self.workspace);
-        Gemm::new(with, turned, self.packed_at, false, Some(sums.clone()), sums)
+        Gemm::new(with, turned, Packed::whole(self.packed_at, m), false, Some(sums.clone()), sums)
             .run(compute, &mut self.workspace);
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::compute::Isa;
 use crate::fused::{Argument, Expression, Function, Input, Step};
-use crate::gemm::{Pack, Precision, packed_values};
+use crate::gemm::{Pack, Packed, Precision, packed_values};
 
 const ROWS: usize = 37;
 const UNITS: usize = 48;
@@ -43,7 +43,7 @@ fn recurrence(isa: Isa) -> Recurrence {
         operations.push(Operation::Product(Gemm::new(
             (isa, precision),
             step(states, index),
-            packed,
+            Packed::whole(packed, UNITS),
             true,
             init,
             to.clone(),

@@ -108,7 +108,8 @@ pub(super) unsafe fn multiply(block: &Block<'_>) {
     let stands_in_rows = a_step == 1 && a_row >= 0;
     let rows = block.rows.len();
     let padded = n.div_ceil(WIDTH) * WIDTH;
-    let matrix = if gemm.b_shared { 0 } else { block.batch * k.div_ceil(2) * padded };
+    let (packed_pairs, packed_first) = (gemm.packed.steps.div_ceil(2), gemm.packed.first / 2);
+    let matrix = if gemm.b_shared { 0 } else { block.batch * packed_pairs * padded };
     for first_step in (0..k.max(1)).step_by(STEPS) {
         let steps = STEPS.min(k - first_step);
         let pairs = steps.div_ceil(2);
@@ -137,9 +138,8 @@ pub(super) unsafe fn multiply(block: &Block<'_>) {
                 a_step: 1,
                 // SAFETY: the strip of the packed operand, which `Gemm::new` found inside the workspace.
                 b: unsafe {
-                    block
-                        .memory
-                        .at(gemm.b.offset + matrix + first * k.div_ceil(2) + first_step / 2 * strip_width)
+                    let at = matrix + first * packed_pairs + (packed_first + first_step / 2) * strip_width;
+                    block.memory.at(gemm.b.offset + at)
                 },
                 k: pairs,
                 init: init.map_or(std::ptr::null(), |init| block.place(init, block.rows.start, first)),

@@ -33,14 +33,32 @@ const SERIAL: usize = 160 * 1024;
 const COLUMNS_TO_COPY_FOR: usize = 160;
 const L1_VALUES: usize = 4096;
 
+/// Where the steps of `k` of a product's right operand are among those that [`Pack`] packed.
+#[derive(Clone, Copy, Debug)]
+pub struct Packed {
+    pub at: usize,
+    /// How many were packed.
+    pub steps: usize,
+    /// The first of the product.
+    pub first: usize,
+}
+
+impl Packed {
+    /// All that was packed.
+    pub fn whole(at: usize, steps: usize) -> Packed {
+        Packed { at, steps, first: 0 }
+    }
+}
+
 /// A prepared product.
 pub struct Gemm {
     isa: Isa,
     precision: Precision,
     /// `[batch.., m, k]`.
     a: View,
-    /// Strips of `[batch, k, n]` as [`Pack`] lays them out.
+    /// Strips of `[batch, packed.steps, n]` as [`Pack`] lays them out.
     b: View,
+    packed: Packed,
     /// Whether all batches share the first packed matrix.
     b_shared: bool,
     init: Option<View>,
@@ -60,11 +78,11 @@ impl Gemm {
     /// `init` may be `c` itself.
     ///
     /// # Panics
-    /// When shapes disagree, `c` overlaps an operand, or `isa` doesn't have the precision.
+    /// When shapes disagree, `c` overlaps an operand, `isa` doesn't have the precision, or pairs of bfloat16 are cut apart.
     pub fn new(
         (isa, precision): (Isa, Precision),
         a: View,
-        b: usize,
+        packed: Packed,
         b_shared: bool,
         init: Option<View>,
         c: View,
@@ -75,15 +93,19 @@ impl Gemm {
         let (k, n) = (a.shape[rank - 1], c.shape[rank - 1]);
         assert!(c.strides[rank - 1] == 1 || n == 1, "columns of c stand side by side");
         let batches: usize = if b_shared { 1 } else { c.shape[..rank - 2].iter().product() };
-        let packed = View::contiguous(b, &[batches * packed_values(isa, precision, k, n)]);
-        assert!(c.is_apart(&a) && c.is_apart(&packed), "a product in place of its operand");
-        let mut needed = a.range().end.max(packed.range().end).max(c.range().end);
+        let Packed { at, steps, first } = packed;
+        assert!(first + k <= steps, "steps {first} to {} of {steps} that were packed", first + k);
+        let cuts_pairs = first % 2 != 0 || k % 2 != 0 && first + k < steps;
+        assert!(precision == Precision::Float32 || !cuts_pairs, "steps {first} to {} of pairs", first + k);
+        let b = View::contiguous(at, &[batches * packed_values(isa, precision, steps, n)]);
+        assert!(c.is_apart(&a) && c.is_apart(&b), "a product in place of its operand");
+        let mut needed = a.range().end.max(b.range().end).max(c.range().end);
         if let Some(init) = &init {
             assert!(init.shape == c.shape && (init.strides[rank - 1] == 1 || n == 1), "init is shaped as c");
             assert!(*init == c || init.is_apart(&c), "init is c or apart from it");
             needed = needed.max(init.range().end);
         }
-        Gemm { isa, precision, a, b: packed, b_shared, init, c, needed }
+        Gemm { isa, precision, a, b, packed, b_shared, init, c, needed }
     }
 
     /// # Panics
@@ -260,7 +282,8 @@ impl Kernel for Block<'_> {
         let rows = self.rows.len();
         let layout = self.layout(2 * L::WIDTH);
         let padded = n.div_ceil(L::WIDTH) * L::WIDTH;
-        let matrix = if self.gemm.b_shared { 0 } else { self.batch * k * padded };
+        let Packed { steps: packed_steps, first: packed_first, .. } = self.gemm.packed;
+        let matrix = if self.gemm.b_shared { 0 } else { self.batch * packed_steps * padded };
         let mut first_step = 0;
         loop {
             let steps = STEPS.min(k - first_step);
@@ -281,7 +304,7 @@ impl Kernel for Block<'_> {
                     a_step,
                     // SAFETY: the strip of the packed operand, which `new` found inside the workspace.
                     b: unsafe {
-                        let at = matrix + first * k + first_step * strip_width;
+                        let at = matrix + first * packed_steps + (packed_first + first_step) * strip_width;
                         self.memory.at(self.gemm.b.offset + at)
                     },
                     k: steps,

@@ -66,7 +66,8 @@ fn product(
     }
     Pack::new((isa, precision), b, packed).run(&compute, &mut workspace);
     let init = case.init.then(|| c.clone());
-    Gemm::new((isa, precision), a, packed, false, init, c.clone()).run(&compute, &mut workspace);
+    Gemm::new((isa, precision), a, Packed::whole(packed, k), false, init, c.clone())
+        .run(&compute, &mut workspace);
     (workspace.values()[c.offset..c.offset + batch * m * n].to_vec(), exact, sizes)
 }
 
@@ -76,7 +77,7 @@ fn nothing_runs_on_another_instruction_set_than_it_was_prepared_for() {
         let of = |rows| matrix(0, 1, rows, 8, false);
         let pack = Pack::new((prepared, Precision::Float32), of(8), 1024);
         let c = View::contiguous(512, &[1, 4, 8]);
-        let gemm = Gemm::new((prepared, Precision::Float32), of(4), 1024, false, None, c);
+        let gemm = Gemm::new((prepared, Precision::Float32), of(4), Packed::whole(1024, 8), false, None, c);
         type Run<'a> = &'a dyn Fn(&Compute, &mut Workspace);
         let runs: [Run<'_>; 2] =
             [&|compute, workspace| pack.run(compute, workspace), &|compute, workspace| {
@@ -122,4 +123,47 @@ fn products_match_f64_and_do_not_depend_on_threads() {
             }
         }
     }
+}
+
+/// Products with some of the steps that were packed have the bits of those with these steps packed alone.
+#[test]
+fn parts_of_what_is_packed_are_multiplied() {
+    const STEPS: usize = 70;
+    let (m, n) = (29, 57);
+    for (first, k) in [(0, 70), (2, 68), (6, 10), (64, 6), (3, 67), (10, 7)] {
+        for isa in Isa::available() {
+            for precision in [Precision::Float32, Precision::Bfloat16] {
+                let cuts_pairs = first % 2 > 0 || k % 2 > 0;
+                if !precision.is_had_by(isa) || precision == Precision::Bfloat16 && cuts_pairs {
+                    continue;
+                }
+                let a = View::contiguous(0, &[1, m, k]);
+                let b = View::contiguous(m * k, &[1, STEPS, n]);
+                let part = View { offset: b.offset + first * n, shape: vec![1, k, n], ..b.clone() };
+                let [c, other] = [0, 1].map(|i| View::contiguous(b.offset + (STEPS + i * m) * n, &[1, m, n]));
+                let end = other.range().end.next_multiple_of(16);
+                let floats = packed_values(isa, precision, STEPS, n);
+                let compute = Compute::new(isa, 2);
+                let mut workspace = Workspace::new(end + 2 * floats, 2);
+                for (i, x) in workspace.values_mut().iter_mut().enumerate() {
+                    *x = ((i * 7919 + 13) % 1009) as f32 / 504.5 - 1.0;
+                }
+                let of_all = Packed { at: end, steps: STEPS, first };
+                for (from, packed, to) in [(b, of_all, &c), (part, Packed::whole(end + floats, k), &other)] {
+                    Pack::new((isa, precision), from, packed.at).run(&compute, &mut workspace);
+                    Gemm::new((isa, precision), a.clone(), packed, false, None, to.clone())
+                        .run(&compute, &mut workspace);
+                }
+                let found = [c, other].map(|view| workspace.values()[view.range()].to_vec());
+                assert_eq!(found[0], found[1], "{isa} {precision:?} {first} {k}");
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "steps 5 to 13 of 12 that were packed")]
+fn more_steps_than_were_packed_are_refused() {
+    let (a, c) = (View::contiguous(0, &[4, 8]), View::contiguous(32, &[4, 8]));
+    Gemm::new((Isa::Portable, Precision::Float32), a, Packed { at: 64, steps: 12, first: 5 }, true, None, c);
 }

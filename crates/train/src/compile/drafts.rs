@@ -22,13 +22,53 @@ const ROUNDED_WORK_MIN: usize = 128 * 1024;
 /// An operation with its places. Those that it writes are listed by [`Draft::writes`].
 #[derive(Clone, Debug)]
 pub(super) enum Draft {
-    Fused { shape: Vec<usize>, inputs: Vec<(Place, bool)>, steps: Vec<Step>, outputs: Vec<(usize, Place)> },
-    Pack { precision: Precision, from: Place, to: Place },
-    Gemm { precision: Precision, a: Place, b: Place, b_shared: bool, init: Option<Place>, c: Place },
-    Reduce { reduction: Reduction, dims: [usize; 3], from: Place, to: Place, working: Place },
-    Convolution { target: Target, geometry: Geometry, read: [Place; 2], to: Place, working: Option<Place> },
-    Pool { pooling: Pooling, geometry: Geometry, read: Vec<Place>, to: Place },
-    Rows { adds: bool, table: Place, indices: Place, values: Place },
+    Fused {
+        shape: Vec<usize>,
+        inputs: Vec<(Place, bool)>,
+        steps: Vec<Step>,
+        outputs: Vec<(usize, Place)>,
+    },
+    Pack {
+        precision: Precision,
+        from: Place,
+        to: Place,
+    },
+    /// `part` is the first of the steps that `b` packs, and how many it does.
+    Gemm {
+        precision: Precision,
+        a: Place,
+        b: Place,
+        part: (usize, usize),
+        b_shared: bool,
+        init: Option<Place>,
+        c: Place,
+    },
+    Reduce {
+        reduction: Reduction,
+        dims: [usize; 3],
+        from: Place,
+        to: Place,
+        working: Place,
+    },
+    Convolution {
+        target: Target,
+        geometry: Geometry,
+        read: [Place; 2],
+        to: Place,
+        working: Option<Place>,
+    },
+    Pool {
+        pooling: Pooling,
+        geometry: Geometry,
+        read: Vec<Place>,
+        to: Place,
+    },
+    Rows {
+        adds: bool,
+        table: Place,
+        indices: Place,
+        values: Place,
+    },
 }
 
 impl Draft {
@@ -171,14 +211,15 @@ impl<'a> Drafts<'a> {
             view.shape.drain(..rank - 2);
             view.strides.drain(..rank - 2);
         }
-        let precision = self.precision(&c.view, a_place.view.shape[a_place.view.shape.len() - 1]);
+        let k = a_place.view.shape[a_place.view.shape.len() - 1];
+        let precision = self.precision(&c.view, k);
         let key = (self.nodes.base(b), view.clone(), precision);
         let packed = match self.packed.get(&key) {
             Some(packed) => packed.clone(),
             None => {
                 let rank = view.shape.len();
                 let matrices: usize = view.shape[..rank - 2].iter().product();
-                let (k, n) = (view.shape[rank - 2], view.shape[rank - 1]);
+                let n = view.shape[rank - 1];
                 let floats = matrices * packed_values(self.arithmetic.isa, precision, k, n);
                 let packed = self.places.temporary(&[floats]);
                 let from = Place { storage: b_place.storage, view };
@@ -187,7 +228,7 @@ impl<'a> Drafts<'a> {
                 packed
             }
         };
-        self.drafts.push(Draft::Gemm { precision, a: a_place, b: packed, b_shared, init, c });
+        self.drafts.push(Draft::Gemm { precision, a: a_place, b: packed, part: (0, k), b_shared, init, c });
     }
 
     /// What a product with the result `c` over `k` terms is computed in: rounding operands costs small ones more than it

@@ -5,7 +5,7 @@ use kernels::fused::{Argument, Step};
 
 use super::drafts::Draft;
 use super::fuse::SIZE_MAX;
-use super::places::Place;
+use super::places::{Place, overlap};
 
 pub(super) fn neighbours(drafts: &mut Vec<Draft>) {
     let mut merged: Vec<Draft> = Vec::with_capacity(drafts.len());
@@ -29,11 +29,9 @@ fn both(first: &Draft, second: &Draft) -> Option<Draft> {
     else {
         return None;
     };
-    let overlaps =
-        |place: &Place, other: &Place| place.storage == other.storage && !place.view.is_apart(&other.view);
     let is_touched =
-        |place: &&Place| first.reads().into_iter().chain(first.writes()).any(|other| overlaps(place, other));
-    let is_written = |place: &&Place| outputs.iter().any(|(_, to)| overlaps(place, to));
+        |place: &&Place| first.reads().into_iter().chain(first.writes()).any(|other| overlap(place, other));
+    let is_written = |place: &&Place| outputs.iter().any(|(_, to)| overlap(place, to));
     let shares_one = others.iter().any(|input| inputs.contains(input));
     let is_apart = !second.writes().iter().any(is_touched) && !second.reads().iter().any(is_written);
     if shape != other_shape || !shares_one || !is_apart {

@@ -4,6 +4,7 @@ mod drafts;
 mod fuse;
 mod merge;
 mod nodes;
+mod packs;
 mod places;
 mod plan;
 mod program;
@@ -93,6 +94,7 @@ pub fn compile(
         drafts.copy(from, to);
     }
     let Drafts { mut drafts, places, .. } = drafts;
+    packs::share(&mut drafts);
     rows::pack_first(&mut drafts, &places.storages);
     merge::neighbours(&mut drafts);
     plan::reuse_in_place(&mut drafts, &places.storages);

@@ -29,6 +29,11 @@ pub(super) struct Place {
     pub view: View,
 }
 
+/// Whether some of both is the same.
+pub(super) fn overlap(place: &Place, other: &Place) -> bool {
+    place.storage == other.storage && !place.view.is_apart(&other.view)
+}
+
 pub(super) struct Places {
     pub storages: Vec<Storage>,
     /// Of nodes with memory of their own; views have none.

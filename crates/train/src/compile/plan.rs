@@ -6,7 +6,7 @@ use std::ops::Range;
 use kernels::workspace::View;
 
 use super::drafts::Draft;
-use super::places::{Place, Storage};
+use super::places::{Place, Storage, overlap};
 
 /// Lets results take the place of operands that are read for the last time, be they parts of a storage.
 pub(super) fn reuse_in_place(drafts: &mut [Draft], storages: &[Storage]) {
@@ -53,10 +53,6 @@ fn candidates(draft: &Draft) -> Vec<&Place> {
         Draft::Gemm { init: Some(init), .. } => vec![init],
         _ => vec![],
     }
-}
-
-fn overlap(place: &Place, other: &Place) -> bool {
-    place.storage == other.storage && !place.view.is_apart(&other.view)
 }
 
 /// What is known of storages while results take places.

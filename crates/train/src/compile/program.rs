@@ -9,7 +9,7 @@ use kernels::convolution::pooling::{Pool, Pooling};
 use kernels::convolution::{Convolution, Operands, Target};
 use kernels::fused::{Expression, Fused, Input};
 use kernels::gather::Rows;
-use kernels::gemm::{Gemm, Pack};
+use kernels::gemm::{Gemm, Pack, Packed};
 use kernels::reduce::Reduce;
 use kernels::workspace::{View, Workspace};
 
@@ -175,9 +175,11 @@ fn operation(draft: &Draft, offsets: &[usize], isa: Isa) -> Operation {
         Draft::Pack { precision, from, to } => {
             Operation::Pack(Pack::new((isa, *precision), view(from), at(to)))
         }
-        Draft::Gemm { precision, a, b, b_shared, init, c } => {
+        Draft::Gemm { precision, a, b, part, b_shared, init, c } => {
+            let (first, steps) = *part;
+            let packed = Packed { at: at(b), steps, first };
             let init = init.as_ref().map(view);
-            Operation::Gemm(Gemm::new((isa, *precision), view(a), at(b), *b_shared, init, view(c)))
+            Operation::Gemm(Gemm::new((isa, *precision), view(a), packed, *b_shared, init, view(c)))
         }
         Draft::Reduce { reduction, dims, from, to, working } => {
             Operation::Reduce(Reduce::new(*reduction, *dims, at(from), at(to), at(working)))

@@ -173,6 +173,20 @@ fn small_steps_over_rows_are_gone_through_at_once() {
 }
 
 #[test]
+fn what_is_part_of_a_packed_operand_is_not_packed_again() {
+    for whole_first in [true, false] {
+        let operations = check(&[&[40, 33], &[38, 29], &[40, 48]], |graph, x| {
+            let part = graph.slice_axis(x[2], 0, 2, 38)?;
+            let turned = [graph.transpose(x[0], &[1, 0])?, graph.transpose(x[1], &[1, 0])?];
+            let products = [(turned[0], x[2]), (turned[1], part)];
+            let order = if whole_first { products } else { [products[1], products[0]] };
+            order.into_iter().map(|(a, b)| graph.matmul(a, b)).collect()
+        });
+        assert_eq!(operations, 3, "a packing and two products");
+    }
+}
+
+#[test]
 fn sums_that_begin_with_parts_of_a_tensor_take_their_place() {
     let build = |graph: &mut Graph, x: &[Id]| {
         let projected = graph.matmul(x[0], x[1])?;
