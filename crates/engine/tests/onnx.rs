@@ -5,7 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use engine::onnx::{Batching, CallError, ElementType, Elements, Onnx, Settings, Storage, Tensor};
+use engine::onnx::{Batching, CallError, ElementType, Elements, Onnx, Settings, Storage, Tensor, TensorSpec};
+use formats::onnx::{Dimension, GraphWriter};
 use serde_json::Value;
 
 /// Of a value from the golden one, relative to the larger of 1 and the golden one.
@@ -81,6 +82,28 @@ fn models_compute_what_onnxruntime_does() {
             assert_near(&format!("{name}.{}", spec.name), output, &expected);
         }
     }
+}
+
+/// The runtime alone takes 0 for positive.
+#[test]
+fn the_sign_of_zero_is_zero() {
+    let mut graph = GraphWriter::new("signs");
+    let spec = |name: &str| TensorSpec {
+        name: name.to_owned(),
+        element: ElementType::Float,
+        shape: Some(vec![Dimension::Fixed(7)]),
+    };
+    graph.input(&spec("x"));
+    let sign = graph.node("Sign", &["x"], &[]);
+    graph.output(&spec("y"), &sign);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("signs.onnx");
+    std::fs::write(&path, graph.finish("test").unwrap()).unwrap();
+    let onnx = Onnx::load(&path, &SETTINGS).unwrap();
+    let x = vec![-2.0, -0.0, 0.0, 1e-40, 5.0, f32::INFINITY, f32::NEG_INFINITY];
+    let input = Tensor { shape: vec![7], elements: Elements::Float(x) };
+    let outputs = onnx.blocking_call(onnx.check(vec![(0, input)]).unwrap()).unwrap();
+    assert_eq!(numbers(&outputs[0].elements), [-1.0, 0.0, 0.0, 1.0, 1.0, 1.0, -1.0]);
 }
 
 #[test]

@@ -87,9 +87,9 @@ fn loaded(path: &Path, facts: &OnnxFacts) -> Result<Model, String> {
     let mut options = ModelOptions::with_all_ops();
     options.prepack_weights(true);
     // Weights beside the file are found by its path alone.
-    if facts.has_bfloat16 && facts.external_files.is_empty() {
+    if facts.needs_mending && facts.external_files.is_empty() {
         let bytes = std::fs::read(path).map_err(|error| format!("it can't be read: {error}"))?;
-        let bytes = formats::onnx::widened(bytes.into()).map_err(|error| error.to_string())?;
+        let bytes = formats::onnx::mended(bytes.into()).map_err(|error| error.to_string())?;
         return options.load(bytes).map_err(|error| error.to_string());
     }
     options.load_file(path).map_err(|error| error.to_string())

@@ -68,6 +68,8 @@ pub struct Attribute {
     pub f: f32,
     #[prost(int64, tag = "3")]
     pub i: i64,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub s: Bytes,
     #[prost(message, optional, boxed, tag = "5")]
     pub t: Option<Box<TensorData>>,
     #[prost(message, optional, boxed, tag = "6")]

@@ -4,7 +4,7 @@
 //! Reading checks the frame of everything that a runtime follows: each length lies inside its message, messages nest
 //! at most 100 deep (prost's own limit), tensors' sizes can be counted. Weights are skipped, not copied.
 
-mod bfloat16;
+mod mended;
 mod messages;
 #[cfg(test)]
 mod tests;
@@ -20,8 +20,8 @@ use prost::Message;
 use prost::bytes::{Buf, Bytes};
 
 use crate::error::FormatError;
-pub use bfloat16::widened;
-use messages::{Graph, Model, TensorData, Type, ValueInfo};
+pub use mended::mended;
+use messages::{Attribute, Graph, Model, Node, TensorData, Type, ValueInfo};
 pub use writer::{AttributeValue, GraphWriter};
 
 const FORMAT: &str = "ONNX";
@@ -171,8 +171,10 @@ pub struct OnnxFacts {
     pub operators: BTreeMap<String, usize>,
     /// Names of files beside this one that hold weights.
     pub external_files: BTreeSet<String>,
-    /// Whether weights are bfloat16, which the runtime here reads only [`widened`].
-    pub has_bfloat16: bool,
+    /// Whether something is as the runtime here reads it right only when it is [`mended`].
+    pub needs_mending: bool,
+    /// What the runtime here computes otherwise than ONNX says, and how.
+    pub deviations: BTreeSet<&'static str>,
 }
 
 /// Whether a file's name says that it is ONNX.
@@ -231,6 +233,9 @@ pub fn parse(bytes: impl Buf) -> Result<OnnxFacts, FormatError> {
         ..OnnxFacts::default()
     };
     look(graph, &mut facts)?;
+    if facts.operators.contains_key(mended::SIGN) && !facts.external_files.is_empty() {
+        facts.deviations.insert("Sign is 1 of 0, which is mended only in files whose weights are inside");
+    }
     Ok(facts)
 }
 
@@ -341,6 +346,8 @@ fn look(graph: &Graph, facts: &mut OnnxFacts) -> Result<(), FormatError> {
             format!("{}.{}", node.domain, node.op_type)
         };
         *facts.operators.entry(name).or_default() += 1;
+        facts.needs_mending |= mended::is_mended(node);
+        facts.deviations.extend(deviation(node));
         for attribute in &node.attribute {
             for tensor in attribute.t.as_deref().into_iter().chain(&attribute.tensors) {
                 weigh(tensor, facts)?;
@@ -351,6 +358,21 @@ fn look(graph: &Graph, facts: &mut OnnxFacts) -> Result<(), FormatError> {
         }
     }
     Ok(())
+}
+
+/// How `rten` 0.27 computes a node otherwise than ONNX says, if it does (ONNX's own node tests, `bench/tensors/nodes`).
+fn deviation(node: &Node) -> Option<&'static str> {
+    let is_cubic = |attribute: &Attribute| attribute.name == "mode" && attribute.s[..] == *b"cubic";
+    match node.op_type.as_str() {
+        _ if !is_own(&node.domain) => None,
+        "NonMaxSuppression" => Some(
+            "NonMaxSuppression drops boxes that overlap with better ones of any class, not of their own alone",
+        ),
+        "Resize" if node.attribute.iter().any(is_cubic) => {
+            Some("Resize interpolates linearly where it says cubic")
+        }
+        _ => None,
+    }
 }
 
 fn weigh(tensor: &TensorData, facts: &mut OnnxFacts) -> Result<(), FormatError> {
@@ -367,7 +389,7 @@ fn weigh(tensor: &TensorData, facts: &mut OnnxFacts) -> Result<(), FormatError> 
         });
     };
     facts.parameters = facts.parameters.saturating_add(elements);
-    facts.has_bfloat16 |= tensor.data_type == bfloat16::BFLOAT16;
+    facts.needs_mending |= tensor.data_type == mended::BFLOAT16;
     if tensor.data_location != EXTERNAL {
         return Ok(());
     }

@@ -116,3 +116,37 @@ fn what_is_written_is_read_without_what_nothing_uses() {
         facts.operators.iter().map(|(name, count)| (name.as_str(), *count)).collect();
     assert_eq!((operators, facts.parameters), (vec![("Add", 1), ("Identity", 1)], 2));
 }
+
+#[test]
+fn what_the_runtime_computes_otherwise_is_said_or_mended() {
+    let node = |operator: &str, attribute: Vec<Attribute>| Node {
+        input: vec!["a".to_owned()],
+        output: vec!["b".to_owned()],
+        op_type: operator.to_owned(),
+        attribute,
+        ..Node::default()
+    };
+    let mode = |mode: &'static str| {
+        vec![Attribute {
+            name: "mode".to_owned(),
+            s: Bytes::from_static(mode.as_bytes()),
+            ..Attribute::default()
+        }]
+    };
+    let facts = |node: Node| parse(&model(Graph { node: vec![node], ..plain() })[..]).unwrap();
+    assert!(facts(node("Resize", mode("linear"))).deviations.is_empty());
+    assert!(facts(node("Resize", mode("cubic"))).deviations.first().unwrap().contains("cubic"));
+    assert!(facts(node("NonMaxSuppression", vec![])).deviations.first().unwrap().contains("any class"));
+    assert!(!facts(node("Abs", vec![])).needs_mending);
+    // One in a branch as well.
+    let branch = Graph { node: vec![node("Sign", vec![])], ..Graph::default() };
+    let attribute =
+        Attribute { name: "then_branch".to_owned(), g: Some(Box::new(branch)), ..Attribute::default() };
+    let bytes = model(Graph { node: vec![node("If", vec![attribute]), node("Sign", vec![])], ..plain() });
+    let before = parse(&bytes[..]).unwrap();
+    assert!(before.needs_mending && before.deviations.is_empty());
+    let after = parse(&mended(bytes.into()).unwrap()[..]).unwrap();
+    let counts: Vec<(&str, usize)> =
+        after.operators.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+    assert_eq!(counts, [("Equal", 2), ("If", 1), ("Sign", 2), ("Sub", 2), ("Where", 2)]);
+}

@@ -216,6 +216,9 @@ pub fn load_onnx(model: &Model, settings: &Settings) -> anyhow::Result<Onnx> {
         settings.threads,
         started.elapsed().as_secs_f64(),
     ));
+    for deviation in &facts.deviations {
+        tracing::warn!(model = model.name, "answers may differ from other runtimes': {deviation}");
+    }
     Ok(onnx)
 }
 
