@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -110,25 +111,52 @@ impl Pool {
         }
     }
 
-    /// Runs `task(item)` once for each of `items`, handed to whichever worker is free.
+    /// Runs `task(item)` once for each of `items`, as [`Pool::share_out`].
     pub fn for_each(&self, items: usize, task: impl Fn(usize) + Sync) {
-        if items <= 1 || self.workers.is_empty() {
-            return (0..items).for_each(task);
-        }
-        self.for_each_then(items, task, |_| {});
+        self.share_out(items, |_, item| task(item));
     }
 
-    /// As [`Pool::for_each`], where worker `w` takes item `w` first, and runs `then(w)` when no item is left for it.
-    pub fn for_each_then(&self, items: usize, task: impl Fn(usize) + Sync, then: impl Fn(usize) + Sync) {
-        let next = AtomicUsize::new(self.threads());
+    /// Runs `task(worker, item)` once for each of `items`. A worker begins with its share of them, in order: parts of a tensor
+    /// stay in the caches of whoever works on them from one call to the next. When it is through, it takes the last ones
+    /// of others' shares.
+    pub fn share_out(&self, items: usize, task: impl Fn(usize, usize) + Sync) {
+        if items <= 1 || self.workers.is_empty() {
+            return (0..items).for_each(|item| task(0, item));
+        }
+        self.share_out_then(items, task, |_| {});
+    }
+
+    /// As [`Pool::share_out`]; each worker runs `then(worker)` when no item is left for it.
+    pub fn share_out_then(
+        &self,
+        items: usize,
+        task: impl Fn(usize, usize) + Sync,
+        then: impl Fn(usize) + Sync,
+    ) {
+        assert!(u32::try_from(items).is_ok(), "{items} items");
+        let shares = [const { Share::empty() }; SHARES_MAX];
+        let shares = &shares[..self.threads().min(SHARES_MAX)];
+        for (worker, share) in shares.iter().enumerate() {
+            share.fill(self.share(items, worker));
+        }
         self.run(|worker| {
-            let mut item = worker;
-            while item < items {
-                task(item);
-                item = next.fetch_add(1, Ordering::Relaxed);
+            while let Some(item) = shares.get(worker).and_then(Share::first) {
+                task(worker, item);
+            }
+            for other in 1..=shares.len() {
+                while let Some(item) = shares[(worker + other) % shares.len()].last() {
+                    task(worker, item);
+                }
             }
             then(worker);
         });
+    }
+
+    /// The items of `items` that a worker begins with.
+    pub(crate) fn share(&self, items: usize, worker: usize) -> Range<usize> {
+        let count = self.threads().min(SHARES_MAX);
+        let start = |worker: usize| items * worker.min(count) / count;
+        start(worker)..start(worker + 1)
     }
 
     /// Splits `data` into rows of `row_len` and runs `task(row_index, row)` for each, in parallel.
@@ -155,6 +183,41 @@ impl Pool {
                 task(row, unsafe { shared.slice(row * row_len, row_len) });
             }
         });
+    }
+}
+
+/// Workers that have shares; more than these only take from others.
+const SHARES_MAX: usize = 64;
+
+/// Items that are left of a share: the first in the low half, the end in the high one.
+struct Share(AtomicU64);
+
+impl Share {
+    const fn empty() -> Share {
+        Share(AtomicU64::new(0))
+    }
+
+    fn fill(&self, items: Range<usize>) {
+        self.0.store(items.start as u64 | (items.end as u64) << 32, Ordering::Relaxed);
+    }
+
+    fn first(&self) -> Option<usize> {
+        self.take(|first, end| (first + 1, end)).map(|(first, _)| first as usize)
+    }
+
+    fn last(&self) -> Option<usize> {
+        self.take(|first, end| (first, end - 1)).map(|(_, end)| end as usize - 1)
+    }
+
+    /// What was left before one was taken.
+    fn take(&self, left: impl Fn(u64, u64) -> (u64, u64)) -> Option<(u64, u64)> {
+        let halves = |value: u64| (value & u64::from(u32::MAX), value >> 32);
+        let update = |value: u64| {
+            let (first, end) = halves(value);
+            let (first, end) = if first < end { left(first, end) } else { return None };
+            Some(first | end << 32)
+        };
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update).ok().map(halves)
     }
 }
 
@@ -259,22 +322,26 @@ mod tests {
     }
 
     #[test]
-    fn every_item_is_taken_once_and_then_comes_after() {
-        for (threads, items) in [(1, 3), (3, 0), (3, 2), (3, 100)] {
+    fn every_item_is_shared_out_once() {
+        for (threads, items) in [(1, 3), (2, 1), (3, 0), (3, 2), (2, 1000), (SHARES_MAX + 3, 150)] {
             let pool = Pool::new(threads);
-            let taken: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
-            let then = AtomicUsize::new(0);
-            pool.for_each_then(
-                items,
-                |item| {
+            for slow in 0..threads.min(3) {
+                let taken: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
+                let then = AtomicUsize::new(0);
+                let task = |worker: usize, item: usize| {
+                    assert!(worker < pool.threads());
                     taken[item].fetch_add(1, Ordering::Relaxed);
-                },
-                |_| {
+                    // Others take what one of them leaves.
+                    if worker == slow {
+                        std::thread::sleep(std::time::Duration::from_micros(200));
+                    }
+                };
+                pool.share_out_then(items, task, |_| {
                     then.fetch_add(1, Ordering::Relaxed);
-                },
-            );
-            assert!(taken.iter().all(|count| count.load(Ordering::Relaxed) == 1));
-            assert_eq!(then.into_inner(), pool.threads());
+                });
+                assert_eq!(then.into_inner(), pool.threads());
+                assert!(taken.iter().all(|count| count.load(Ordering::Relaxed) == 1), "{threads} {items}");
+            }
         }
     }
 

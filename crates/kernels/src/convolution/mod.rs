@@ -140,7 +140,6 @@ impl Convolution {
     pub fn run(&self, compute: &Compute, workspace: &mut Workspace) {
         let memory = workspace.memory(self.needed, compute.pool());
         let geometry = &self.geometry;
-        let next = std::sync::atomic::AtomicUsize::new(0);
         let pixel_blocks = match self.target {
             Target::Output => geometry.output_pixels().div_ceil(geometry.pixels_at_once().max(1)),
             Target::Input => 1,
@@ -148,15 +147,9 @@ impl Convolution {
         };
         let blocks = if self.target == Target::Kernel { geometry.blocks() } else { geometry.batch };
         let items = blocks * pixel_blocks;
-        compute.pool().run(|worker| {
-            loop {
-                let item = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                if item >= items {
-                    return;
-                }
-                let (block, part) = (item / pixel_blocks, item % pixel_blocks);
-                dispatch(compute.isa(), Item { convolution: self, memory, worker, block, part });
-            }
+        compute.pool().share_out(items, |worker, item| {
+            let (block, part) = (item / pixel_blocks, item % pixel_blocks);
+            dispatch(compute.isa(), Item { convolution: self, memory, worker, block, part });
         });
         if self.target == Target::Kernel {
             self.join_blocks(compute, memory);

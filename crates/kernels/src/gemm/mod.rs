@@ -10,7 +10,6 @@ mod pack;
 mod tile;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pack::offset_of;
 pub use pack::{Pack, Precision, packed_values, padded_columns, width};
@@ -130,12 +129,7 @@ impl Gemm {
         let strips_each = strips.div_ceil(column_blocks);
         let column_blocks = strips.div_ceil(strips_each);
         let items = batches * row_blocks * column_blocks;
-        let next = AtomicUsize::new(0);
-        let work = |worker: usize| loop {
-            let item = next.fetch_add(1, Ordering::Relaxed);
-            if item >= items {
-                return;
-            }
+        let work = |worker: usize, item: usize| {
             let (block, batch) = (item % (row_blocks * column_blocks), item / (row_blocks * column_blocks));
             let first_row = block / column_blocks * rows_each;
             let first_strip = block % column_blocks * strips_each;
@@ -149,7 +143,11 @@ impl Gemm {
             };
             block.multiply();
         };
-        if batches * m * n * k <= SERIAL { work(0) } else { compute.pool().run(work) }
+        if batches * m * n * k <= SERIAL {
+            (0..items).for_each(|item| work(0, item));
+        } else {
+            compute.pool().share_out(items, work);
+        }
     }
 
     fn batches(&self) -> usize {

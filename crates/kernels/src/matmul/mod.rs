@@ -30,7 +30,7 @@ use std::ops::Range;
 
 use crate::compute::{Compute, Isa};
 use crate::memory::prefetch;
-use crate::threads::DisjointMut;
+use crate::threads::{DisjointMut, Pool};
 use panel::{Format, Storage};
 use quantize::Activations;
 
@@ -114,8 +114,8 @@ pub fn matmul(compute: &Compute, input: Input<'_>, weights: &PackedWeights, out:
     }
 }
 
-/// Cuts a product of `m` rows, of `row_bytes` each, into spans: strips of panels, handed to whichever worker is free,
-/// and for each the rows block after block.
+/// Cuts a product of `m` rows, of `row_bytes` each, into spans: strips of panels, shared out to the workers, and for each
+/// the rows block after block.
 fn for_spans<A: Copy + Sync>(
     compute: &Compute,
     activations: A,
@@ -127,7 +127,7 @@ fn for_spans<A: Copy + Sync>(
     let panels = weights.rows().div_ceil(weights.panel_columns());
     let strip = strip_panels(weights, panels, compute.pool().threads());
     let row_block = (ROW_BLOCK_BYTES / row_bytes / ROW_TILE).max(1) * ROW_TILE;
-    let task = |task: usize| {
+    let task = |_worker: usize, task: usize| {
         for first in (0..m).step_by(row_block) {
             let rows = first..(first + row_block).min(m);
             let panels = task * strip..((task + 1) * strip).min(panels);
@@ -135,9 +135,10 @@ fn for_spans<A: Copy + Sync>(
         }
     };
     let next = weights.next().filter(|_| m <= AHEAD_ROWS_MAX);
-    compute.pool().for_each_then(panels.div_ceil(strip), task, |worker| {
+    let pool = compute.pool();
+    pool.share_out_then(panels.div_ceil(strip), task, |worker| {
         if let Some(next) = next {
-            next.prefetch(worker);
+            next.prefetch(pool, worker);
         }
     });
 }
@@ -147,14 +148,14 @@ fn for_spans<A: Copy + Sync>(
 #[derive(Clone, Copy, Debug)]
 struct Ahead {
     address: usize,
-    /// From one worker's first strip to the next one's.
+    strips: usize,
     strip_bytes: usize,
     bytes: usize,
 }
 
 impl Ahead {
-    fn prefetch(&self, worker: usize) {
-        let start = worker * self.strip_bytes;
+    fn prefetch(&self, pool: &Pool, worker: usize) {
+        let start = pool.share(self.strips, worker).start * self.strip_bytes;
         // The first worker goes on with other work, which must not wait.
         let wanted = if worker == 0 { AHEAD_BYTES_FIRST } else { AHEAD_BYTES };
         for at in (start..self.bytes.min(start + wanted.min(self.strip_bytes))).step_by(64) {

@@ -187,10 +187,11 @@ impl PackedWeights {
     /// Says that `next` is what a product with few rows comes to after this one: its weights are then asked for early.
     pub fn followed_by(&mut self, compute: &Compute, next: &PackedWeights) {
         let panels = next.shape.rows.div_ceil(next.shape.panel_columns);
-        let strip_bytes = strip_panels(next, panels, compute.pool().threads()) * next.shape.panel_bytes;
+        let strip = strip_panels(next, panels, compute.pool().threads());
         self.next = Some(Ahead {
             address: next.data.bytes().as_ptr().addr(),
-            strip_bytes,
+            strips: panels.div_ceil(strip),
+            strip_bytes: strip * next.shape.panel_bytes,
             bytes: next.data.bytes().len(),
         });
     }
