@@ -1,7 +1,6 @@
-//! Times a training step of the networks of `bench/train`: `training_step [NAME...]` prints a line of JSON for each. Steps are
-//! those of `fit`, with shuffling, the gathering of batches and the metric. MIXED computes products in bfloat16, CHECKPOINT computes
-//! activations again, PROFILE tells
-//! where the time goes.
+//! Times a training step of the networks of `bench/train`: `training_step [NAME...]` prints a line of JSON for each. Steps
+//! are those of `fit`, with shuffling, the gathering of batches and the metric. MIXED computes products in bfloat16,
+//! CHECKPOINT computes activations again, PROFILE tells where the time goes.
 
 use std::time::Instant;
 

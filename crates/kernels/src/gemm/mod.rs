@@ -25,7 +25,7 @@ const STEPS: usize = 1024;
 /// Rows of a task.
 const ROWS: usize = 128;
 /// Rows of a task where there would be too few for all threads.
-const ROWS_LEAST: usize = 24;
+const ROWS_LEAST: usize = ROWS / 4;
 /// Multiply-adds below which one thread does all.
 const SERIAL: usize = 160 * 1024;
 /// Columns from which on copying rows of `a` next to each other pays, where they don't fit in the first-level cache.

@@ -213,22 +213,24 @@ impl<'a> Drafts<'a> {
         }
         let k = a_place.view.shape[a_place.view.shape.len() - 1];
         let precision = self.precision(&c.view, k);
-        let key = (self.nodes.base(b), view.clone(), precision);
-        let packed = match self.packed.get(&key) {
-            Some(packed) => packed.clone(),
-            None => {
-                let rank = view.shape.len();
-                let matrices: usize = view.shape[..rank - 2].iter().product();
-                let n = view.shape[rank - 1];
-                let floats = matrices * packed_values(self.arithmetic.isa, precision, k, n);
-                let packed = self.places.temporary(&[floats]);
-                let from = Place { storage: b_place.storage, view };
-                self.drafts.push(Draft::Pack { precision, from, to: packed.clone() });
-                self.packed.insert(key, packed.clone());
-                packed
-            }
-        };
+        let rank = view.shape.len();
+        let matrices: usize = view.shape[..rank - 2].iter().product();
+        let n = view.shape[rank - 1];
+        let floats = matrices * packed_values(self.arithmetic.isa, precision, k, n);
+        let packed = self.pack(b, Place { storage: b_place.storage, view }, precision, floats);
         self.drafts.push(Draft::Gemm { precision, a: a_place, b: packed, part: (0, k), b_shared, init, c });
+    }
+
+    /// What `from`, a view of `id`, is packed to: `floats` values. It is packed once.
+    fn pack(&mut self, id: Id, from: Place, precision: Precision, floats: usize) -> Place {
+        let key = (self.nodes.base(id), from.view.clone(), precision);
+        if let Some(packed) = self.packed.get(&key) {
+            return packed.clone();
+        }
+        let to = self.places.temporary(&[floats]);
+        self.drafts.push(Draft::Pack { precision, from, to: to.clone() });
+        self.packed.insert(key, to.clone());
+        to
     }
 
     /// What a product with the result `c` over `k` terms is computed in: rounding operands costs small ones more than it
@@ -308,19 +310,8 @@ impl<'a> Drafts<'a> {
         if let Some((view, floats)) =
             Convolution::packing(self.arithmetic.isa, &geometry, target, kernel.view.offset)
         {
-            let precision = Precision::Float32;
-            let key = (self.nodes.base(inputs[which]), view.clone(), precision);
-            let packed = match self.packed.get(&key) {
-                Some(packed) => packed.clone(),
-                None => {
-                    let packed = self.places.temporary(&[floats]);
-                    let from = Place { storage: kernel.storage, view };
-                    self.drafts.push(Draft::Pack { precision, from, to: packed.clone() });
-                    self.packed.insert(key, packed.clone());
-                    packed
-                }
-            };
-            read[which] = packed;
+            let from = Place { storage: kernel.storage, view };
+            read[which] = self.pack(inputs[which], from, Precision::Float32, floats);
         }
         let floats = Convolution::working_memory(&geometry, target);
         let working = (floats > 0).then(|| self.places.temporary(&[floats]));

@@ -77,7 +77,8 @@ impl Groups {
         if !self.is_small(nodes, a, b) || !self.fits(nodes, a, b, &space) {
             return;
         }
-        if self.reaches_around(nodes, a, b) || self.reaches_around(nodes, b, a) {
+        // The producer's group never depends on the reader's: groups don't wait for each other.
+        if self.reaches_around(nodes, a, b, step) {
             return;
         }
         let moved = std::mem::take(&mut self.groups[a].members);
@@ -123,22 +124,22 @@ impl Groups {
         })
     }
 
-    /// Whether `to` depends on `from` through a third group.
-    fn reaches_around(&self, nodes: &Nodes<'_>, from: usize, to: usize) -> bool {
+    /// Whether `to` depends on `from` through a third group, while no step after `last` has been merged: ways through what
+    /// comes after it only lead farther.
+    fn reaches_around(&self, nodes: &Nodes<'_>, from: usize, to: usize, last: usize) -> bool {
         let mut seen = vec![false; self.groups.len()];
         seen[from] = true;
         let mut open = vec![from];
         while let Some(group) = open.pop() {
-            for member in &self.groups[group].members {
-                for reader in &nodes.readers[member.index()] {
-                    let next = self.group_of[reader.index()];
-                    if next == to && group != from {
-                        return true;
-                    }
-                    if next != to && !seen[next] {
-                        seen[next] = true;
-                        open.push(next);
-                    }
+            let readers = self.groups[group].members.iter().flat_map(|member| &nodes.readers[member.index()]);
+            for reader in readers.filter(|reader| reader.index() <= last) {
+                let next = self.group_of[reader.index()];
+                if next == to && group != from {
+                    return true;
+                }
+                if next != to && !seen[next] {
+                    seen[next] = true;
+                    open.push(next);
                 }
             }
         }
