@@ -366,7 +366,7 @@ fn deviation(node: &Node) -> Option<&'static str> {
     match node.op_type.as_str() {
         _ if !is_own(&node.domain) => None,
         "NonMaxSuppression" => Some(
-            "NonMaxSuppression takes a box for its best class alone, and compares it with those of all classes and images",
+            "NonMaxSuppression takes a box for its best class alone, and compares it with those of any class and image",
         ),
         "Resize" if node.attribute.iter().any(is_cubic) => {
             Some("Resize interpolates linearly where it says cubic")
